@@ -1,0 +1,1 @@
+//! Any amount of data through a fixed amount of memory.

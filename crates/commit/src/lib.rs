@@ -1,0 +1,1 @@
+//! Staged parts become public in one act.

@@ -1,0 +1,300 @@
+//! Components as the planner sees them: a name, options with a JSON Schema, and three phases.
+//!
+//! 1. *validate* ([`SourceConfig::validate`] and its twins): pure, all problems at once;
+//! 2. *open*: async, may read enough to know its schema, starts no task;
+//! 3. *run*: owns every task it starts.
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use aqueduct_primitives::ByteCount;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Context, Result, Sink, Source, Stage};
+
+/// One thing that is wrong with a component's options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as a JSON pointer within the component's options; empty for the component itself.
+    pub pointer: String,
+    /// What is wrong, what was expected, the nearest valid name.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem at a pointer, `/paths/0` say.
+    pub fn at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+}
+
+/// The name nearest to a wrong one, if any is near.
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len().max(wrong.len()) / 4)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// What the planner must keep for a step beside the data in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryNeed {
+    /// With less it cannot work.
+    pub min: ByteCount,
+    /// With more it gets no better.
+    pub want: ByteCount,
+}
+
+impl MemoryNeed {
+    /// Between so much and so much.
+    pub const fn between(min: ByteCount, want: ByteCount) -> Self {
+        Self { min, want }
+    }
+}
+
+/// What a component may know before anything is opened.
+#[derive(Clone, Debug)]
+pub struct Planning {
+    /// The folder that relative paths start from.
+    pub base_dir: PathBuf,
+    /// At most so many rows in a batch.
+    pub batch_rows: usize,
+    /// At most so many bytes in a batch.
+    pub batch_bytes: ByteCount,
+    /// Files, pages or requests at once.
+    pub max_concurrency: usize,
+}
+
+impl Planning {
+    /// A path of the flow file, made absolute or relative to the working directory.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.base_dir.join(path)
+    }
+}
+
+/// The validated options of a source.
+#[async_trait]
+pub trait SourceConfig: Send + Sync {
+    /// All that is wrong with the options themselves. Pure.
+    fn validate(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The columns, as far as declared schemas and local files tell. Touches no network.
+    ///
+    /// # Errors
+    /// What can be known does not fit together.
+    fn known_schema(&self, planning: &Planning) -> Result<Option<SchemaRef>, Vec<Problem>>;
+
+    /// The memory to keep for its decoders and buffers.
+    fn memory(&self, planning: &Planning) -> MemoryNeed;
+
+    /// Reads as much as it takes to know the schema.
+    ///
+    /// # Errors
+    /// Nothing is there, or it cannot be read.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what it had opened.
+    async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>>;
+}
+
+/// The validated options of a stage.
+pub trait StageConfig: Send + Sync {
+    /// All that is wrong with the options themselves. Pure.
+    fn validate(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The memory to keep for it beside its input: room for what its output weighs more than its input.
+    fn memory(&self, planning: &Planning) -> MemoryNeed {
+        MemoryNeed::between(ByteCount::kib(256), planning.batch_bytes)
+    }
+
+    /// The stage over inputs of these columns. Pure: `check` calls it and throws the stage away.
+    ///
+    /// # Errors
+    /// The options do not fit the columns: all problems at once.
+    fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>>;
+}
+
+/// The validated options of a sink.
+#[async_trait]
+pub trait SinkConfig: Send + Sync {
+    /// All that is wrong with the options themselves. Pure.
+    fn validate(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// All that does not fit the columns. Pure.
+    fn fit(&self, _input: &SchemaRef) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// Where it writes, if its output is files. No two sinks may write to one place.
+    fn output(&self, planning: &Planning) -> Option<Output>;
+
+    /// What it promises about rows when a run dies and goes on.
+    fn guarantee(&self) -> Guarantee;
+
+    /// The memory to keep for its buffers.
+    fn memory(&self, planning: &Planning) -> MemoryNeed;
+
+    /// Gets ready to write rows of these columns.
+    ///
+    /// # Errors
+    /// It cannot write where it should.
+    async fn open(self: Box<Self>, input: SchemaRef, cx: &Context) -> Result<Box<dyn Sink>>;
+}
+
+/// Where a sink's files are to appear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Whether it is one file.
+    pub is_file: bool,
+    /// Whether a run without rows may replace an output that had some.
+    pub allow_empty: bool,
+}
+
+/// What a sink promises about rows when a run dies and goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Each row once, whatever happens.
+    ExactlyOnce,
+    /// Each row, some of them twice after a crash.
+    AtLeastOnce,
+    /// To whoever listens at that moment.
+    Live,
+}
+
+/// What a component is called and how it is used.
+#[derive(Clone, Copy, Debug)]
+pub struct ComponentInfo {
+    /// Its name in flow files: lower case, underscores.
+    pub name: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// How it stands in a flow file: YAML of `name: options`.
+    pub example: &'static str,
+}
+
+/// Makes sources of one kind.
+pub trait SourceFactory: Send + Sync {
+    /// Its name, summary and example.
+    fn info(&self) -> &ComponentInfo;
+    /// The JSON Schema of its options.
+    fn options(&self) -> Schema;
+    /// Reads and validates options.
+    ///
+    /// # Errors
+    /// All problems at once.
+    fn configure(&self, options: Value) -> Result<Box<dyn SourceConfig>, Vec<Problem>>;
+}
+
+/// Makes stages of one kind.
+pub trait StageFactory: Send + Sync {
+    /// Its name, summary and example.
+    fn info(&self) -> &ComponentInfo;
+    /// The JSON Schema of its options.
+    fn options(&self) -> Schema;
+    /// Reads and validates options.
+    ///
+    /// # Errors
+    /// All problems at once.
+    fn configure(&self, options: Value) -> Result<Box<dyn StageConfig>, Vec<Problem>>;
+}
+
+/// Makes sinks of one kind.
+pub trait SinkFactory: Send + Sync {
+    /// Its name, summary and example.
+    fn info(&self) -> &ComponentInfo;
+    /// The JSON Schema of its options.
+    fn options(&self) -> Schema;
+    /// Reads and validates options.
+    ///
+    /// # Errors
+    /// All problems at once.
+    fn configure(&self, options: Value) -> Result<Box<dyn SinkConfig>, Vec<Problem>>;
+}
+
+/// The factory of a component whose options are the type `C`. One `static FACTORY` a component:
+///
+/// ```ignore
+/// pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
+///     name: "drop",
+///     summary: "Removes columns",
+///     example: "drop: [internal_id]",
+/// });
+/// ```
+#[derive(Debug)]
+pub struct Factory<C> {
+    info: ComponentInfo,
+    config: PhantomData<fn() -> C>,
+}
+
+impl<C> Factory<C> {
+    /// A factory under this name.
+    pub const fn new(info: ComponentInfo) -> Self {
+        Self { info, config: PhantomData }
+    }
+}
+
+fn read<C: DeserializeOwned>(
+    options: Value,
+    validate: impl FnOnce(&C) -> Vec<Problem>,
+) -> Result<C, Vec<Problem>> {
+    let config: C =
+        serde_json::from_value(options).map_err(|error| vec![Problem::at("", error.to_string())])?;
+    let problems = validate(&config);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+impl<C: SourceConfig + DeserializeOwned + JsonSchema + 'static> SourceFactory for Factory<C> {
+    fn info(&self) -> &ComponentInfo {
+        &self.info
+    }
+
+    fn options(&self) -> Schema {
+        schemars::schema_for!(C)
+    }
+
+    fn configure(&self, options: Value) -> Result<Box<dyn SourceConfig>, Vec<Problem>> {
+        Ok(Box::new(read(options, C::validate)?))
+    }
+}
+
+impl<C: StageConfig + DeserializeOwned + JsonSchema + 'static> StageFactory for Factory<C> {
+    fn info(&self) -> &ComponentInfo {
+        &self.info
+    }
+
+    fn options(&self) -> Schema {
+        schemars::schema_for!(C)
+    }
+
+    fn configure(&self, options: Value) -> Result<Box<dyn StageConfig>, Vec<Problem>> {
+        Ok(Box::new(read(options, C::validate)?))
+    }
+}
+
+impl<C: SinkConfig + DeserializeOwned + JsonSchema + 'static> SinkFactory for Factory<C> {
+    fn info(&self) -> &ComponentInfo {
+        &self.info
+    }
+
+    fn options(&self) -> Schema {
+        schemars::schema_for!(C)
+    }
+
+    fn configure(&self, options: Value) -> Result<Box<dyn SinkConfig>, Vec<Problem>> {
+        Ok(Box::new(read(options, C::validate)?))
+    }
+}

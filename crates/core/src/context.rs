@@ -1,0 +1,346 @@
+//! What the runner hands down to every component: memory, tasks, counters, policy, disk, clock.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aqueduct_primitives::{Budget, ByteCount, Tasks};
+use arrow::record_batch::RecordBatch;
+use chrono::{DateTime, Utc};
+
+use crate::{
+    Batch, Clock, Error, ErrorKind, FailOnReject, Fs, Reject, RejectPolicy, RejectedItem, Result, StdFs,
+    StepMetrics, SystemClock, retained_bytes,
+};
+
+/// The surroundings of one step of one run. Cheap to clone.
+///
+/// No component reaches for a global: clients, pools and servers are built by the runner, handed down here
+/// ([`Context::service`]) and closed by it.
+#[derive(Clone, Debug)]
+pub struct Context {
+    run: Arc<RunContext>,
+    step: Arc<StepContext>,
+}
+
+/// What all steps of a run share.
+#[derive(Debug)]
+pub struct RunContext {
+    /// Names the run: letters and digits, later runs sort after earlier ones.
+    pub run_id: String,
+    /// The folder that relative paths start from.
+    pub base_dir: PathBuf,
+    /// Durable writes.
+    pub fs: Arc<dyn Fs>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Owns every task of the run.
+    pub tasks: Tasks,
+    /// Memory for the data in flight between steps.
+    pub flow: Budget,
+    /// At most so many rows in a batch.
+    pub batch_rows: usize,
+    /// At most so many bytes in a batch.
+    pub batch_bytes: ByteCount,
+    /// Decides about bad items.
+    pub rejects: Arc<dyn RejectPolicy>,
+    /// Warnings and gaps of the run.
+    pub notices: Notices,
+    /// Clients and pools, by type.
+    pub services: Services,
+}
+
+/// What one step has to itself.
+#[derive(Debug)]
+pub struct StepContext {
+    /// The step's name.
+    pub name: String,
+    /// Memory of its own, carved for it by the planner.
+    pub share: Budget,
+    /// Files, pages or requests at once.
+    pub max_concurrency: usize,
+    /// Where a sink stages the parts it writes.
+    pub stage_dir: Option<PathBuf>,
+    /// Its counters.
+    pub metrics: Arc<StepMetrics>,
+}
+
+impl Context {
+    /// The surroundings of one step.
+    pub fn new(run: Arc<RunContext>, step: Arc<StepContext>) -> Self {
+        Self { run, step }
+    }
+
+    /// Surroundings for one component used alone: half of the budget for data in flight, half for the
+    /// component; bad items are errors; relative paths start from the working directory.
+    ///
+    /// # Errors
+    /// The budget is not free.
+    pub fn standalone(budget: &Budget) -> Result<Self> {
+        Self::standalone_with(budget, |_| {}, |_| {})
+    }
+
+    /// [`Context::standalone`], with changes to what it is made of.
+    ///
+    /// # Errors
+    /// The budget is not free.
+    pub fn standalone_with(
+        budget: &Budget,
+        change_run: impl FnOnce(&mut RunContext),
+        change_step: impl FnOnce(&mut StepContext),
+    ) -> Result<Self> {
+        let half = ByteCount::new(budget.total().get() / 2);
+        let clock = SystemClock;
+        let mut run = RunContext {
+            run_id: run_id(clock.now()),
+            base_dir: PathBuf::new(),
+            fs: Arc::new(StdFs),
+            clock: Arc::new(clock),
+            tasks: Tasks::default(),
+            flow: budget.carve("flow", half)?,
+            batch_rows: 8192,
+            batch_bytes: ByteCount::mib(4).min(ByteCount::new(half.get() / 8)),
+            rejects: Arc::new(FailOnReject),
+            notices: Notices::default(),
+            services: Services::default(),
+        };
+        change_run(&mut run);
+        let mut step = StepContext {
+            name: "standalone".into(),
+            share: budget.carve("standalone", half)?,
+            max_concurrency: 10,
+            stage_dir: None,
+            metrics: Arc::default(),
+        };
+        change_step(&mut step);
+        Ok(Self::new(Arc::new(run), Arc::new(step)))
+    }
+
+    /// The step's name.
+    pub fn step(&self) -> &str {
+        &self.step.name
+    }
+
+    /// Names the run.
+    pub fn run_id(&self) -> &str {
+        &self.run.run_id
+    }
+
+    /// A path of the flow file, made absolute or relative to the working directory.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.run.base_dir.join(path)
+    }
+
+    /// The folder that relative paths start from.
+    pub fn base_dir(&self) -> &Path {
+        &self.run.base_dir
+    }
+
+    /// Durable writes.
+    pub fn fs(&self) -> &Arc<dyn Fs> {
+        &self.run.fs
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.run.clock
+    }
+
+    /// Starts tasks and compute jobs that the run owns.
+    pub fn tasks(&self) -> &Tasks {
+        &self.run.tasks
+    }
+
+    /// Memory for the data in flight between steps. Only who brings in more data may wait for it.
+    pub fn flow(&self) -> &Budget {
+        &self.run.flow
+    }
+
+    /// Memory that only this step takes from.
+    pub fn share(&self) -> &Budget {
+        &self.step.share
+    }
+
+    /// At most so many rows in a batch.
+    pub fn batch_rows(&self) -> usize {
+        self.run.batch_rows
+    }
+
+    /// At most so many bytes in a batch.
+    pub fn batch_bytes(&self) -> ByteCount {
+        self.run.batch_bytes
+    }
+
+    /// Files, pages or requests at once.
+    pub fn max_concurrency(&self) -> usize {
+        self.step.max_concurrency
+    }
+
+    /// Where a sink stages its parts.
+    ///
+    /// # Errors
+    /// This step was given no such folder.
+    pub fn stage_dir(&self) -> Result<&Path> {
+        self.step
+            .stage_dir
+            .as_deref()
+            .ok_or_else(|| Error::bug("open sink", "no folder to stage parts in").with("step", self.step()))
+    }
+
+    /// The step's counters.
+    pub fn metrics(&self) -> &Arc<StepMetrics> {
+        &self.step.metrics
+    }
+
+    /// A client or pool that the runner built, by its type.
+    ///
+    /// # Errors
+    /// There is none: outside the runner, whoever makes the context must put one in.
+    pub fn service<T: Any + Send + Sync>(&self) -> Result<Arc<T>> {
+        self.run.services.get().ok_or_else(|| {
+            let name = std::any::type_name::<T>();
+            Error::bug("find service", format!("the context has no `{name}`; put one into its services"))
+                .with("step", self.step())
+        })
+    }
+
+    /// Hands a bad item to the policy, counted.
+    ///
+    /// # Errors
+    /// The policy says that the run fails; pass it on.
+    pub fn reject(&self, reject: Reject) -> Result<()> {
+        let item = reject.item;
+        self.run.rejects.reject(self.step(), reject)?;
+        match item {
+            RejectedItem::Row => self.metrics().rows_rejected.add(1),
+            RejectedItem::File => self.metrics().files_rejected.add(1),
+        }
+        Ok(())
+    }
+
+    /// Says something that the user should know although the run goes on.
+    pub fn warn(&self, message: impl Into<String>) {
+        let message = message.into();
+        tracing::warn!(step = self.step(), "{message}");
+        self.run.notices.warnings.push(message);
+    }
+
+    /// Says that something that should be there is missing, although the run goes on.
+    pub fn gap(&self, message: impl Into<String>) {
+        let message = message.into();
+        tracing::warn!(step = self.step(), "missing: {message}");
+        self.run.notices.gaps.push(message);
+    }
+
+    /// A new batch of rows that come from outside: waits for the memory that they take.
+    ///
+    /// Sources call this, and nobody else: it is where backpressure is felt (MEM-2).
+    ///
+    /// # Errors
+    /// The rows alone need more than the flow has.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the rows.
+    pub async fn admit(&self, records: RecordBatch) -> Result<Batch> {
+        let weight = retained_bytes(&records);
+        let reservation = self.flow().reserve(weight).await.map_err(|error| self.too_large(error))?;
+        Ok(Batch::new(records, reservation))
+    }
+
+    /// Other rows in the place of a batch's, under its reservation, grown or shrunk to what they weigh.
+    ///
+    /// Growth is taken from the flow if it is free, else from the step's own share, for which it waits: only
+    /// this step's earlier output holds any of it, and that drains downstream (MEM-2).
+    ///
+    /// # Errors
+    /// The growth alone is more than the step's share.
+    pub async fn recharge(&self, batch: Batch, records: RecordBatch) -> Result<Batch> {
+        let weight = retained_bytes(&records);
+        let growth = weight.saturating_sub(batch.reserved());
+        if growth == ByteCount::ZERO {
+            return Ok(batch.with_records(records));
+        }
+        let (_, mut reservation, positions, cut) = batch.into_parts();
+        if reservation.try_grow(growth).is_err() {
+            let more = self.share().reserve(growth).await.map_err(|error| self.too_large(error))?;
+            reservation.merge(more);
+        }
+        Ok(Batch::new(records, reservation).with_positions(positions).with_cut(cut))
+    }
+
+    fn too_large(&self, error: aqueduct_primitives::ReserveError) -> Error {
+        Error::from(error).with("step", self.step())
+    }
+}
+
+/// Names a run after the time of its start, so that names sort by time.
+pub fn run_id(now: DateTime<Utc>) -> String {
+    let salt = now.timestamp_subsec_nanos() ^ (std::process::id() << 12);
+    format!("{}{:06x}", now.format("%Y%m%dT%H%M%S"), salt & 0x00ff_ffff)
+}
+
+/// Clients and pools, one of each type.
+#[derive(Debug, Default)]
+pub struct Services {
+    by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+impl Services {
+    /// Puts one in, in the place of any other of its type.
+    pub fn insert<T: Any + Send + Sync>(&mut self, service: Arc<T>) {
+        self.by_type.insert(TypeId::of::<T>(), service);
+    }
+
+    /// The one of this type.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(self.by_type.get(&TypeId::of::<T>())?).downcast().ok()
+    }
+}
+
+/// What a run has to say beside its rows.
+#[derive(Debug, Default)]
+pub struct Notices {
+    /// What the user should know.
+    pub warnings: NoticeList,
+    /// What should have been there and was not.
+    pub gaps: NoticeList,
+}
+
+/// Messages, the first 1000 kept and all counted.
+#[derive(Debug, Default)]
+pub struct NoticeList {
+    state: Mutex<(Vec<String>, u64)>,
+}
+
+/// More messages than this are counted only: a run over a year of missing files must not hold them all.
+const MAX_NOTICES: usize = 1000;
+
+impl NoticeList {
+    /// Adds a message.
+    pub fn push(&self, message: String) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 += 1;
+        if state.0.len() < MAX_NOTICES {
+            state.0.push(message);
+        }
+    }
+
+    /// The first messages.
+    pub fn first(&self) -> Vec<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
+impl ErrorKind {
+    /// Whether the policy for bad items may take an error of this kind: what is wrong with one file, not
+    /// with the run.
+    pub fn is_about_one_item(self) -> bool {
+        matches!(self, Self::Data | Self::NotFound | Self::Denied | Self::Limit | Self::Io)
+    }
+}

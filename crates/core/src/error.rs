@@ -1,0 +1,199 @@
+//! What went wrong, for a person and for the code that decides what to do about it.
+
+use std::fmt;
+
+/// The result of everything that can fail in a flow.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure: what kind, whether trying again can help, in which operation, where, and why.
+///
+/// `Display` says this layer's part only, in one line: the message, then the context pairs. The cause is in
+/// [`source`](std::error::Error::source); [`Error::chain`] prints all of it.
+pub struct Error {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    kind: ErrorKind,
+    retry: Retry,
+    operation: &'static str,
+    message: String,
+    context: Vec<(&'static str, String)>,
+    source: Option<Source>,
+}
+
+/// What kind of failure, for code that must choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The flow file or a component's options are wrong, or do not fit the data's columns.
+    Config,
+    /// A row, record, page or file holds what it should not.
+    Data,
+    /// Something that was named is not there.
+    NotFound,
+    /// Access was refused: credentials, permissions, an address that is not allowed.
+    Denied,
+    /// A named limit was passed: bytes, depth, redirects, ratio, time.
+    Limit,
+    /// The disk, the network or a peer failed.
+    Io,
+    /// The disk is full.
+    DiskFull,
+    /// What is there was written by somebody else, or by a newer version.
+    Conflict,
+    /// The run is being stopped.
+    Cancelled,
+    /// A defect of this program.
+    Bug,
+}
+
+/// Whether the same call may succeed when made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It fails the same way.
+    Never,
+    /// It may pass.
+    Later,
+}
+
+impl Error {
+    /// A failure of `operation` (a word or two: `read`, `open`, `decode csv`). The message says what was
+    /// found, what was expected and what to do, in lower case, without a final dot.
+    pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
+        let inner = Inner {
+            kind,
+            retry: Retry::Never,
+            operation,
+            message: message.into(),
+            context: Vec::new(),
+            source: None,
+        };
+        Self { inner: Box::new(inner) }
+    }
+
+    /// A failed I/O call; the kind follows from the cause.
+    pub fn io(operation: &'static str, path: impl fmt::Display, source: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let (kind, message) = match source.kind() {
+            Io::NotFound => (ErrorKind::NotFound, "no such file or folder"),
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => (ErrorKind::Denied, "permission denied"),
+            Io::StorageFull | Io::QuotaExceeded => (ErrorKind::DiskFull, "no space left on the disk"),
+            Io::NotADirectory => (ErrorKind::Io, "a part of the path is a file, not a folder"),
+            Io::AlreadyExists => (ErrorKind::Conflict, "it is there already"),
+            _ => (ErrorKind::Io, "the system call failed"),
+        };
+        Self::new(kind, operation, message).with("path", path).with_source(source)
+    }
+
+    /// A defect of this program.
+    pub fn bug(operation: &'static str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Bug, operation, message)
+    }
+
+    /// The run is being stopped.
+    pub fn cancelled(operation: &'static str) -> Self {
+        Self::new(ErrorKind::Cancelled, operation, "the run was stopped")
+    }
+
+    /// Adds where it happened: `path`, `url`, `row`, `column`, `limit`, `step`.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.inner.context.push((key, value.to_string()));
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.inner.source = Some(source.into());
+        self
+    }
+
+    /// The same call may pass later.
+    #[must_use]
+    pub fn retry_later(mut self) -> Self {
+        self.inner.retry = Retry::Later;
+        self
+    }
+
+    /// What kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// Whether trying again can help.
+    pub fn retry(&self) -> Retry {
+        self.inner.retry
+    }
+
+    /// In which operation.
+    pub fn operation(&self) -> &'static str {
+        self.inner.operation
+    }
+
+    /// The message alone, without context.
+    pub fn message(&self) -> &str {
+        &self.inner.message
+    }
+
+    /// The value of a context key, the outermost first.
+    pub fn context(&self, key: &str) -> Option<&str> {
+        self.inner.context.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// This error and all its causes, in one line, each once.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.inner.operation, self.inner.message)?;
+        for (n, (key, value)) in self.inner.context.iter().enumerate() {
+            write!(f, "{}{key}: {value}", if n == 0 { " (" } else { ", " })?;
+        }
+        if self.inner.context.is_empty() { Ok(()) } else { write!(f, ")") }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.inner.kind, self.chain())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<aqueduct_primitives::TaskError> for Error {
+    fn from(error: aqueduct_primitives::TaskError) -> Self {
+        match error {
+            aqueduct_primitives::TaskError::Cancelled => Self::cancelled("task"),
+            other => Self::bug("task", other.to_string()),
+        }
+    }
+}
+
+impl From<aqueduct_primitives::ReserveError> for Error {
+    fn from(error: aqueduct_primitives::ReserveError) -> Self {
+        Self::new(ErrorKind::Limit, "reserve memory", "one item needs more than its share; raise `memory`")
+            .with_source(error)
+    }
+}

@@ -1,0 +1,183 @@
+//! The seam to the disk: every durable write goes through [`Fs`], so that tests can make any of them fail.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// The operations that durable writes are made of. All block; call them through
+/// [`Tasks::block`](aqueduct_primitives::Tasks::block) from async code.
+///
+/// What is written is durable after [`FsFile::sync`] on the file *and* [`Fs::sync_dir`] on its folder.
+pub trait Fs: fmt::Debug + Send + Sync {
+    /// Creates a file that is not there yet, for writing.
+    ///
+    /// # Errors
+    /// It is there already, or cannot be made.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
+    /// Makes a folder and those above it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes the entries of a folder durable.
+    ///
+    /// # Errors
+    /// As the system says. Never retried: after a failed sync the pages may be marked clean.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Moves a file or folder to a place that is free.
+    ///
+    /// # Errors
+    /// The place is taken ([`io::ErrorKind::AlreadyExists`]), or as the system says.
+    fn rename_no_replace(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Moves a file over whatever file is there, in one act.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Exchanges two files or folders, in one act.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the file system cannot, or as the system says.
+    fn exchange(&self, a: &Path, b: &Path) -> io::Result<()>;
+    /// Gives a file a second name, unless that name is taken: the first of several writers wins.
+    ///
+    /// # Errors
+    /// The name is taken ([`io::ErrorKind::AlreadyExists`]), or as the system says.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder and all in it; one that is not there is no error.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// The entries of a folder, by name.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn list(&self, path: &Path) -> io::Result<Vec<FsEntry>>;
+    /// A whole file of at most so many bytes.
+    ///
+    /// # Errors
+    /// It is larger ([`io::ErrorKind::FileTooLarge`]), or as the system says.
+    fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
+    /// What is there, if anything.
+    ///
+    /// # Errors
+    /// As the system says; a path with nothing at its end is `None`.
+    fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>>;
+}
+
+/// A file being written.
+pub trait FsFile: Write + Send {
+    /// Makes its bytes durable.
+    ///
+    /// # Errors
+    /// As the system says. The file must not be used again after one.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file or folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FsEntry {
+    /// Where.
+    pub path: PathBuf,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+    /// How many bytes; of a folder, nothing useful.
+    pub n_bytes: u64,
+}
+
+/// The operating system's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StdFs;
+
+impl FsFile for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+impl Fs for StdFs {
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn rename_no_replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
+        renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).map_err(|error| match error {
+            rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS => io::ErrorKind::Unsupported.into(),
+            other => other.into(),
+        })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        no_error_when_gone(std::fs::remove_file(path))
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        no_error_when_gone(std::fs::remove_dir_all(path))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<FsEntry>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            entries.push(FsEntry { path: entry.path(), is_dir: meta.is_dir(), n_bytes: meta.len() });
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > max_bytes {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) => {
+                Ok(Some(FsEntry { path: path.to_owned(), is_dir: meta.is_dir(), n_bytes: meta.len() }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn no_error_when_gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

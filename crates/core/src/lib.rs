@@ -1,0 +1,34 @@
+//! What aqueduct is made of: the traits [`Source`], [`Stage`] and [`Sink`], the [`Batch`] that flows between
+//! them, the [`Context`] they run in, the [`Registry`] that names them, and the seams to disk ([`Fs`]) and
+//! time ([`Clock`]). Knows no concrete component, no file format, no network.
+
+mod batch;
+mod bytes_io;
+mod clock;
+mod component;
+mod context;
+mod error;
+mod fs;
+mod map_stage;
+mod metrics;
+mod positions;
+mod registry;
+mod reject;
+mod traits;
+
+pub use batch::{Batch, array_bytes, retained_bytes};
+pub use bytes_io::{ByteStream, RandomAccess};
+pub use clock::{Clock, SystemClock};
+pub use component::{
+    ComponentInfo, Factory, Guarantee, MemoryNeed, Output, Planning, Problem, SinkConfig, SinkFactory,
+    SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
+};
+pub use context::{Context, NoticeList, Notices, RunContext, Services, StepContext, run_id};
+pub use error::{Error, ErrorKind, Result, Retry};
+pub use fs::{Fs, FsEntry, FsFile, StdFs};
+pub use map_stage::{MapRows, map_stage};
+pub use metrics::{Counter, StepMetrics};
+pub use positions::Positions;
+pub use registry::Registry;
+pub use reject::{FailOnReject, Origin, Reject, RejectPolicy, RejectedItem};
+pub use traits::{BatchStream, Inputs, Part, Sink, Source, SourceCaps, Stage};

@@ -1,0 +1,65 @@
+//! What a step counts while it runs.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A counter that many tasks add to.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds so many.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Adds the length of something in memory.
+    pub fn add_len(&self, n: usize) {
+        self.add(n as u64);
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The counters of one step. Rows in and out are counted by the runner; the step counts the rest.
+#[derive(Debug, Default)]
+pub struct StepMetrics {
+    /// Rows that came in; of a source, rows read, bad ones among them.
+    pub rows_in: Counter,
+    /// Rows that went out; of a sink, rows written.
+    pub rows_out: Counter,
+    /// Rows dropped by a condition or a limit.
+    pub rows_filtered: Counter,
+    /// Rows dropped as duplicates.
+    pub rows_duplicate: Counter,
+    /// Rows that the policy took.
+    pub rows_rejected: Counter,
+    /// Files, pages or documents that the policy took.
+    pub files_rejected: Counter,
+    /// Files, pages or documents read to their end.
+    pub files_done: Counter,
+    /// Files, pages or documents there are, as far as known.
+    pub files_total: Counter,
+    /// Bytes read from outside (a source, as they came: compressed) or written (a sink).
+    pub bytes: Counter,
+    /// Requests made again.
+    pub retries: Counter,
+    /// Bytes written to spill files.
+    pub spilled_bytes: Counter,
+    busy_nanos: AtomicU64,
+}
+
+impl StepMetrics {
+    /// Adds time spent computing.
+    pub fn add_busy(&self, time: Duration) {
+        self.busy_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Time spent computing so far, over all tasks.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos.load(Relaxed))
+    }
+}

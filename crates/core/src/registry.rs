@@ -1,0 +1,84 @@
+//! The list of components that a program knows.
+
+use crate::{SinkFactory, SourceFactory, StageFactory, nearest};
+
+/// Sources, stages and sinks by name. An explicit list, read from top to bottom.
+#[derive(Clone, Default)]
+pub struct Registry {
+    sources: Vec<&'static dyn SourceFactory>,
+    stages: Vec<&'static dyn StageFactory>,
+    sinks: Vec<&'static dyn SinkFactory>,
+}
+
+impl Registry {
+    /// One without components.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds sources. Of two with one name, the later counts.
+    #[must_use]
+    pub fn with_sources(mut self, sources: &[&'static dyn SourceFactory]) -> Self {
+        self.sources.extend_from_slice(sources);
+        self
+    }
+
+    /// Adds stages. Of two with one name, the later counts.
+    #[must_use]
+    pub fn with_stages(mut self, stages: &[&'static dyn StageFactory]) -> Self {
+        self.stages.extend_from_slice(stages);
+        self
+    }
+
+    /// Adds sinks. Of two with one name, the later counts.
+    #[must_use]
+    pub fn with_sinks(mut self, sinks: &[&'static dyn SinkFactory]) -> Self {
+        self.sinks.extend_from_slice(sinks);
+        self
+    }
+
+    /// All sources, in the order they were added.
+    pub fn sources(&self) -> &[&'static dyn SourceFactory] {
+        &self.sources
+    }
+
+    /// All stages, in the order they were added.
+    pub fn stages(&self) -> &[&'static dyn StageFactory] {
+        &self.stages
+    }
+
+    /// All sinks, in the order they were added.
+    pub fn sinks(&self) -> &[&'static dyn SinkFactory] {
+        &self.sinks
+    }
+
+    /// The source of this name.
+    pub fn source(&self, name: &str) -> Option<&'static dyn SourceFactory> {
+        self.sources.iter().rev().find(|factory| factory.info().name == name).copied()
+    }
+
+    /// The stage of this name.
+    pub fn stage(&self, name: &str) -> Option<&'static dyn StageFactory> {
+        self.stages.iter().rev().find(|factory| factory.info().name == name).copied()
+    }
+
+    /// The sink of this name.
+    pub fn sink(&self, name: &str) -> Option<&'static dyn SinkFactory> {
+        self.sinks.iter().rev().find(|factory| factory.info().name == name).copied()
+    }
+
+    /// The source name nearest to a wrong one.
+    pub fn nearest_source(&self, wrong: &str) -> Option<&'static str> {
+        nearest(wrong, self.sources.iter().map(|factory| factory.info().name))
+    }
+
+    /// The stage name nearest to a wrong one.
+    pub fn nearest_stage(&self, wrong: &str) -> Option<&'static str> {
+        nearest(wrong, self.stages.iter().map(|factory| factory.info().name))
+    }
+
+    /// The sink name nearest to a wrong one.
+    pub fn nearest_sink(&self, wrong: &str) -> Option<&'static str> {
+        nearest(wrong, self.sinks.iter().map(|factory| factory.info().name))
+    }
+}

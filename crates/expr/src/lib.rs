@@ -1,0 +1,1 @@
+//! SQL expressions over a batch, from DataFusion's expression crates.

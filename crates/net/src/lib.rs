@@ -1,0 +1,1 @@
+//! The one HTTP client and the object stores: limits, retries, resume, address checks.

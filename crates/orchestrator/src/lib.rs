@@ -1,0 +1,1 @@
+//! Flow files, planner, runner, reports and the command line, as a library.

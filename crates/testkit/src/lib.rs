@@ -1,0 +1,1 @@
+//! Conformance suites, fixtures and faults for tests.

@@ -1,0 +1,1 @@
+//! Streaming stages: one file a stage.
