@@ -91,7 +91,7 @@ impl ByteCount {
     /// The whole percentage of it, rounded down.
     #[must_use]
     pub const fn percent(self, percent: u64) -> Self {
-        Self((self.0 as u128 * percent as u128 / 100) as u64)
+        Self((self.0 / 100).saturating_mul(percent).saturating_add(self.0 % 100 * percent / 100))
     }
 
     /// The next whole megabyte (1,000,000 bytes), for figures that a person types.
