@@ -468,6 +468,16 @@ impl<T> Charged<T> {
         Charged { value: f(self.value), reservation: self.reservation }
     }
 
+    /// The value alone: the bytes go back now, and so does whatever is attached to them.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+
+    /// The reservation, to shrink it or to attach to it.
+    pub fn reservation_mut(&mut self) -> &mut Reservation {
+        &mut self.reservation
+    }
+
     /// The two apart. The bytes are held as long as the reservation lives, not the value.
     pub fn into_parts(self) -> (T, Reservation) {
         (self.value, self.reservation)

@@ -1,11 +1,37 @@
-//! Bounded streams: a byte budget and what moves data under it.
 #![doc = include_str!("../README.md")]
 
 mod budget;
 mod byte_count;
 mod sync;
+
+#[cfg(not(loom))]
+mod batch;
+#[cfg(not(loom))]
+mod buffer;
+#[cfg(not(loom))]
+mod merge;
+#[cfg(not(loom))]
+mod pipeline;
+#[cfg(not(loom))]
+mod tap;
+#[cfg(not(loom))]
 mod tasks;
+#[cfg(not(loom))]
+mod throttle;
+#[cfg(not(loom))]
+mod window;
 
 pub use budget::{Budget, Charged, Reservation, Reserve, ReserveError};
 pub use byte_count::{ByteCount, ParseByteCountError};
-pub use tasks::{Task, TaskError, Tasks};
+
+#[cfg(not(loom))]
+pub use self::{
+    batch::{BatchLimits, batch, try_batch},
+    buffer::{BufferClosed, BufferReceiver, BufferSender, DEFAULT_BUFFER_ITEMS, TrySendError, buffer},
+    merge::{Merged, merge},
+    pipeline::{BoxError, Pipeline},
+    tap::tap,
+    tasks::{Task, TaskError, Tasks},
+    throttle::{Throttle, throttle},
+    window::{Window, WindowLimit, window, window_ordered},
+};

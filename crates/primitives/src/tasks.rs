@@ -10,6 +10,8 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ReserveError;
+
 /// A family of tasks with one owner. Cheap to clone; clones are the same family.
 ///
 /// A task is aborted when its [`Task`] handle is dropped, and every task of the family is waited for by
@@ -31,6 +33,9 @@ pub enum TaskError {
     /// It was cancelled.
     #[error("a task was cancelled")]
     Cancelled,
+    /// It was never started: the bytes for it can never be had.
+    #[error("a task was not started")]
+    NotStarted(#[source] ReserveError),
 }
 
 impl Tasks {
@@ -123,6 +128,12 @@ impl<T> Task<T> {
     fn new(handle: JoinHandle<T>) -> Self {
         let abort = handle.abort_handle();
         Self { handle, abort }
+    }
+
+    /// Tells it to stop where it next waits. Awaiting it then gives [`TaskError::Cancelled`], or the result
+    /// if that was quicker.
+    pub fn abort(&self) {
+        self.abort.abort();
     }
 
     /// Whether it has ended.
