@@ -1,1 +1,20 @@
 //! Bytes to batches and back: NDJSON, JSON, CSV, Parquet, Arrow IPC, text, binary, and their compressions.
+//!
+//! Reading: [`infer`] finds the columns, [`decode`] turns a stream of bytes into rows and rejects,
+//! [`decode_file`] does the same for what is read by range. No I/O of its own: bytes come as
+//! [`ByteStream`](aqueduct_core::ByteStream) or [`RandomAccess`](aqueduct_core::RandomAccess).
+
+mod format;
+mod options;
+mod read;
+mod spec;
+mod types;
+
+pub use format::{Compression, Format};
+pub use options::{CompressionOption, CsvOptions, FormatOption, InferRows, NewFields, ReadOptions};
+pub use read::{decode, decode_file, infer, infer_file, needs_random_access};
+pub use spec::{
+    DecodeSpec, Decoded, DecodedLimits, DecodedStream, EXTRA, FILE, LargeRecords, NeedsSpool, ROW, RowReject,
+    declared_schema, memory_need, output_schema,
+};
+pub use types::{ColumnType, TimeFormat, parse_type, timestamp, without_hints};
