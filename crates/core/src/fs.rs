@@ -57,6 +57,11 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// As the system says.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder if nothing is in it; one that is not empty, or not there, is left and is no error.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove_empty_dir(&self, path: &Path) -> io::Result<()>;
     /// The entries of a folder, by name.
     ///
     /// # Errors
@@ -142,6 +147,13 @@ impl Fs for StdFs {
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         no_error_when_gone(std::fs::remove_dir_all(path))
+    }
+
+    fn remove_empty_dir(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => no_error_when_gone(other),
+        }
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<FsEntry>> {

@@ -1,0 +1,103 @@
+//! Where things lie: the paths that belong to one output.
+
+use std::path::{Path, PathBuf};
+
+use aqueduct_core::{Error, ErrorKind, Output, Result};
+
+/// The folder for all that is not data, in an output folder and beside an output file.
+pub(crate) const HIDDEN: &str = "_aqueduct";
+/// The manifest's name in [`HIDDEN`].
+pub(crate) const MANIFEST: &str = "manifest.json";
+const STAGE_PREFIX: &str = "stage-";
+
+/// The paths of one output.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// The output itself.
+    pub(crate) path: PathBuf,
+    /// Its last component.
+    pub(crate) name: String,
+    /// Whether it is one file.
+    pub(crate) is_file: bool,
+}
+
+impl Layout {
+    pub(crate) fn of(output: &Output) -> Result<Self> {
+        let name = output.path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.filter(|name| *name != HIDDEN) else {
+            let message = "an output needs a name of its own, in UTF-8 and other than `_aqueduct`";
+            return Err(
+                Error::new(ErrorKind::Config, "prepare output", message).with("path", output.path.display())
+            );
+        };
+        Ok(Self { path: output.path.clone(), name: name.to_owned(), is_file: output.is_file })
+    }
+
+    /// The folder that the output stands in; `.` for a bare name.
+    pub(crate) fn parent(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    /// `PARENT/_aqueduct`.
+    pub(crate) fn hidden(&self) -> PathBuf {
+        self.parent().join(HIDDEN)
+    }
+
+    /// `PARENT/_aqueduct/NAME`, where runs stage.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.hidden().join(&self.name)
+    }
+
+    /// The file whose lock is held while a run writes this output.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.hidden().join(format!("{}.lock", self.name))
+    }
+
+    /// The manifest of what is public.
+    pub(crate) fn manifest(&self) -> PathBuf {
+        if self.is_file {
+            self.hidden().join(format!("{}.{MANIFEST}", self.name))
+        } else {
+            self.path.join(HIDDEN).join(MANIFEST)
+        }
+    }
+
+    /// The folder of one run.
+    pub(crate) fn stage(&self, run_id: &str) -> Stage {
+        Stage(self.home().join(format!("{STAGE_PREFIX}{run_id}")))
+    }
+
+    /// Whether an entry of [`Layout::home`] is a run's folder.
+    pub(crate) fn is_stage(entry: &Path) -> bool {
+        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(STAGE_PREFIX))
+    }
+}
+
+/// The folder that one run stages in.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage(pub(crate) PathBuf);
+
+impl Stage {
+    /// Where sinks write.
+    pub(crate) fn parts(&self) -> PathBuf {
+        self.0.join("parts")
+    }
+
+    /// What is to take the output's place: the folder itself, or a folder with the one file in it.
+    pub(crate) fn next(&self) -> PathBuf {
+        self.0.join("next")
+    }
+
+    /// Where the old output waits, on file systems that cannot exchange two folders.
+    pub(crate) fn old(&self) -> PathBuf {
+        self.0.join("old")
+    }
+
+    /// The manifest of one file, before it is public.
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.0.join(MANIFEST)
+    }
+}

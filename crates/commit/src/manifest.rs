@@ -1,0 +1,155 @@
+//! What an output consists of: the file that lists its parts, all that a proof of it needs.
+
+use std::io::Write;
+use std::path::Path;
+
+use aqueduct_core::{Error, ErrorKind, Part, Result};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Disk;
+
+/// The format written by this version. A newer one is refused, never guessed at.
+const VERSION: u32 = 1;
+/// Room for about a million parts. With less, an output with many partitions could not be replaced; with
+/// more, a wrong file in the manifest's place would be read into memory.
+const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+
+/// Which run wrote an output, for its manifest.
+#[derive(Clone, Debug)]
+pub struct RunStamp {
+    /// The flow's name.
+    pub flow: String,
+    /// The run's name.
+    pub run_id: String,
+    /// How the output relates to earlier ones: `replace`.
+    pub mode: &'static str,
+    /// When.
+    pub written: DateTime<Utc>,
+    /// What the run read, resolved, if the flow wants it kept.
+    pub inputs: Option<serde_json::Value>,
+}
+
+/// The content of a `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format's version, 1.
+    pub version: u32,
+    /// The flow's name.
+    pub flow: String,
+    /// The run's name.
+    pub run_id: String,
+    /// How the output relates to earlier ones: `replace`.
+    pub mode: String,
+    /// When it was written.
+    pub written: DateTime<Utc>,
+    /// Rows in all parts.
+    pub rows: u64,
+    /// What the run read, if kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<serde_json::Value>,
+    /// The parts, by name.
+    pub parts: Vec<ManifestPart>,
+}
+
+/// One file of an output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestPart {
+    /// Its name within the output, with `/` between folders; of one file, its own name.
+    pub name: String,
+    /// How many rows.
+    pub rows: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes, in hex.
+    pub blake3: String,
+}
+
+impl From<Part> for ManifestPart {
+    fn from(part: Part) -> Self {
+        Self { name: part.name, rows: part.rows, bytes: part.n_bytes, blake3: part.blake3 }
+    }
+}
+
+impl Manifest {
+    /// The manifest of these parts, which must be sorted by name.
+    pub(crate) fn new(stamp: &RunStamp, parts: Vec<ManifestPart>) -> Self {
+        Self {
+            version: VERSION,
+            flow: stamp.flow.clone(),
+            run_id: stamp.run_id.clone(),
+            mode: stamp.mode.to_owned(),
+            written: stamp.written,
+            rows: parts.iter().map(|part| part.rows).sum(),
+            inputs: stamp.inputs.clone(),
+            parts,
+        }
+    }
+
+    /// Reads one from its text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: it was written by a newer version, or is no manifest.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let conflict = |message| Error::new(ErrorKind::Conflict, "read manifest", message);
+        let header: Header = serde_json::from_slice(text)
+            .map_err(|error| conflict("this is no manifest of aqueduct").with_source(error))?;
+        if header.version > VERSION {
+            return Err(conflict("written by a newer aqueduct; use that one")
+                .with("version", header.version)
+                .with("known", VERSION));
+        }
+        serde_json::from_slice(text).map_err(|error| conflict("the manifest is damaged").with_source(error))
+    }
+
+    /// The part of this name.
+    pub fn part(&self, name: &str) -> Option<&ManifestPart> {
+        let at = self.parts.binary_search_by(|part| part.name.as_str().cmp(name)).ok()?;
+        self.parts.get(at)
+    }
+
+    /// Bytes in all parts.
+    pub fn n_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The manifest at a path, if there is one.
+    pub(crate) fn load(disk: &Disk, path: &Path) -> Result<Option<Self>> {
+        if !disk.exists(path)? {
+            return Ok(None);
+        }
+        let text = disk.read(path, MAX_MANIFEST_BYTES)?;
+        let mut manifest = Self::parse(&text).map_err(|error| error.with("path", path.display()))?;
+        manifest.parts.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(manifest))
+    }
+
+    /// Writes it to a new file, durable once the folder is.
+    pub(crate) fn store(&self, disk: &Disk, path: &Path) -> Result<()> {
+        let failed = |error: std::io::Error| Error::io("write manifest", path.display(), error);
+        let mut file = std::io::BufWriter::new(disk.create_new(path)?);
+        serde_json::to_writer(&mut file, self).map_err(|error| failed(error.into()))?;
+        file.write_all(b"\n").map_err(failed)?;
+        let mut file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync().map_err(failed)
+    }
+}
+
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_manifests_and_other_files_are_refused() {
+        let newer = Manifest::parse(br#"{"version": 2, "parts": "who knows"}"#).unwrap_err();
+        assert_eq!(newer.kind(), ErrorKind::Conflict);
+        assert!(newer.to_string().contains("newer"), "{newer}");
+        let other = Manifest::parse(b"precious\n").unwrap_err();
+        assert!(other.to_string().contains("no manifest"), "{other}");
+    }
+}
