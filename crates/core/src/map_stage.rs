@@ -12,11 +12,20 @@ pub trait MapRows: Send + 'static {
     /// The columns that come out.
     fn schema(&self) -> SchemaRef;
 
-    /// Turns rows into rows. Must give the same rows when a batch comes in two halves.
+    /// Turns rows into rows. Must give the same rows when a batch comes in two halves, and when it is called
+    /// again: a result that does not fit the step's memory is thrown away and made in halves.
     ///
     /// # Errors
     /// The rows cannot be turned.
     fn map(&mut self, records: RecordBatch, cx: &Context) -> Result<RecordBatch>;
+
+    /// Called when the rows of the last [`MapRows::map`] go on: the place to count and to hand over rejects.
+    ///
+    /// # Errors
+    /// The policy says that the run fails.
+    fn settle(&mut self, _cx: &Context) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether no later row can come out: the rest of the input is not read.
     fn is_finished(&self) -> bool {
@@ -41,7 +50,8 @@ impl<M: MapRows> Stage for MapStage<M> {
         Box::pin(try_stream! {
             'inputs: for mut input in inputs {
                 while let Some(batch) = input.next().await {
-                    let mut pieces = vec![batch?];
+                    let whole = batch?; // `?` is not seen inside `vec![]` here
+                    let mut pieces = vec![whole];
                     while let Some(piece) = pieces.pop() {
                         match map_one(&mut map, piece, &cx).await? {
                             Mapped::Whole(batch) => yield batch,
@@ -68,6 +78,7 @@ async fn map_one(map: &mut impl MapRows, batch: Batch, cx: &Context) -> Result<M
     cx.metrics().add_busy(started.elapsed());
     let growth = crate::retained_bytes(&records).saturating_sub(batch.reserved());
     if growth <= cx.share().total() {
+        map.settle(cx)?;
         return Ok(Mapped::Whole(cx.recharge(batch, records).await?));
     }
     if batch.num_rows() < 2 {
