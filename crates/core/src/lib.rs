@@ -15,6 +15,7 @@ mod positions;
 mod registry;
 mod reject;
 mod traits;
+pub mod units;
 
 pub use batch::{Batch, array_bytes, retained_bytes};
 pub use bytes_io::{ByteStream, RandomAccess};
