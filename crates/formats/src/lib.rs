@@ -9,6 +9,7 @@ mod options;
 mod read;
 mod spec;
 mod types;
+pub mod write;
 
 pub use format::{Compression, Format};
 pub use options::{CompressionOption, CsvOptions, FormatOption, InferRows, NewFields, ReadOptions};
