@@ -2,12 +2,25 @@
 //!
 //! Every source is a [`Factory`](aqueduct_core::Factory) in [`ALL`]. Bytes come through `aqueduct-net`, rows
 //! through `aqueduct-formats`; this crate decides what is read, how much at once, and what is complete.
+//!
+//! The context of a source that reads files has a [`Fetcher`](aqueduct_net::Fetcher) in its services, and may
+//! have a [`LargeRecordLane`] and a [`Spool`].
 
 use aqueduct_core::SourceFactory;
 
+mod file_set;
+pub mod files;
+pub mod gdelt;
 pub mod generate;
+pub mod stdin;
+mod when;
+
+pub use file_set::{LargeRecordLane, Spool};
 
 /// All sources, in the order in which help lists them.
 pub const ALL: &[&dyn SourceFactory] = &[
-    &generate::FACTORY, //
+    &files::FACTORY, //
+    &gdelt::FACTORY,
+    &generate::FACTORY,
+    &stdin::FACTORY,
 ];

@@ -50,7 +50,8 @@ impl Intervals {
         let start = range.start.max(beginning());
         let first = rounded_up(start);
         let expected = range.end.min(now) - first;
-        let n_expected = (expected.num_milliseconds().max(0) + INTERVAL_SECONDS * 1000 - 1) / (INTERVAL_SECONDS * 1000);
+        let n_expected =
+            (expected.num_milliseconds().max(0) + INTERVAL_SECONDS * 1000 - 1) / (INTERVAL_SECONDS * 1000);
         let seen = vec![false; usize::try_from(n_expected).unwrap_or(0)];
         Self { first, range, seen, other: Vec::new() }
     }

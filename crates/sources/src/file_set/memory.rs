@@ -1,0 +1,174 @@
+//! How the memory of a step is divided between the files that it reads at once.
+//!
+//! Every file takes its reserve from the step's share before it is opened, in the order of the inputs, and
+//! keeps it to its end. From then on it waits for nothing that another file holds: what it decodes waits in
+//! its reserve until the consumer takes it into the flow's memory. The one exception are records larger than
+//! a block, of which at most one at a time may take from the flow's memory, in the lane.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use aqueduct_core::{Error, ErrorKind, MemoryNeed, Result};
+use aqueduct_formats::{LargeRecords, memory_need};
+use aqueduct_primitives::{Budget, ByteCount, Reservation};
+use async_trait::async_trait;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// Of a file's reserve, one part in so many is for the decoder's blocks.
+const DECODER_PART: u64 = 2;
+/// Of a file's reserve, one part in so many is the largest batch: three may wait outside the decoder (sent,
+/// about to be sent, about to be admitted).
+const BATCH_PART: u64 = 8;
+
+/// The reserve of one file: with less it cannot be read, with more it is read no faster.
+fn need_of_file() -> MemoryNeed {
+    let MemoryNeed { min, want } = memory_need();
+    MemoryNeed::between(min.saturating_mul(DECODER_PART), want.saturating_mul(DECODER_PART))
+}
+
+/// What the planner must keep for a step that reads so many files at once.
+pub(crate) fn need_of_files(n_files: usize) -> MemoryNeed {
+    let MemoryNeed { min, want } = need_of_file();
+    MemoryNeed::between(min, want.saturating_mul(n_files.max(1) as u64))
+}
+
+/// How a share is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Division {
+    /// Files at once.
+    pub(crate) n_files: usize,
+    /// The reserve of each.
+    pub(crate) per_file: ByteCount,
+}
+
+impl Division {
+    /// First smaller blocks, then fewer files.
+    pub(crate) fn of(share: ByteCount, n_files: usize) -> Self {
+        let MemoryNeed { min, want } = need_of_file();
+        let n_files = n_files.max(1);
+        let per_file = ByteCount::new(share.get() / n_files as u64).clamp(min, want);
+        let n_fit = usize::try_from(share.get() / per_file.get().max(1)).unwrap_or(usize::MAX);
+        Self { n_files: n_fit.clamp(1, n_files), per_file }
+    }
+
+    /// For the decoder's blocks.
+    pub(crate) fn decoder(self) -> ByteCount {
+        ByteCount::new(self.per_file.get() / DECODER_PART)
+    }
+
+    /// For one batch.
+    pub(crate) fn batch(self) -> ByteCount {
+        ByteCount::new(self.per_file.get() / BATCH_PART)
+    }
+}
+
+/// The lane for records larger than a block: one file at a time may be in it.
+///
+/// All sources that share a flow's memory should share a lane: the runner puts one into the services of the
+/// context. A source that finds none has its own.
+#[derive(Clone, Debug)]
+pub struct LargeRecordLane {
+    turns: Arc<Semaphore>,
+}
+
+impl Default for LargeRecordLane {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+/// The way of one file into the lane.
+pub(crate) struct FileLane {
+    lane: LargeRecordLane,
+    flow: Budget,
+    max_bytes: ByteCount,
+    /// Set once the consumer reads this file. Before that it must not hold any of the flow's memory, which
+    /// those before it need.
+    is_read: CancellationToken,
+    held: Mutex<Weak<OwnedSemaphorePermit>>,
+}
+
+impl FileLane {
+    /// A way into the lane, open once `is_read`. Of the flow's memory it leaves `kept_free` to others.
+    pub(crate) fn new(
+        lane: LargeRecordLane,
+        flow: Budget,
+        kept_free: ByteCount,
+        is_read: CancellationToken,
+    ) -> Self {
+        let max_bytes = flow.total().saturating_sub(kept_free);
+        Self { lane, flow, max_bytes, is_read, held: Mutex::new(Weak::new()) }
+    }
+
+    /// The turn of this file, which one of its records may have already.
+    async fn turn(&self) -> Result<Arc<OwnedSemaphorePermit>> {
+        self.is_read.cancelled().await;
+        if let Some(held) = self.held().upgrade() {
+            return Ok(held);
+        }
+        let turn = Arc::clone(&self.lane.turns).acquire_owned().await;
+        let turn = Arc::new(turn.map_err(|_| Error::cancelled("read large record"))?);
+        *self.held() = Arc::downgrade(&turn);
+        Ok(turn)
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Weak<OwnedSemaphorePermit>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl LargeRecords for FileLane {
+    async fn reserve(&self, bytes: ByteCount) -> Result<Reservation> {
+        if bytes > self.max_bytes {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "read large record",
+                "a record needs more than the memory for data in flight; raise `memory`",
+            )
+            .with("needed", bytes)
+            .with("limit", self.max_bytes));
+        }
+        let turn = self.turn().await?;
+        let mut reservation = self.flow.reserve(bytes).await?;
+        reservation.attach(turn);
+        Ok(reservation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_get_smaller_before_files_get_fewer() {
+        let MemoryNeed { min, want } = need_of_file();
+        let of = |share: ByteCount| Division::of(share, 10);
+        assert_eq!(of(want.saturating_mul(20)), Division { n_files: 10, per_file: want });
+        assert_eq!(of(min.saturating_mul(10)), Division { n_files: 10, per_file: min });
+        assert_eq!(of(min.saturating_mul(3)), Division { n_files: 3, per_file: min });
+        assert_eq!(of(min), Division { n_files: 1, per_file: min });
+    }
+
+    #[tokio::test]
+    async fn one_file_at_a_time_is_in_the_lane_and_only_when_it_is_read() {
+        let flow = Budget::new("flow", ByteCount::mib(8));
+        let lane = LargeRecordLane::default();
+        let way = |is_read: &CancellationToken| {
+            FileLane::new(lane.clone(), flow.clone(), ByteCount::mib(1), is_read.clone())
+        };
+        let read = CancellationToken::new();
+        read.cancel();
+        let (first, second, third) = (way(&read), way(&read), way(&CancellationToken::new()));
+        let held = first.reserve(ByteCount::mib(2)).await.unwrap();
+        let more = first.reserve(ByteCount::mib(2)).await.unwrap();
+        let mut waits = Box::pin(second.reserve(ByteCount::mib(1)));
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert!(futures::poll!(Box::pin(third.reserve(ByteCount::mib(1)))).is_pending());
+        drop((held, more));
+        drop(waits.await.unwrap());
+        assert_eq!(flow.free(), flow.total());
+        let error = first.reserve(ByteCount::mib(8)).await.unwrap_err();
+        assert!(error.message().contains("`memory`"), "{error}");
+    }
+}

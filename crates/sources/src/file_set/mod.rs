@@ -1,0 +1,181 @@
+//! Many files as one source: a sliding window over a lazy list of them.
+//!
+//! A file passes through four hands. The window gives it a place and its reserve of memory, in the order of
+//! the inputs. A task of its own opens it and decodes it, and stops as soon as its events wait to be taken.
+//! The consumer takes rows into the flow's memory ([`Context::admit`]), one batch at a time: in the order in
+//! which files are ready, or file after file. With the file's last batch goes its place in the window, which is
+//! free again when that batch is dropped.
+//!
+//! Order: within a file by row, always. Memory: the reserves of the files that are open. A list of inputs is
+//! never held, however long.
+
+pub(crate) mod input;
+pub(crate) mod lines;
+pub(crate) mod memory;
+pub(crate) mod open;
+pub(crate) mod peek;
+mod read;
+pub(crate) mod spool;
+pub(crate) mod verify;
+
+use std::sync::Arc;
+
+use aqueduct_core::{
+    BatchStream, Context, Error, ErrorKind, Origin, Positions, Reject, RejectedItem, Result, Source,
+    SourceCaps,
+};
+use aqueduct_formats::{ReadOptions, declared_schema, output_schema};
+use aqueduct_net::Fetcher;
+use arrow::datatypes::{Schema, SchemaRef};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+
+use self::input::{Input, Inputs, Queued};
+use self::memory::Division;
+use self::open::Opener;
+
+pub use self::memory::LargeRecordLane;
+pub use self::spool::Spool;
+
+/// So many empty files are passed over in search of one that tells the columns. More would be a list of empty
+/// files, all opened before the first row.
+const MAX_EMPTY_FILES: usize = 100;
+
+/// How files are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How each is read.
+    pub(crate) options: ReadOptions,
+    /// How many at once; at least one.
+    pub(crate) window: usize,
+    /// Whether file after file, in the order of the inputs.
+    pub(crate) is_ordered: bool,
+    /// Whether to add `_file` and `_row`.
+    pub(crate) origin: bool,
+    /// Whether no file at all is fine.
+    pub(crate) allow_empty: bool,
+    /// What was looked for, for the error when nothing is there.
+    pub(crate) what: String,
+}
+
+/// Files, ready to be read.
+pub(crate) struct FileSet {
+    opener: Arc<Opener>,
+    inputs: BoxStream<'static, Result<Queued>>,
+    /// The columns to read.
+    read: SchemaRef,
+    /// The columns that come out.
+    output: SchemaRef,
+    is_ordered: bool,
+}
+
+impl FileSet {
+    /// Finds the columns: declared, or those of the first file that has any.
+    ///
+    /// # Errors
+    /// There is no input, the list of inputs fails, or the policy says that a bad file ends the run.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what it had opened.
+    pub(crate) async fn open(
+        cx: &Context,
+        fetcher: Fetcher,
+        settings: Settings,
+        mut inputs: Inputs,
+    ) -> Result<Self> {
+        let Settings { options, window, is_ordered, origin, allow_empty, what } = settings;
+        let division = Division::of(cx.share().total(), window);
+        if division.n_files < window {
+            tracing::debug!(window, n_files = division.n_files, "fewer files at once, to keep to the memory");
+        }
+        let declared = declared_schema(&options, options.format.named())?;
+        let opener = Arc::new(Opener::new(cx, fetcher, options, origin, division));
+        let mut head = Vec::new();
+        let read = match declared {
+            Some(schema) => {
+                head.extend(inputs.next().await.transpose()?.map(Queued::from));
+                schema
+            }
+            None => infer_first(&opener, &mut inputs, &mut head).await?,
+        };
+        if head.is_empty() && !allow_empty && cx.metrics().files_rejected.get() == 0 {
+            return Err(nothing_there(&what));
+        }
+        let output = output_schema(&read, &opener.options, origin);
+        let rest = inputs.map(|input| input.map(Queued::from));
+        let inputs = stream::iter(head.into_iter().map(Ok)).chain(rest).boxed();
+        Ok(Self { opener, inputs, read, output, is_ordered })
+    }
+}
+
+impl Source for FileSet {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.output)
+    }
+
+    fn capabilities(&self) -> SourceCaps {
+        SourceCaps { replayable: true, ordered: self.is_ordered, endless: false }
+    }
+
+    fn run(self: Box<Self>, _cx: Context, from: Positions) -> BatchStream {
+        read::run(*self, from)
+    }
+}
+
+fn nothing_there(what: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "find files",
+        "nothing matches; correct the names, or set `allow_empty: true` if there may be nothing",
+    )
+    .with("looked_for", what)
+}
+
+/// The columns of the first file that has any. What was looked at goes to `head`.
+async fn infer_first(opener: &Opener, inputs: &mut Inputs, head: &mut Vec<Queued>) -> Result<SchemaRef> {
+    let _reserve = opener.cx.share().reserve(opener.division.per_file).await?;
+    while let Some(input) = inputs.next().await {
+        let input = input?;
+        match opener.infer(&input).await {
+            Ok((schema, opened)) if !schema.fields().is_empty() => {
+                head.push(Queued { input, opened });
+                return Ok(schema);
+            }
+            Ok(_) => head.push(input.into()),
+            Err(error) => give_up(&opener.cx, &input, error)?,
+        }
+        if head.len() >= MAX_EMPTY_FILES {
+            break;
+        }
+    }
+    Ok(Arc::new(Schema::empty()))
+}
+
+/// Hands a file that cannot be read, or not to its end, to the policy.
+fn give_up(cx: &Context, input: &Input, error: Error) -> Result<()> {
+    if input.may_be_missing && error.kind() == ErrorKind::NotFound {
+        cx.gap(format!("{} is listed, and missing", input.name));
+        return Ok(());
+    }
+    if !error.kind().is_about_one_item() {
+        return Err(error.with("file", &input.name));
+    }
+    tracing::warn!(file = &*input.name, "not read to its end: {}", error.chain());
+    cx.reject(Reject {
+        item: RejectedItem::File,
+        reason: reason(error.kind()),
+        message: error.chain(),
+        origin: Origin { file: input.name.to_string(), ..Origin::default() },
+        raw: Vec::new(),
+    })
+}
+
+fn reason(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "missing",
+        ErrorKind::Denied => "denied",
+        ErrorKind::Limit => "limit",
+        ErrorKind::Io => "io",
+        _ => "data",
+    }
+}

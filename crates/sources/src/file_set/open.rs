@@ -1,0 +1,224 @@
+//! Opens one file the way its format is read: from its start, by range, or from a copy on disk.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aqueduct_core::{ByteStream, Context, RandomAccess, Result, StepMetrics};
+use aqueduct_formats::{
+    Compression, CompressionOption, DecodeSpec, DecodedLimits, DecodedStream, NeedsSpool, ReadOptions,
+    decode, decode_file, infer, infer_file, needs_random_access,
+};
+use aqueduct_net::{ContentEncoding, Fetcher, Location, does_no_ranges};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::input::Input;
+use super::memory::{Division, FileLane, LargeRecordLane};
+use super::peek::Peek;
+use super::spool::Spool;
+use super::verify::verified;
+
+/// Rows go on at the latest so long after they came, though a block is not full.
+pub(crate) const FLUSH_AFTER: Duration = Duration::from_millis(500);
+
+/// What is the same for all files of a step.
+pub(crate) struct Opener {
+    pub(crate) cx: Context,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) options: Arc<ReadOptions>,
+    pub(crate) origin: bool,
+    pub(crate) division: Division,
+    lane: LargeRecordLane,
+    spool: Arc<Spool>,
+}
+
+/// A file whose bytes are at hand.
+pub(crate) enum Opened {
+    /// From its start.
+    Stream(ByteStream, Arc<ReadOptions>),
+    /// By range.
+    Ranges(Arc<dyn RandomAccess>),
+}
+
+impl Opener {
+    /// An opener with the lane and the spool of the context.
+    pub(crate) fn new(
+        cx: &Context,
+        fetcher: Fetcher,
+        options: ReadOptions,
+        origin: bool,
+        division: Division,
+    ) -> Self {
+        let lane = cx
+            .service::<LargeRecordLane>()
+            .map_or_else(|_| LargeRecordLane::default(), |lane| (*lane).clone());
+        let options = Arc::new(options);
+        Self { cx: cx.clone(), fetcher, options, origin, division, lane, spool: Spool::of(cx) }
+    }
+
+    /// The columns of a file, none if it has no rows to tell; and the file itself, still open where possible.
+    ///
+    /// # Errors
+    /// It cannot be opened or read.
+    pub(crate) async fn infer(&self, input: &Input) -> Result<(SchemaRef, Option<Opened>)> {
+        let (body, options) = match self.open(input).await? {
+            Opened::Ranges(file) => return self.infer_by_range(input, file).await,
+            Opened::Stream(body, options) => (body, options),
+        };
+        let peek = Peek::new(body, self.division.decoder().get());
+        let limits = DecodedLimits::default();
+        match infer(peek.look(), &input.name, &options, limits, self.cx.tasks()).await {
+            Ok(schema) => Ok((schema, peek.again().map(|body| Opened::Stream(body, options)))),
+            Err(error) if NeedsSpool::of(&error).is_some() => {
+                drop(peek);
+                let file = self.open_ranges(input).await?;
+                self.infer_by_range(input, file).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn infer_by_range(
+        &self,
+        input: &Input,
+        file: Arc<dyn RandomAccess>,
+    ) -> Result<(SchemaRef, Option<Opened>)> {
+        let limits = DecodedLimits::default();
+        let schema =
+            infer_file(Arc::clone(&file), &input.name, &self.options, limits, self.cx.tasks()).await?;
+        Ok((schema, Some(Opened::Ranges(file))))
+    }
+
+    /// The rows of a file. `is_read` is set once the consumer reads them.
+    ///
+    /// # Errors
+    /// It cannot be opened. What else is wrong comes in the stream.
+    pub(crate) async fn rows(
+        &self,
+        input: &Input,
+        opened: Option<Opened>,
+        schema: &SchemaRef,
+        is_read: &CancellationToken,
+    ) -> Result<DecodedStream> {
+        let opened = match opened {
+            Some(opened) => opened,
+            None => self.open(input).await?,
+        };
+        let mut spec = self.spec(input, schema, is_read);
+        Ok(match opened {
+            Opened::Ranges(file) => decode_file(file, spec, self.cx.tasks()),
+            Opened::Stream(body, options) => {
+                spec.options = options;
+                decode(body, spec, self.cx.tasks())
+            }
+        })
+    }
+
+    /// The rows that are left of a file that could not be read as it came.
+    ///
+    /// # Errors
+    /// As [`Opener::rows`].
+    pub(crate) async fn rows_after(
+        &self,
+        input: &Input,
+        schema: &SchemaRef,
+        is_read: &CancellationToken,
+        after: NeedsSpool,
+    ) -> Result<DecodedStream> {
+        let file = self.open_ranges(input).await?;
+        let spec = DecodeSpec { after: Some(after), ..self.spec(input, schema, is_read) };
+        Ok(decode_file(file, spec, self.cx.tasks()))
+    }
+
+    async fn open(&self, input: &Input) -> Result<Opened> {
+        if needs_random_access(&input.name, &self.options) {
+            return self.open_ranges(input).await.map(Opened::Ranges);
+        }
+        let (body, encoding) = self.open_body(input).await?;
+        let options = match encoding {
+            None => Arc::clone(&self.options),
+            Some(encoding) => decoding(&self.options, encoding),
+        };
+        Ok(Opened::Stream(body, options))
+    }
+
+    async fn open_body(&self, input: &Input) -> Result<(ByteStream, Option<ContentEncoding>)> {
+        let metrics = self.cx.metrics();
+        let fetched = self.fetcher.get(&input.location, input.trust.clone(), metrics).await?;
+        input.expected.check_length(fetched.meta.n_bytes)?;
+        let body = verified(fetched.body, input.expected.clone(), Arc::clone(metrics));
+        Ok((body, fetched.meta.content_encoding))
+    }
+
+    /// By range where the place allows; a digest is of the whole file, so that asks for a copy.
+    async fn open_ranges(&self, input: &Input) -> Result<Arc<dyn RandomAccess>> {
+        if input.expected.is_nothing() || matches!(input.location, Location::Local(_)) {
+            let metrics = self.cx.metrics();
+            match self.fetcher.random_access(&input.location, input.trust.clone(), metrics).await {
+                Ok(file) => return Ok(Arc::new(Counted { file, metrics: Arc::clone(metrics) })),
+                Err(error) if does_no_ranges(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        tracing::debug!(file = &*input.name, "saved to disk, for it cannot be read by range where it is");
+        let (body, _) = self.open_body(input).await?;
+        self.spool.save(body, self.cx.tasks()).await
+    }
+
+    fn spec(&self, input: &Input, schema: &SchemaRef, is_read: &CancellationToken) -> DecodeSpec {
+        let flow = self.cx.flow().clone();
+        let kept_free = self.batch_bytes().saturating_mul(2);
+        DecodeSpec {
+            name: Arc::clone(&input.name),
+            options: Arc::clone(&self.options),
+            schema: Arc::clone(schema),
+            origin: self.origin,
+            batch_rows: self.cx.batch_rows(),
+            batch_bytes: self.batch_bytes(),
+            memory: self.division.decoder(),
+            large_records: Arc::new(FileLane::new(self.lane.clone(), flow, kept_free, is_read.clone())),
+            limits: DecodedLimits::default(),
+            flush_after: FLUSH_AFTER,
+            after: None,
+        }
+    }
+
+    fn batch_bytes(&self) -> aqueduct_primitives::ByteCount {
+        self.cx.batch_bytes().min(self.division.batch())
+    }
+}
+
+/// The options for a file that the server encoded on top of what it is.
+fn decoding(options: &Arc<ReadOptions>, encoding: ContentEncoding) -> Arc<ReadOptions> {
+    let compression = match encoding {
+        ContentEncoding::Gzip => Compression::Gzip,
+        ContentEncoding::Zstd => Compression::Zstd,
+    };
+    if options.compression.named().is_some_and(|named| named != Compression::None) {
+        return Arc::clone(options);
+    }
+    let compression = CompressionOption::Is(compression);
+    Arc::new(ReadOptions { compression, ..ReadOptions::clone(options) })
+}
+
+/// Counts what is read by range.
+struct Counted {
+    file: Arc<dyn RandomAccess>,
+    metrics: Arc<StepMetrics>,
+}
+
+#[async_trait]
+impl RandomAccess for Counted {
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let bytes = self.file.read(range).await?;
+        self.metrics.bytes.add_len(bytes.len());
+        Ok(bytes)
+    }
+}

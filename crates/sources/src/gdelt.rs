@@ -1,0 +1,301 @@
+//! `gdelt`: GDELT 2.0's 15-minute files of events, mentions and the knowledge graph.
+//!
+//! Order: none between files, by row within one. Memory: as for [`files`](crate::files), and one byte for each
+//! interval asked for: the master list, of 115 MB, is read line by line. Sizes and digests are checked against
+//! it; an interval that is not in it, or whose file is gone, is reported as a gap.
+//! Formats: the GDELT 2.0 codebooks; the list: <http://data.gdeltproject.org/gdeltv2/masterfilelist.txt>.
+
+use std::path::Path;
+
+use aqueduct_core::{
+    ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, Planning, Problem, Result, Source,
+    SourceConfig,
+};
+use aqueduct_formats::{CsvOptions, Format, FormatOption, ReadOptions, declared_schema, output_schema};
+use aqueduct_net::{Fetcher, HttpOptions, Location, Trust};
+use arrow::datatypes::SchemaRef;
+use async_stream::try_stream;
+use async_trait::async_trait;
+use futures::StreamExt;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use self::list::Intervals;
+use crate::file_set::input::{Input, Inputs, list_lines};
+use crate::file_set::memory::need_of_files;
+use crate::file_set::verify::Expected;
+use crate::file_set::{FileSet, Settings};
+use crate::when::{When, range};
+
+mod columns;
+mod list;
+
+/// The component.
+pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
+    name: "gdelt",
+    summary: "GDELT 2.0's 15-minute files, with the official columns",
+    example: "gdelt: { dataset: events, from: 2026-01-01, to: 2026-01-07 }",
+});
+
+/// GDELT's own server answers plain HTTP with a redirect to this.
+const OFFICIAL_BASE_URL: &str = "https://data.gdeltproject.org/gdeltv2";
+
+/// Options of `gdelt`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which files.
+    pub dataset: Dataset,
+    /// The first instant or day: `2026-01-31`, `2026-01-31T12:00:00Z`, `today`, `-7d`.
+    pub from: String,
+    /// The instant before which, or the last day. Default now.
+    pub to: Option<String>,
+    /// What stands before `/masterfilelist.txt` and the names of the files.
+    #[serde(default = "official_base_url")]
+    pub base_url: String,
+    /// Whether to read the files of translated articles instead.
+    #[serde(default)]
+    pub translation: bool,
+    /// Whether sizes and digests are checked against the master list where it has them.
+    #[serde(default)]
+    pub verify: Verify,
+    /// How many files are read at once. Default `max_concurrency`.
+    pub window: Option<usize>,
+    /// Whether to add the columns `_file` and `_row` (from 1 in each file).
+    #[serde(default)]
+    pub origin: bool,
+    /// Whether it is fine that there is no file at all.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// How files are fetched, on top of the flow's `http`.
+    #[serde(flatten)]
+    pub http: HttpOptions,
+}
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dataset {
+    /// Events: 61 columns.
+    Events,
+    /// Mentions of events: 16 columns.
+    Mentions,
+    /// The Global Knowledge Graph 2.1: 27 columns.
+    Gkg,
+    /// Not yet.
+    Webngrams,
+    /// Not yet.
+    Gqg,
+    /// Not yet.
+    Geg,
+    /// Not yet.
+    Gfg,
+    /// Not yet.
+    Ggg,
+    /// Not yet.
+    Gemg,
+    /// Not yet.
+    Gal,
+}
+
+/// What is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Size and MD5, where the master list has them.
+    #[default]
+    Auto,
+    /// Nothing.
+    Off,
+}
+
+fn official_base_url() -> String {
+    OFFICIAL_BASE_URL.into()
+}
+
+impl Dataset {
+    /// The suffix and the columns; none for what is not read yet.
+    fn file_kind(self) -> Option<(&'static str, &'static [(&'static str, &'static str)])> {
+        match self {
+            Self::Events => Some((".export.CSV.zip", columns::EVENTS)),
+            Self::Mentions => Some((".mentions.CSV.zip", columns::MENTIONS)),
+            Self::Gkg => Some((".gkg.csv.zip", columns::GKG)),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Mentions => "mentions",
+            Self::Gkg => "gkg",
+            _ => "other",
+        }
+    }
+}
+
+#[async_trait]
+impl SourceConfig for Config {
+    fn validate(&self) -> Vec<Problem> {
+        let mut problems = self.http.validate();
+        if self.dataset.file_kind().is_none() {
+            let message = "this dataset is not read yet; expected events, mentions or gkg";
+            problems.push(Problem::at("/dataset", message));
+        }
+        for (pointer, text) in [("/from", Some(&self.from)), ("/to", self.to.as_ref())] {
+            if let Some(Err(message)) = text.map(|text| text.parse::<When>()) {
+                problems.push(Problem::at(pointer, message));
+            }
+        }
+        if let Err(error) = Location::parse(&self.base_url, Path::new("")) {
+            problems.push(Problem::at("/base_url", error.to_string()));
+        }
+        if self.window == Some(0) {
+            problems.push(Problem::at("/window", "expected at least 1 file at once"));
+        }
+        problems
+    }
+
+    fn known_schema(&self, _planning: &Planning) -> Result<Option<SchemaRef>, Vec<Problem>> {
+        let options = self.read_options();
+        let declared = declared_schema(&options, Some(Format::Tsv))
+            .map_err(|error| vec![Problem::at("/dataset", error.message())])?;
+        Ok(declared.map(|read| output_schema(&read, &options, self.origin)))
+    }
+
+    fn memory(&self, planning: &Planning) -> MemoryNeed {
+        need_of_files(self.window.unwrap_or(planning.max_concurrency))
+    }
+
+    async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {
+        let fetcher = cx.service::<Fetcher>()?.with(&self.http)?;
+        let settings = Settings {
+            options: self.read_options(),
+            window: self.window.unwrap_or(cx.max_concurrency()).max(1),
+            is_ordered: false,
+            origin: self.origin,
+            allow_empty: self.allow_empty,
+            what: format!("{} from {} in {}", self.dataset.name(), self.from, self.list_url()),
+        };
+        let inputs = self.inputs(fetcher.clone(), cx)?;
+        Ok(Box::new(FileSet::open(cx, fetcher, settings, inputs).await?))
+    }
+}
+
+impl Config {
+    fn read_options(&self) -> ReadOptions {
+        let columns = self.dataset.file_kind().map_or(&[][..], |(_, columns)| columns);
+        ReadOptions {
+            format: FormatOption::Is(Format::Tsv),
+            csv: CsvOptions { header: false, quote: Some("none".into()), ..CsvOptions::default() },
+            schema: columns.iter().map(|(name, of)| ((*name).to_owned(), (*of).to_owned())).collect(),
+            ..ReadOptions::default()
+        }
+    }
+
+    fn suffix(&self) -> String {
+        let translation = if self.translation { ".translation" } else { "" };
+        let suffix = self.dataset.file_kind().map_or("", |(suffix, _)| suffix);
+        format!("{translation}{suffix}")
+    }
+
+    fn url_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.base_url.trim_end_matches('/'))
+    }
+
+    fn list_url(&self) -> String {
+        let translation = if self.translation { "-translation" } else { "" };
+        self.url_of(&format!("masterfilelist{translation}.txt"))
+    }
+
+    fn intervals(&self, cx: &Context) -> Result<Intervals> {
+        let now = cx.clock().now();
+        let when = |text: &String| {
+            text.parse::<When>().map_err(|message| Error::new(ErrorKind::Config, "read time", message))
+        };
+        let range = range(when(&self.from)?, self.to.as_ref().map(when).transpose()?, now);
+        Ok(Intervals::new(range, now))
+    }
+
+    /// The files of the master list within the range, as they come in it. What is missing is said at its end.
+    fn inputs(&self, fetcher: Fetcher, cx: &Context) -> Result<Inputs> {
+        let (config, cx, suffix) = (self.clone(), cx.clone(), self.suffix());
+        let mut intervals = self.intervals(&cx)?;
+        let lines = list_lines(Location::parse(&self.list_url(), cx.base_dir())?, fetcher, &cx);
+        Ok(Box::pin(try_stream! {
+            futures::pin_mut!(lines);
+            while let Some(line) = lines.next().await {
+                let line = line?;
+                let Some(listed) = list::parse(&line, &suffix) else { continue };
+                if intervals.take(listed.at) {
+                    yield config.input(&listed, cx.base_dir())?;
+                }
+            }
+            for at in intervals.missing() {
+                let name = config.dataset.name();
+                cx.gap(format!("{name} of {}: missing in the master list", at.format("%Y-%m-%dT%H:%M:%SZ")));
+            }
+        }))
+    }
+
+    /// The list still has `http:` links of GDELT's own server, and mirrors have a copy of the list: only the
+    /// name counts, under `base_url`.
+    fn input(&self, listed: &list::Listed<'_>, base_dir: &Path) -> Result<Input> {
+        let location = Location::parse(&self.url_of(listed.name), base_dir)?;
+        let mut input = Input::new(location, Trust::Flow);
+        input.may_be_missing = true;
+        if self.verify == Verify::Auto {
+            let md5 = listed.md5.map(str::to_owned);
+            input.expected = Expected { n_bytes: listed.n_bytes, md5 };
+        }
+        Ok(input)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn config(options: Value) -> Config {
+        serde_json::from_value(options).unwrap()
+    }
+
+    #[test]
+    fn columns_are_as_many_as_the_files_have() {
+        for (dataset, n_columns) in [("events", 61), ("mentions", 16), ("gkg", 27)] {
+            let config = config(json!({"dataset": dataset, "from": "today"}));
+            let planning = Planning {
+                base_dir: "".into(),
+                batch_rows: 8192,
+                batch_bytes: aqueduct_primitives::ByteCount::mib(1),
+                max_concurrency: 10,
+            };
+            let schema = config.known_schema(&planning).unwrap().unwrap();
+            assert_eq!(schema.fields().len(), n_columns, "{dataset}");
+            assert!(config.validate().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_listed_name_is_looked_for_under_the_base_url_alone() {
+        let config = config(json!({"dataset": "gkg", "from": "today", "translation": true}));
+        let line = "17 0123456789abcdef0123456789abcdef \
+                    http://data.gdeltproject.org/gdeltv2/20260101000000.translation.gkg.csv.zip";
+        let listed = list::parse(line, &config.suffix()).unwrap();
+        let input = config.input(&listed, Path::new("")).unwrap();
+        let name = "https://data.gdeltproject.org/gdeltv2/20260101000000.translation.gkg.csv.zip";
+        assert_eq!(&*input.name, name);
+        assert_eq!(input.expected.n_bytes, Some(17));
+        assert_eq!(config.list_url(), "https://data.gdeltproject.org/gdeltv2/masterfilelist-translation.txt");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_at_its_place() {
+        let config = config(json!({"dataset": "gal", "from": "soon", "to": "never", "base_url": "ftp://h"}));
+        let problems = config.validate();
+        let pointers: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/dataset", "/from", "/to", "/base_url"]);
+        assert!(problems[0].message.contains("events, mentions or gkg"));
+    }
+}
