@@ -2,6 +2,7 @@
 
 mod budget;
 mod byte_count;
+mod reservation;
 mod sync;
 
 #[cfg(not(loom))]
@@ -21,8 +22,9 @@ mod throttle;
 #[cfg(not(loom))]
 mod window;
 
-pub use budget::{Budget, Charged, Reservation, Reserve, ReserveError};
+pub use budget::{Budget, Reserve, ReserveError};
 pub use byte_count::{ByteCount, ParseByteCountError};
+pub use reservation::{Charged, Reservation};
 
 #[cfg(not(loom))]
 pub use self::{
