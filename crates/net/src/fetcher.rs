@@ -4,12 +4,23 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_core::{ByteStream, Error, RandomAccess, Result, StepMetrics};
+use aqueduct_core::{ByteStream, Error, ErrorKind, Problem, RandomAccess, Result, StepMetrics};
 use aqueduct_primitives::Tasks;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
+use http::{Method, header};
+use url::Url;
 
-use crate::{Backoff, HttpOptions, Listed, Location, StorageOptions, Trust};
+use crate::failure::shut_down;
+use crate::objects::Object;
+use crate::request::{Answer, Ask, Web};
+use crate::retry::Tries;
+use crate::store::Stores;
+use crate::{
+    Backoff, HttpOptions, Listed, Location, StorageOptions, Trust, body, http_ranges, list, local,
+    masked_url, range,
+};
 
 /// Reads local files, HTTP URLs and objects. Cheap to clone; clones share connections, limits and the end.
 ///
@@ -17,8 +28,16 @@ use crate::{Backoff, HttpOptions, Listed, Location, StorageOptions, Trust};
 /// [`StepMetrics::bytes`]. Requests made again are counted here, in [`StepMetrics::retries`].
 #[derive(Clone)]
 pub struct Fetcher {
-    http: Arc<HttpOptions>,
-    tasks: Tasks,
+    inner: Arc<Inner>,
+}
+
+/// What a fetcher works with.
+pub(crate) struct Inner {
+    pub(crate) http: HttpOptions,
+    pub(crate) backoff: Backoff,
+    pub(crate) tasks: Tasks,
+    pub(crate) web: Arc<Web>,
+    pub(crate) stores: Arc<Stores>,
 }
 
 /// What is known of a file before its bytes.
@@ -64,7 +83,7 @@ impl fmt::Debug for Fetched {
 
 impl fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fetcher").field("http", &self.http).finish_non_exhaustive()
+        f.debug_struct("Fetcher").field("http", &self.inner.http).finish_non_exhaustive()
     }
 }
 
@@ -73,8 +92,12 @@ impl Fetcher {
     ///
     /// # Errors
     /// The options are wrong; see [`HttpOptions::validate`], [`StorageOptions::validate`].
-    pub fn new(http: HttpOptions, _storage: StorageOptions, tasks: Tasks) -> Result<Self> {
-        Ok(Self { http: Arc::new(http), tasks })
+    pub fn new(http: HttpOptions, storage: StorageOptions, tasks: Tasks) -> Result<Self> {
+        no_problems("http", http.validate())?;
+        no_problems("storage", storage.validate())?;
+        let stores = Arc::new(Stores::new(storage, http.clone()));
+        let inner = Inner { http, backoff: Backoff::default(), tasks, web: Arc::default(), stores };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The same fetcher with options of one's own on top of its own.
@@ -82,35 +105,85 @@ impl Fetcher {
     /// # Errors
     /// The options are wrong.
     pub fn with(&self, own: &HttpOptions) -> Result<Self> {
-        Ok(Self { http: Arc::new(own.clone().or(&self.http)), tasks: self.tasks.clone() })
+        let http = own.clone().or(&self.inner.http);
+        no_problems("http", http.validate())?;
+        Ok(self.changed(http, self.inner.backoff))
     }
 
     /// The same fetcher with other waits before requests are made again.
     #[must_use]
-    pub fn with_backoff(&self, _backoff: Backoff) -> Self {
-        self.clone()
+    pub fn with_backoff(&self, backoff: Backoff) -> Self {
+        self.changed(self.inner.http.clone(), backoff)
     }
 
-    /// Hosts that the flow file names: URLs out of data may go there.
-    pub fn trust(&self, _hosts: impl IntoIterator<Item = String>) {}
+    fn changed(&self, http: HttpOptions, backoff: Backoff) -> Self {
+        let Inner { tasks, web, stores, .. } = &*self.inner;
+        let (tasks, web, stores) = (tasks.clone(), Arc::clone(web), Arc::clone(stores));
+        Self { inner: Arc::new(Inner { http, backoff, tasks, web, stores }) }
+    }
+
+    /// Hosts that the flow file names, as `host` or `host:port`: URLs out of data may go there. For all
+    /// clones.
+    pub fn trust(&self, hosts: impl IntoIterator<Item = String>) {
+        self.inner.web.trust(hosts);
+    }
 
     /// Opens a file.
     ///
     /// # Errors
-    /// It is not there, access is refused, it is larger than `max_bytes`, or the tries are used up.
+    /// It is not there, access is refused, it is larger than `max_bytes`, or the tries are used up. An error
+    /// of the body is its last item.
     ///
     /// # Cancel safety
     /// Dropping the future or the body closes the connection.
-    pub async fn get(&self, at: &Location, _from: Trust, _metrics: &Arc<StepMetrics>) -> Result<Fetched> {
-        Err(Error::bug("fetch", format!("{at}")))
+    pub async fn get(&self, at: &Location, from: Trust, metrics: &Arc<StepMetrics>) -> Result<Fetched> {
+        self.check_open()?;
+        match at {
+            Location::Http(url) => self.get_http(Ask::new(url, from, Method::GET), metrics).await,
+            Location::Store { root, key } => self.object(root, key, &from)?.get().await,
+            Location::Local(path) => {
+                check_local(path, &from)?;
+                local::get(path, &self.inner.tasks).await
+            }
+        }
+    }
+
+    async fn get_http(&self, ask: Ask, metrics: &Arc<StepMetrics>) -> Result<Fetched> {
+        let mut tries = self.inner.tries(metrics);
+        let answer = self.inner.open(&ask, &mut tries).await?;
+        let meta = http_meta(&answer)?;
+        let body = body::body(Arc::clone(&self.inner), ask, answer, tries)?;
+        Ok(Fetched { meta, body })
     }
 
     /// What is known of a file without its bytes.
     ///
     /// # Errors
     /// As [`Fetcher::get`].
-    pub async fn meta(&self, at: &Location, _from: Trust, _metrics: &Arc<StepMetrics>) -> Result<Meta> {
-        Err(Error::bug("fetch", format!("{at}")))
+    pub async fn meta(&self, at: &Location, from: Trust, metrics: &Arc<StepMetrics>) -> Result<Meta> {
+        self.check_open()?;
+        match at {
+            Location::Http(url) => self.http_head(url, from, metrics).await,
+            Location::Store { root, key } => self.object(root, key, &from)?.meta().await,
+            Location::Local(path) => {
+                check_local(path, &from)?;
+                local::meta(path, &self.inner.tasks).await
+            }
+        }
+    }
+
+    /// Servers that do not do HEAD are asked for the body, which is not read.
+    async fn http_head(&self, url: &Url, from: Trust, metrics: &Arc<StepMetrics>) -> Result<Meta> {
+        let mut tries = self.inner.tries(metrics);
+        let head = Ask::new(url, from, Method::HEAD);
+        let answer = match self.inner.open(&head, &mut tries).await {
+            Err(error) if matches!(error.context("status"), Some("400" | "403" | "405" | "501")) => {
+                let get = Ask { method: Method::GET, ..head };
+                self.inner.open(&get, &mut tries).await
+            }
+            answer => answer,
+        };
+        http_meta(&answer?)
     }
 
     /// Opens a file to be read by range, pinned to the version found now.
@@ -120,10 +193,18 @@ impl Fetcher {
     pub async fn random_access(
         &self,
         at: &Location,
-        _from: Trust,
-        _metrics: &Arc<StepMetrics>,
+        from: Trust,
+        metrics: &Arc<StepMetrics>,
     ) -> Result<Arc<dyn RandomAccess>> {
-        Err(Error::bug("fetch", format!("{at}")))
+        self.check_open()?;
+        match at {
+            Location::Http(url) => http_ranges::open(Arc::clone(&self.inner), url, from, metrics).await,
+            Location::Store { root, key } => self.object(root, key, &from)?.random_access().await,
+            Location::Local(path) => {
+                check_local(path, &from)?;
+                local::random_access(path, &self.inner.tasks).await
+            }
+        }
     }
 
     /// What a path, glob, folder, URL or prefix stands for, in order of name.
@@ -131,10 +212,107 @@ impl Fetcher {
     /// Folders mean all files below them but hidden ones and what is under `_aqueduct`. A URL stands for
     /// itself, and is not asked. A pattern that nothing matches gives nothing; a plain name that is not there
     /// is an error. Objects are listed page by page; of a local folder, the names of one level are held.
-    pub fn list(&self, _pattern: &str, _base_dir: &Path) -> BoxStream<'static, Result<Listed>> {
-        Box::pin(futures::stream::empty())
+    pub fn list(&self, pattern: &str, base_dir: &Path) -> BoxStream<'static, Result<Listed>> {
+        match self.check_open() {
+            Ok(()) => list::list(&self.inner, pattern, base_dir),
+            Err(error) => Box::pin(futures::stream::iter([Err(error)])),
+        }
     }
 
-    /// Ends everything: bodies under way fail, connections close, every later call is an error.
-    pub async fn close(&self) {}
+    /// Writes a small object whole, for tests over `memory://` above all.
+    ///
+    /// # Errors
+    /// The location is in no object store, or the store refuses.
+    pub async fn put(&self, at: &Location, bytes: Bytes) -> Result<()> {
+        self.check_open()?;
+        match at {
+            Location::Store { root, key } => self.object(root, key, &Trust::Flow)?.put(bytes).await,
+            _ => Err(Error::bug("put", "only objects are written here").with("url", at)),
+        }
+    }
+
+    /// Ends everything: bodies under way fail, connections close, every later call is an error. For all
+    /// clones.
+    pub async fn close(&self) {
+        self.inner.web.clients.close();
+        self.inner.stores.close();
+        // The tasks that hold idle connections end when they are next polled.
+        tokio::task::yield_now().await;
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.inner.web.clients.closed().is_cancelled() { Err(shut_down()) } else { Ok(()) }
+    }
+
+    /// An object that only the data names must be in a store that the flow sets up, or in the same one.
+    fn object(&self, root: &str, key: &str, from: &Trust) -> Result<Object> {
+        let is_allowed = match from {
+            Trust::Flow => true,
+            Trust::Data { origin } => {
+                let is_same = origin.as_ref().is_some_and(|origin| {
+                    let host = origin.host_str().unwrap_or_default();
+                    root == format!("{}://{host}", origin.scheme())
+                });
+                is_same || self.inner.stores.is_named(root, key)
+            }
+        };
+        if !is_allowed {
+            let message = "only the data names this store; if it is meant, add it to `storage`";
+            return Err(Error::new(ErrorKind::Denied, "fetch", message).with("url", format!("{root}/{key}")));
+        }
+        Object::new(&self.inner, root, key)
+    }
+}
+
+impl Inner {
+    /// The tries of a request that is to come.
+    pub(crate) fn tries(&self, metrics: &Arc<StepMetrics>) -> Tries {
+        let closed = self.web.clients.closed().clone();
+        Tries::new(self.http.retries(), self.backoff, Arc::clone(metrics), closed)
+    }
+}
+
+/// How a body is encoded beside what it is, by a `Content-Encoding` header.
+///
+/// # Errors
+/// It is encoded in a way that cannot be decoded here, or several times over.
+pub(crate) fn encoding(text: &str) -> Result<Option<ContentEncoding>> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(None),
+        "gzip" | "x-gzip" => Ok(Some(ContentEncoding::Gzip)),
+        "zstd" => Ok(Some(ContentEncoding::Zstd)),
+        other => {
+            let shown: String = other.chars().take(40).collect();
+            let message = format!("the server encoded it as `{shown}` although it was asked not to");
+            Err(Error::new(ErrorKind::Data, "fetch", message))
+        }
+    }
+}
+
+fn http_meta(answer: &Answer) -> Result<Meta> {
+    let headers = answer.response.headers();
+    let encoded = range::text(headers, &header::CONTENT_ENCODING).unwrap_or_default();
+    Ok(Meta {
+        n_bytes: range::content_length(headers),
+        modified: range::date(headers, &header::LAST_MODIFIED),
+        etag: range::text(headers, &header::ETAG),
+        content_type: range::text(headers, &header::CONTENT_TYPE),
+        content_encoding: encoding(&encoded).map_err(|error| error.with("url", masked_url(&answer.url)))?,
+        location: Location::Http(answer.url.clone()),
+    })
+}
+
+/// Data never names local files.
+fn check_local(path: &Path, from: &Trust) -> Result<()> {
+    if *from == Trust::Flow {
+        return Ok(());
+    }
+    let message = "a local file that only the data names is not read";
+    Err(Error::new(ErrorKind::Denied, "fetch", message).with("path", path.display()))
+}
+
+fn no_problems(key: &'static str, problems: Vec<Problem>) -> Result<()> {
+    let Some(first) = problems.first() else { return Ok(()) };
+    let message = format!("{key}{}: {}", first.pointer, first.message);
+    Err(Error::new(ErrorKind::Config, "set up http", message))
 }

@@ -6,12 +6,21 @@
 //! Knows no file format and no component.
 
 mod address;
+mod auth;
+mod body;
+mod clients;
 mod failure;
 mod fetcher;
+mod http_ranges;
 mod list;
+mod local;
 mod location;
 mod mask;
+mod objects;
 mod options;
+mod range;
+mod rate;
+mod request;
 mod retry;
 mod store;
 

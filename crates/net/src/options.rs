@@ -127,7 +127,7 @@ pub enum Auth {
 }
 
 /// Text that is never shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -247,6 +247,10 @@ impl HttpOptions {
 
     pub(crate) fn max_redirects(&self) -> u32 {
         self.max_redirects.unwrap_or(DEFAULT_MAX_REDIRECTS)
+    }
+
+    pub(crate) fn proxy(&self) -> &str {
+        self.proxy.as_ref().map_or("none", Secret::expose)
     }
 
     pub(crate) fn user_agent(&self) -> &str {

@@ -1,0 +1,268 @@
+//! One request: redirects followed by hand, each hop checked, credentials only where they belong.
+
+use std::collections::HashSet;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use aqueduct_core::ErrorKind;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use reqwest::{RequestBuilder, Response};
+use url::Url;
+
+use crate::address::{Trust, check_all, check_literal, denied, names_host, same_origin};
+use crate::auth::{Grant, Tokens, apply};
+use crate::clients::Clients;
+use crate::failure::{self, Failure, shut_down};
+use crate::fetcher::Inner;
+use crate::range::content_length;
+use crate::rate::Rates;
+
+/// The body of a redirect or an error is read if it is no larger, so that its connection can be used again;
+/// otherwise the connection is dropped with it.
+const MAX_DRAINED_BYTES: u64 = 16 << 10;
+
+/// How long such a body may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Configured headers that say nothing about the one who asks; only these go to other origins.
+const HARMLESS: [HeaderName; 2] = [header::ACCEPT, header::ACCEPT_LANGUAGE];
+
+/// What all clones of a fetcher share for HTTP.
+#[derive(Debug, Default)]
+pub(crate) struct Web {
+    pub(crate) clients: Clients,
+    pub(crate) rates: Rates,
+    tokens: Tokens,
+    /// Hosts that the flow names.
+    trusted: RwLock<HashSet<String>>,
+}
+
+impl Web {
+    pub(crate) fn trust(&self, hosts: impl IntoIterator<Item = String>) {
+        self.trusted.write().unwrap_or_else(PoisonError::into_inner).extend(hosts);
+    }
+
+    fn is_trusted(&self, url: &Url) -> bool {
+        let trusted = self.trusted.read().unwrap_or_else(PoisonError::into_inner);
+        trusted.iter().any(|entry| names_host(entry, url))
+    }
+}
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) url: Url,
+    pub(crate) from: Trust,
+    pub(crate) method: Method,
+    /// The value of `Range`.
+    pub(crate) range: Option<String>,
+    /// The value of `If-Range`.
+    pub(crate) if_range: Option<String>,
+}
+
+impl Ask {
+    pub(crate) fn new(url: &Url, from: Trust, method: Method) -> Self {
+        Self { url: url.clone(), from, method, range: None, if_range: None }
+    }
+
+    /// The origin that gets the configured credentials.
+    fn configured_origin(&self) -> Option<&Url> {
+        match &self.from {
+            Trust::Flow => Some(&self.url),
+            Trust::Data { origin } => origin.as_ref(),
+        }
+    }
+}
+
+/// The answer, after redirects, whatever its status.
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    pub(crate) url: Url,
+}
+
+impl Inner {
+    /// Makes one try: up to `max_redirects` requests.
+    pub(crate) async fn send(&self, ask: &Ask) -> Result<Answer, Failure> {
+        let mut url = ask.url.clone();
+        for n_hops in 0..=self.http.max_redirects() {
+            let response = self.send_one(ask, &url, n_hops == 0).await?;
+            let Some(next) = redirect_target(&url, &response)? else {
+                return Ok(Answer { response, url });
+            };
+            drain(response).await;
+            url = next;
+        }
+        let message = format!("more than {} redirects; see `max_redirects`", self.http.max_redirects());
+        let error = failure::at(&ask.url, ErrorKind::Limit, message);
+        Err(error.with("last_redirect", crate::masked_url(&url)).into())
+    }
+
+    /// The next piece of a body; nothing at its end.
+    pub(crate) async fn chunk(&self, url: &Url, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+        let limit = self.http.read_timeout();
+        tokio::select! {
+            biased;
+            () = self.web.clients.closed().cancelled() => Err(shut_down().into()),
+            chunk = tokio::time::timeout(limit, response.chunk()) => match chunk {
+                Ok(chunk) => chunk.map_err(|error| failure::of_client(url, error)),
+                Err(_) => Err(failure::timed_out(url, "read_timeout", limit)),
+            },
+        }
+    }
+
+    async fn send_one(&self, ask: &Ask, url: &Url, is_first_hop: bool) -> Result<Response, Failure> {
+        let guarded = self.is_guarded(ask, url, is_first_hop).await?;
+        let client = self.web.clients.client(&self.http, guarded, &self.tasks).await?;
+        if let (Some(rate), Some(host)) = (self.http.rate_limit, url.host_str()) {
+            self.until_closed(async { Ok(self.web.rates.turn(host, rate).await) }).await?;
+        }
+        let is_at_home = ask.configured_origin().is_some_and(|origin| same_origin(origin, url));
+        let request = client.request(ask.method.clone(), url.clone()).headers(self.headers(ask, is_at_home));
+        match self.http.auth.as_ref().filter(|_| is_at_home && url.username().is_empty()) {
+            Some(auth) => match Grant::of(auth) {
+                Some(grant) => self.send_with_token(&grant, url, request).await,
+                None => self.execute(url, apply(auth, request)).await,
+            },
+            None => self.execute(url, request).await,
+        }
+    }
+
+    fn headers(&self, ask: &Ask, is_at_home: bool) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        insert(&mut headers, "user-agent", self.http.user_agent());
+        insert(&mut headers, "accept-encoding", "identity");
+        for (name, value) in &self.http.headers {
+            if is_at_home || HARMLESS.iter().any(|harmless| name.eq_ignore_ascii_case(harmless.as_str())) {
+                insert(&mut headers, name, value.expose());
+            }
+        }
+        if let Some(range) = &ask.range {
+            insert(&mut headers, "range", range);
+        }
+        if let Some(name) = &ask.if_range {
+            insert(&mut headers, "if-range", name);
+        }
+        headers
+    }
+
+    /// A token that the server no longer takes is replaced once by a new one; a new one it does not take is
+    /// an error.
+    async fn send_with_token(
+        &self,
+        grant: &Grant,
+        url: &Url,
+        request: RequestBuilder,
+    ) -> Result<Response, Failure> {
+        let again = request.try_clone();
+        let (token, is_new) = self.token(grant).await?;
+        let response = self.execute(url, request.bearer_auth(token.expose())).await?;
+        match again {
+            Some(again) if response.status() == StatusCode::UNAUTHORIZED && !is_new => {
+                drain(response).await;
+                self.web.tokens.forget(grant);
+                let (token, _) = self.token(grant).await?;
+                self.execute(url, again.bearer_auth(token.expose())).await
+            }
+            _ => Ok(response),
+        }
+    }
+
+    async fn token(&self, grant: &Grant) -> Result<(crate::Secret, bool), Failure> {
+        let ask = || async {
+            let client = self.web.clients.client(&self.http, false, &self.tasks).await?;
+            self.execute(&grant.token_url, grant.request(&client)).await
+        };
+        self.web.tokens.token(grant, ask).await
+    }
+
+    async fn execute(&self, url: &Url, request: RequestBuilder) -> Result<Response, Failure> {
+        let limit = self.http.connect_timeout() + self.http.read_timeout();
+        let sent = async {
+            match tokio::time::timeout(limit, request.send()).await {
+                Ok(response) => response.map_err(|error| failure::of_client(url, error)),
+                Err(_) => Err(failure::timed_out(url, "read_timeout", self.http.read_timeout())),
+            }
+        };
+        self.until_closed(sent).await
+    }
+
+    async fn until_closed<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.web.clients.closed().cancelled() => Err(shut_down().into()),
+            done = work => done,
+        }
+    }
+
+    /// Whether the request must keep to public addresses: only the data, or a redirect, named its host.
+    async fn is_guarded(&self, ask: &Ask, url: &Url, is_first_hop: bool) -> Result<bool, Failure> {
+        if !matches!(url.scheme(), "http" | "https") {
+            let message = format!("`{}` is no scheme to fetch from; expected http or https", url.scheme());
+            return Err(failure::at(url, ErrorKind::Denied, message).into());
+        }
+        let is_named = match &ask.from {
+            Trust::Flow => is_first_hop || url.host() == ask.url.host(),
+            Trust::Data { origin } => origin.as_ref().is_some_and(|origin| same_origin(origin, url)),
+        };
+        let is_allowed = || self.http.allow_hosts.iter().any(|entry| names_host(entry, url));
+        if is_named || is_allowed() || self.web.is_trusted(url) {
+            return Ok(false);
+        }
+        check_literal(url).map_err(|private| denied(url, private))?;
+        if self.http.proxy() != "none" {
+            self.check_name(url).await?;
+        }
+        Ok(true)
+    }
+
+    /// Behind a proxy, where the lookup that counts is not ours, names are at least looked up here.
+    async fn check_name(&self, url: &Url) -> Result<(), Failure> {
+        let Some(host) = url.domain() else { return Ok(()) };
+        let found =
+            tokio::time::timeout(self.http.connect_timeout(), tokio::net::lookup_host((host, 0))).await;
+        let Ok(Ok(found)) = found else {
+            let message = "only the data names this host, and its addresses cannot be looked up to check them; \
+                           if it is meant, add it to `http.allow_hosts`";
+            return Err(failure::at(url, ErrorKind::Denied, message).into());
+        };
+        check_all(found).map_err(|private| denied(url, private))?;
+        Ok(())
+    }
+}
+
+/// Where a redirect leads, if the answer is one (RFC 9110, section 15.4).
+fn redirect_target(url: &Url, response: &Response) -> Result<Option<Url>, Failure> {
+    let status = response.status();
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let target = response.headers().get(header::LOCATION).map(HeaderValue::as_bytes);
+    let next =
+        target.and_then(|target| std::str::from_utf8(target).ok()).and_then(|text| url.join(text).ok());
+    let Some(next) = next else {
+        let message = format!("the server answered {status}, a redirect that leads nowhere");
+        return Err(failure::at(url, ErrorKind::Io, message).with("status", status.as_u16()).into());
+    };
+    let wrong = match (url.scheme(), next.scheme()) {
+        ("https", "http") => "a redirect leads from https to http, which is refused",
+        (_, "http" | "https") => return Ok(Some(next)),
+        _ => "a redirect leads to another scheme, which is refused; expected http or https",
+    };
+    Err(failure::at(url, ErrorKind::Denied, wrong).with("redirect", crate::masked_url(&next)).into())
+}
+
+/// Sets a header. `validate` has refused names and values that are none.
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}
+
+/// Reads a small body to its end, so that its connection can be used again.
+pub(crate) async fn drain(response: Response) {
+    if content_length(response.headers()).is_some_and(|n_bytes| n_bytes <= MAX_DRAINED_BYTES) {
+        // What is in it does not matter, nor whether it comes.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, response.bytes()).await;
+    }
+}
