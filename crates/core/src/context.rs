@@ -219,6 +219,11 @@ impl Context {
         Ok(())
     }
 
+    /// Warnings and gaps of the run so far.
+    pub fn notices(&self) -> &Notices {
+        &self.run.notices
+    }
+
     /// Says something that the user should know although the run goes on.
     pub fn warn(&self, message: impl Into<String>) {
         let message = message.into();
