@@ -4,11 +4,16 @@
 //! [`decode_file`] does the same for what is read by range. No I/O of its own: bytes come as
 //! [`ByteStream`](aqueduct_core::ByteStream) or [`RandomAccess`](aqueduct_core::RandomAccess).
 
+mod binary;
+mod columnar;
 mod format;
 mod options;
+mod origin;
 mod read;
 mod spec;
+mod text;
 mod types;
+mod unpack;
 pub mod write;
 
 pub use format::{Compression, Format};

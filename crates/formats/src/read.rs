@@ -5,14 +5,31 @@ use std::sync::Arc;
 use aqueduct_core::{ByteStream, Error, RandomAccess, Result};
 use aqueduct_primitives::Tasks;
 use arrow::datatypes::SchemaRef;
+use async_stream::try_stream;
+use futures::StreamExt;
 
-use crate::{DecodeSpec, DecodedLimits, DecodedStream, Format, ReadOptions};
+use crate::binary::decode_binary;
+use crate::columnar::{decode_columnar, infer_columnar};
+use crate::text::{decode_text, infer_text};
+use crate::unpack::Unpacker;
+use crate::{
+    Compression, DecodeSpec, DecodedLimits, DecodedStream, Format, NeedsSpool, ReadOptions, declared_schema,
+};
 
 /// Whether a file of this name is to be read with [`decode_file`] rather than [`decode`], as far as name and
 /// options tell. When they do not, [`decode`] fails with [`NeedsSpool`](crate::NeedsSpool).
 pub fn needs_random_access(name: &str, options: &ReadOptions) -> bool {
-    let format = options.format.named().or_else(|| Format::of_name(name));
-    format.is_some_and(Format::needs_random_access)
+    format_by_name(name, options).is_some_and(Format::needs_random_access)
+}
+
+fn format_by_name(name: &str, options: &ReadOptions) -> Option<Format> {
+    options.format.named().or_else(|| Format::of_name(name))
+}
+
+/// The compression that the options name; binary files stay as they are unless one is named.
+fn compression(options: &ReadOptions) -> Option<Compression> {
+    let is_binary = options.format.named() == Some(Format::Binary);
+    options.compression.named().or(is_binary.then_some(Compression::None))
 }
 
 /// The rows of a file that comes as a stream, in order. Decompression and decoding run as compute jobs of
@@ -21,8 +38,20 @@ pub fn needs_random_access(name: &str, options: &ReadOptions) -> bool {
 /// # Errors
 /// In the stream: what is wrong with the whole file, or [`NeedsSpool`](crate::NeedsSpool).
 pub fn decode(body: ByteStream, spec: DecodeSpec, tasks: &Tasks) -> DecodedStream {
-    let _ = (body, spec, tasks);
-    Box::pin(futures::stream::once(async { Err(Error::bug("decode", "not there yet")) }))
+    let tasks = tasks.clone();
+    let name = Arc::clone(&spec.name);
+    let stream = try_stream! {
+        let named = compression(&spec.options);
+        if needs_random_access(&spec.name, &spec.options) {
+            Err(NeedsSpool::error(0, "the format is read from its end"))?;
+        }
+        let unpacker = Unpacker::of_stream(body, &spec.name, named, spec.limits, &tasks).await?;
+        let mut rows = decode_unpacked(unpacker, spec, &tasks);
+        while let Some(decoded) = rows.next().await {
+            yield decoded?;
+        }
+    };
+    in_file(name, stream)
 }
 
 /// The rows of a file that is read by range, in order: of any format, best for Parquet, Arrow and zip.
@@ -30,8 +59,56 @@ pub fn decode(body: ByteStream, spec: DecodeSpec, tasks: &Tasks) -> DecodedStrea
 /// # Errors
 /// In the stream: what is wrong with the whole file.
 pub fn decode_file(file: Arc<dyn RandomAccess>, spec: DecodeSpec, tasks: &Tasks) -> DecodedStream {
-    let _ = (file, spec, tasks);
-    Box::pin(futures::stream::once(async { Err(Error::bug("decode", "not there yet")) }))
+    let tasks = tasks.clone();
+    let name = Arc::clone(&spec.name);
+    let stream = try_stream! {
+        let mut rows = match columnar_format(&file, &spec.name, &spec.options).await? {
+            Some(format) => decode_columnar(file, format, spec, &tasks),
+            None => {
+                let from = spec.after.as_ref().map_or(0, |after| after.offset);
+                let named = compression(&spec.options);
+                let unpacker = Unpacker::of_file(&file, from, &spec.name, named, spec.limits, &tasks).await?;
+                decode_unpacked(unpacker, spec, &tasks)
+            }
+        };
+        while let Some(decoded) = rows.next().await {
+            yield decoded?;
+        }
+    };
+    in_file(name, stream)
+}
+
+fn decode_unpacked(unpacker: Unpacker, spec: DecodeSpec, tasks: &Tasks) -> DecodedStream {
+    match spec.options.format.named() {
+        Some(Format::Binary) => decode_binary(unpacker, spec),
+        _ => decode_text(unpacker, spec, tasks),
+    }
+}
+
+/// Parquet or Arrow, by name or by the first bytes; nothing for what is read in order.
+async fn columnar_format(
+    file: &Arc<dyn RandomAccess>,
+    name: &str,
+    options: &ReadOptions,
+) -> Result<Option<Format>> {
+    if let Some(format) = format_by_name(name, options) {
+        return Ok(Some(format).filter(|format| format.needs_random_access()));
+    }
+    let head = file.read(0..file.len().min(8)).await?;
+    let found = [(&b"PAR1"[..], Format::Parquet), (b"ARROW1", Format::Arrow)];
+    Ok(found.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, format)| format))
+}
+
+/// Says in errors which file it was.
+fn in_file(
+    name: Arc<str>,
+    stream: impl futures::Stream<Item = Result<crate::Decoded>> + Send + 'static,
+) -> DecodedStream {
+    Box::pin(stream.map(move |item| item.map_err(|error| named(error, &name))))
+}
+
+fn named(error: Error, name: &str) -> Error {
+    if error.context("file").is_some() { error } else { error.with("file", name) }
 }
 
 /// The columns of a file that comes as a stream: the declared ones, else those of its first rows. Reads no
@@ -49,8 +126,17 @@ pub async fn infer(
     limits: DecodedLimits,
     tasks: &Tasks,
 ) -> Result<SchemaRef> {
-    let _ = (body, name, options, limits, tasks);
-    Err(Error::bug("infer", "not there yet"))
+    if let Some(schema) = declared_schema(options, format_by_name(name, options))? {
+        return Ok(schema);
+    }
+    if needs_random_access(name, options) {
+        return Err(named(NeedsSpool::error(0, "the format is read from its end"), name));
+    }
+    let result = async {
+        let unpacker = Unpacker::of_stream(body, name, compression(options), limits, tasks).await?;
+        infer_text(unpacker, name, options, tasks).await
+    };
+    result.await.map_err(|error| named(error, name))
 }
 
 /// The columns of a file that is read by range. As [`infer`].
@@ -67,6 +153,15 @@ pub async fn infer_file(
     limits: DecodedLimits,
     tasks: &Tasks,
 ) -> Result<SchemaRef> {
-    let _ = (file, name, options, limits, tasks);
-    Err(Error::bug("infer", "not there yet"))
+    if let Some(schema) = declared_schema(options, format_by_name(name, options))? {
+        return Ok(schema);
+    }
+    let result = async {
+        if let Some(format) = columnar_format(&file, name, options).await? {
+            return infer_columnar(file, format, tasks).await;
+        }
+        let unpacker = Unpacker::of_file(&file, 0, name, compression(options), limits, tasks).await?;
+        infer_text(unpacker, name, options, tasks).await
+    };
+    result.await.map_err(|error| named(error, name))
 }

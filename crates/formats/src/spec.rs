@@ -76,18 +76,18 @@ impl Default for DecodedLimits {
 /// source, so that two of them cannot wait for each other.
 #[async_trait]
 pub trait LargeRecords: Send + Sync {
-    /// Waits for so many more bytes. They are given back when the record has been decoded and its rows have
-    /// been taken.
+    /// Waits for so many more bytes for a record that has `held` already; nothing, when it is a new one. They
+    /// are given back when the record has been decoded and its rows have been taken.
     ///
     /// # Errors
     /// There are not so many in all.
-    async fn reserve(&self, bytes: ByteCount) -> Result<Reservation>;
+    async fn reserve(&self, held: ByteCount, more: ByteCount) -> Result<Reservation>;
 }
 
 #[async_trait]
 impl LargeRecords for Budget {
-    async fn reserve(&self, bytes: ByteCount) -> Result<Reservation> {
-        Ok(Self::reserve(self, bytes).await?)
+    async fn reserve(&self, _held: ByteCount, more: ByteCount) -> Result<Reservation> {
+        Ok(Self::reserve(self, more).await?)
     }
 }
 
@@ -144,16 +144,25 @@ impl RowReject {
 /// it none comes again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NeedsSpool {
-    /// Members of the archive that were read to their ends.
-    pub n_members: u64,
+    /// Where in the packed file to go on.
+    pub offset: u64,
     /// Rows read, good and bad.
     pub n_rows: u64,
     why: &'static str,
 }
 
 impl NeedsSpool {
-    pub(crate) fn error(n_members: u64, n_rows: u64, why: &'static str) -> Error {
-        let needs = Self { n_members, n_rows, why };
+    pub(crate) fn error(offset: u64, why: &'static str) -> Error {
+        Self { offset, n_rows: 0, why }.into_error()
+    }
+
+    /// The same, once so many rows have been given.
+    pub(crate) fn after_rows(&self, n_rows: u64) -> Error {
+        Self { n_rows, ..self.clone() }.into_error()
+    }
+
+    fn into_error(self) -> Error {
+        let needs = self;
         Error::new(ErrorKind::Data, "read", "it cannot be read as it comes; save it to a disk first")
             .with_source(needs)
     }
@@ -213,5 +222,5 @@ pub fn output_schema(read: &Schema, options: &ReadOptions, origin: bool) -> Sche
 /// How much memory the reader of one file needs, and with how much it is at its best:
 /// for [`DecodeSpec::memory`].
 pub fn memory_need() -> aqueduct_core::MemoryNeed {
-    aqueduct_core::MemoryNeed::between(ByteCount::kib(320), ByteCount::mib(6))
+    crate::text::memory_need()
 }
