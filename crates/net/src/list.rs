@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use glob::{MatchOptions, Paths, Pattern};
+use object_store::ObjectMeta;
 
 use crate::fetcher::Inner;
 use crate::objects::{self, Object};
@@ -137,11 +138,9 @@ fn local_listed(path: PathBuf) -> Result<Listed> {
 fn store_list(inner: Arc<Inner>, root: String, key: String) -> BoxStream<'static, Result<Listed>> {
     try_stream! {
         let wild = key.find(WILDCARDS);
-        if wild.is_none() && !key.is_empty() && !key.ends_with('/') {
-            if let Some(found) = Object::new(&inner, &root, &key)?.find().await? {
-                yield listed(&root, found);
-                return;
-            }
+        if let Some(found) = named_object(&inner, &root, &key).await? {
+            yield listed(&root, found);
+            return;
         }
         let prefix = wild.map_or(key.as_str(), |at| folder_of(&key[..at]));
         let pattern = wild.map(|_| key_pattern(&root, &key)).transpose()?;
@@ -166,7 +165,15 @@ fn store_list(inner: Arc<Inner>, root: String, key: String) -> BoxStream<'static
     .boxed()
 }
 
-fn listed(root: &str, found: object_store::ObjectMeta) -> Listed {
+/// The object of exactly this key, unless the key can only mean several.
+async fn named_object(inner: &Arc<Inner>, root: &str, key: &str) -> Result<Option<ObjectMeta>> {
+    if key.is_empty() || key.ends_with('/') || key.contains(WILDCARDS) {
+        return Ok(None);
+    }
+    Object::new(inner, root, key)?.find().await
+}
+
+fn listed(root: &str, found: ObjectMeta) -> Listed {
     Listed {
         location: Location::Store { root: root.to_owned(), key: found.location.to_string() },
         n_bytes: Some(found.size),

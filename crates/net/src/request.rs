@@ -115,7 +115,11 @@ impl Inner {
         let guarded = self.is_guarded(ask, url, is_first_hop).await?;
         let client = self.web.clients.client(&self.http, guarded, &self.tasks).await?;
         if let (Some(rate), Some(host)) = (self.http.rate_limit, url.host_str()) {
-            self.until_closed(async { Ok(self.web.rates.turn(host, rate).await) }).await?;
+            let turn = async {
+                self.web.rates.turn(host, rate).await;
+                Ok(())
+            };
+            self.until_closed(turn).await?;
         }
         let is_at_home = ask.configured_origin().is_some_and(|origin| same_origin(origin, url));
         let request = client.request(ask.method.clone(), url.clone()).headers(self.headers(ask, is_at_home));

@@ -1,1 +1,3 @@
 //! Conformance suites, fixtures and faults for tests.
+
+pub mod http;
