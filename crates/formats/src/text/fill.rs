@@ -1,7 +1,9 @@
 //! How a column takes a value: out of JSON, or out of a field of CSV.
 
+use aqueduct_core::Error;
+use arrow::array::ArrayRef;
 use arrow::compute::kernels::cast_utils::parse_decimal;
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type};
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Field};
 use base64::Engine;
 
 use super::column::{Column, Fields, Values};
@@ -341,4 +343,30 @@ pub(crate) fn fill_text(column: &mut Column, text: &[u8], filling: &mut Filling)
     }
     column.added();
     Ok(())
+}
+
+/// A column out of texts, with the rows, from 0, that are none of its type, and why; those are null.
+pub(crate) fn fill_column<'a>(
+    field: &Field,
+    texts: impl Iterator<Item = Option<&'a str>>,
+) -> aqueduct_core::Result<(ArrayRef, Vec<(usize, String)>)> {
+    let unreadable = |error| Error::bug("read", "a type that text is not read into").with_source(error);
+    let mut column = Column::new(field).map_err(unreadable)?;
+    let mut filling = Filling::new(NewFields::Fail, usize::MAX);
+    let mut bad = Vec::new();
+    for (row, text) in texts.enumerate() {
+        let filled = match text.filter(|text| !text.is_empty()) {
+            Some(text) => fill_text(&mut column, text.as_bytes(), &mut filling),
+            None => {
+                column.push_null();
+                Ok(())
+            }
+        };
+        if let Err(error) = filled {
+            column.truncate(row);
+            column.push_null();
+            bad.push((row, error.into_parts().2));
+        }
+    }
+    Ok((column.finish().map_err(unreadable)?, bad))
 }

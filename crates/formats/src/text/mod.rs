@@ -29,6 +29,7 @@ use crate::origin::with_origin;
 use crate::unpack::Unpacker;
 use crate::{DecodeSpec, Decoded, DecodedStream, NeedsSpool, output_schema};
 use blocks::{Block, Cutting, read_blocks};
+pub(crate) use fill::fill_column;
 pub(crate) use infer::infer_text;
 use rows::{Part, decode_part};
 pub(crate) use value::{shown, type_name};

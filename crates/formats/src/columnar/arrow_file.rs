@@ -1,0 +1,179 @@
+//! Arrow IPC files, batch by batch. A batch of the file must be in memory whole; what it takes is asked for
+//! before it is read, if it is more than the reader's own.
+
+use std::sync::Arc;
+
+use aqueduct_core::{Error, ErrorKind, RandomAccess, Result};
+use aqueduct_primitives::{ByteCount, Reservation, Tasks};
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow_ipc::reader::{FileDecoder, read_footer_length};
+use arrow_ipc::{Block, Message, MetadataVersion, convert, root_as_footer, root_as_message};
+use async_stream::try_stream;
+
+use super::{Batches, damaged, fit, pieces};
+use crate::DecodeSpec;
+use crate::text::failed;
+
+/// A footer larger than this is refused.
+const MAX_FOOTER_BYTES: u64 = 64 << 20;
+
+/// The magic and the footer's length, at the end.
+const TRAILER_BYTES: u64 = 10;
+
+/// What the footer says.
+struct Footer {
+    schema: SchemaRef,
+    version: MetadataVersion,
+    dictionaries: Vec<Block>,
+    batches: Vec<Block>,
+}
+
+/// The file's own columns.
+pub(super) async fn schema(file: &Arc<dyn RandomAccess>) -> Result<SchemaRef> {
+    Ok(read_footer(file).await?.schema)
+}
+
+/// The file's batches, of the columns that are wanted.
+pub(super) async fn batches(
+    file: Arc<dyn RandomAccess>,
+    spec: Arc<DecodeSpec>,
+    tasks: &Tasks,
+) -> Result<Batches> {
+    let footer = read_footer(&file).await?;
+    let wanted = fit::wanted(&footer.schema, &spec)?;
+    let mut decoder = FileDecoder::new(footer.schema, footer.version).with_projection(wanted);
+    let mut kept = Reservation::empty();
+    for block in &footer.dictionaries {
+        let (bytes, reservation) = read_block(&file, block, &spec).await?;
+        kept.merge(reservation);
+        decoder.read_dictionary(block, &bytes).map_err(not_arrow)?;
+    }
+    let decoder = Arc::new(decoder);
+    let tasks = tasks.clone();
+    Ok(Box::pin(try_stream! {
+        let _kept = kept;
+        for block in footer.batches {
+            let (bytes, mut reservation) = read_block(&file, &block, &spec).await?;
+            let (decoder, limits) = (Arc::clone(&decoder), Arc::clone(&spec));
+            let job = move || decode(&decoder, &block, &bytes, &limits);
+            let mut batches = tasks.compute(job).await.map_err(failed)??.into_iter().peekable();
+            while let Some(batch) = batches.next() {
+                let is_last = batches.peek().is_none();
+                yield (batch, if is_last { std::mem::take(&mut reservation) } else { Reservation::empty() });
+            }
+        }
+    }))
+}
+
+fn decode(
+    decoder: &FileDecoder,
+    block: &Block,
+    bytes: &Buffer,
+    spec: &DecodeSpec,
+) -> Result<Vec<RecordBatch>> {
+    match decoder.read_record_batch(block, bytes).map_err(not_arrow)? {
+        Some(batch) => pieces(&batch, spec),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// A message and its data, with memory for what it unpacks to when that is more than the reader's own.
+async fn read_block(
+    file: &Arc<dyn RandomAccess>,
+    block: &Block,
+    spec: &DecodeSpec,
+) -> Result<(Buffer, Reservation)> {
+    let n_head = u64::try_from(block.metaDataLength()).ok();
+    let n_body = u64::try_from(block.bodyLength()).ok();
+    let start = u64::try_from(block.offset()).ok();
+    let (Some(start), Some(n_head), Some(n_body)) = (start, n_head, n_body) else {
+        return Err(not_arrow("a block of negative length"));
+    };
+    let end = start.checked_add(n_head).and_then(|end| end.checked_add(n_body));
+    let Some(end) = end.filter(|end| *end <= file.len() && n_head >= 8) else {
+        return Err(not_arrow("a block beyond the end of the file"));
+    };
+    let n = end - start;
+    let mut reservation = reserve(spec, ByteCount::ZERO, n.saturating_mul(2)).await?;
+    let bytes = file.read(start..end).await?;
+    let n_unpacked = unpacked_bytes(&bytes, usize::try_from(n_head).unwrap_or(usize::MAX))?;
+    if n_unpacked > n {
+        reservation.merge(reserve(spec, reservation.size(), n_unpacked).await?);
+    }
+    Ok((Buffer::from(bytes), reservation))
+}
+
+async fn reserve(spec: &DecodeSpec, held: ByteCount, bytes: u64) -> Result<Reservation> {
+    if bytes <= spec.memory.get() {
+        return Ok(Reservation::empty());
+    }
+    spec.large_records.reserve(held, ByteCount::new(bytes)).await.map_err(|error| {
+        let message = "a record batch of the file is larger than the memory left for it; raise `memory`, or write the file in smaller batches";
+        Error::new(ErrorKind::Limit, "read arrow", message).with("batch_bytes", bytes).with_source(error)
+    })
+}
+
+/// What the buffers of a message claim to unpack to; nothing when they are not packed.
+fn unpacked_bytes(bytes: &[u8], n_head: usize) -> Result<u64> {
+    let (head, body) = bytes.split_at_checked(n_head).unwrap_or((bytes, &[]));
+    let head = head.strip_prefix(&[0xff; 4]).unwrap_or(head);
+    let message =
+        root_as_message(head.get(4..).unwrap_or_default()).map_err(|error| not_arrow(error.to_string()))?;
+    let Some(batch) = record_batch(&message) else { return Ok(0) };
+    if batch.compression().is_none() {
+        return Ok(0);
+    }
+    let mut sum = 0u64;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let start = usize::try_from(buffer.offset()).ok();
+        let prefix = start.and_then(|start| body.get(start..)).and_then(|rest| rest.first_chunk::<8>());
+        let claimed = prefix.map_or(0, |bytes| i64::from_le_bytes(*bytes));
+        // -1 says that this buffer is not packed.
+        sum = sum.saturating_add(u64::try_from(claimed).unwrap_or(0));
+    }
+    Ok(sum)
+}
+
+fn record_batch<'a>(message: &Message<'a>) -> Option<arrow_ipc::RecordBatch<'a>> {
+    let of_dictionary = || message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
+    message.header_as_record_batch().or_else(of_dictionary)
+}
+
+async fn read_footer(file: &Arc<dyn RandomAccess>) -> Result<Footer> {
+    let len = file.len();
+    if len < 2 * TRAILER_BYTES {
+        return Err(not_arrow(format!("it has {len} bytes")));
+    }
+    let trailer = file.read(len - TRAILER_BYTES..len).await?;
+    let trailer = trailer.first_chunk::<10>().copied().unwrap_or_default();
+    let n = read_footer_length(trailer).map_err(not_arrow)? as u64;
+    if n > len - 2 * TRAILER_BYTES || n > MAX_FOOTER_BYTES {
+        return Err(not_arrow(format!("its footer claims {n} of its {len} bytes")));
+    }
+    let bytes = file.read(len - TRAILER_BYTES - n..len - TRAILER_BYTES).await?;
+    parse_footer(&bytes)
+}
+
+fn parse_footer(bytes: &[u8]) -> Result<Footer> {
+    let footer = root_as_footer(bytes).map_err(|error| not_arrow(error.to_string()))?;
+    let Some(schema) = footer.schema() else { return Err(not_arrow("its footer has no schema")) };
+    if !schema.endianness().equals_to_target_endianness() {
+        return Err(not_arrow("it was written on a machine of the other byte order"));
+    }
+    let schema: Schema = convert::fb_to_schema(schema);
+    Ok(Footer {
+        schema: Arc::new(schema),
+        version: footer.version(),
+        dictionaries: footer
+            .dictionaries()
+            .map(|blocks| blocks.iter().copied().collect())
+            .unwrap_or_default(),
+        batches: footer.recordBatches().map(|blocks| blocks.iter().copied().collect()).unwrap_or_default(),
+    })
+}
+
+fn not_arrow(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    damaged("Arrow file", source)
+}

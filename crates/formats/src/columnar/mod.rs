@@ -1,0 +1,94 @@
+//! Formats that are read by range: Parquet and Arrow IPC files.
+
+mod arrow_file;
+mod fit;
+mod parquet_file;
+mod ranges;
+mod thrift;
+
+use std::sync::Arc;
+
+use aqueduct_core::{Error, ErrorKind, RandomAccess, Result, retained_bytes};
+use aqueduct_primitives::{Reservation, Tasks};
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::datatypes::{Schema, SchemaRef};
+use async_stream::try_stream;
+use futures::StreamExt;
+
+use crate::text::failed;
+use crate::{DecodeSpec, Decoded, DecodedStream, Format};
+use fit::Fit;
+
+/// Batches as a file has them.
+type Batches = std::pin::Pin<Box<dyn futures::Stream<Item = Result<(RecordBatch, Reservation)>> + Send>>;
+
+/// The rows of a file, fitted to the columns that are wanted.
+pub(crate) fn decode_columnar(
+    file: Arc<dyn RandomAccess>,
+    format: Format,
+    spec: DecodeSpec,
+    tasks: &Tasks,
+) -> DecodedStream {
+    let tasks = tasks.clone();
+    Box::pin(try_stream! {
+        let spec = Arc::new(spec);
+        let mut batches = match format {
+            Format::Parquet => parquet_file::batches(file, Arc::clone(&spec), &tasks).await?,
+            _ => arrow_file::batches(file, Arc::clone(&spec), &tasks).await?,
+        };
+        let mut n_rows = 0;
+        while let Some(batch) = batches.next().await {
+            let (batch, reservation) = batch?;
+            let n = batch.num_rows();
+            let fitting = Arc::clone(&spec);
+            let decoded = tasks.compute(move || Fit::new(&fitting, &batch)?.apply(&batch, n_rows));
+            let mut decoded = decoded.await.map_err(failed)??;
+            decoded.reservation = reservation;
+            n_rows += n as u64;
+            yield decoded;
+        }
+    })
+}
+
+/// The columns of a file, all nullable: another file of the flow may lack one.
+pub(crate) async fn infer_columnar(
+    file: Arc<dyn RandomAccess>,
+    format: Format,
+    tasks: &Tasks,
+) -> Result<SchemaRef> {
+    let schema = match format {
+        Format::Parquet => parquet_file::schema(file, tasks).await?,
+        _ => arrow_file::schema(&file).await?,
+    };
+    let fields: Vec<_> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// A file that is not what it should be.
+fn damaged(format: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let message = format!("the file is damaged, or is no {format}");
+    Error::new(ErrorKind::Data, "read", message).with_source(source)
+}
+
+/// Rows of a batch in pieces within the limits, each with memory of its own, so that one does not keep all.
+fn pieces(batch: &RecordBatch, spec: &DecodeSpec) -> Result<Vec<RecordBatch>> {
+    let n = batch.num_rows();
+    let bytes = retained_bytes(batch);
+    if n <= spec.batch_rows && bytes <= spec.batch_bytes {
+        return Ok(vec![batch.clone()]);
+    }
+    let by_bytes = usize::try_from(bytes.get() / spec.batch_bytes.get().max(1)).unwrap_or(n) + 1;
+    let n_rows = (n / by_bytes).clamp(1, spec.batch_rows.max(1));
+    let starts = (0..n).step_by(n_rows);
+    let copy = |start: usize| {
+        let rows = UInt64Array::from_iter_values(start as u64..n.min(start + n_rows) as u64);
+        arrow::compute::take_record_batch(batch, &rows)
+    };
+    starts.map(copy).collect::<Result<_, _>>().map_err(|error| damaged("Arrow file", error))
+}
+
+/// A batch whose columns did not fit.
+fn rejected(decoded: Vec<crate::RowReject>, records: RecordBatch, rows_read: u64) -> Decoded {
+    Decoded { records, rows_read, rejects: decoded, reservation: Reservation::empty() }
+}

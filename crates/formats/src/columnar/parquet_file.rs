@@ -1,0 +1,116 @@
+//! Parquet, page by page: of each column one page and a small piece read ahead are in memory, not its chunk.
+
+use std::sync::Arc;
+
+use aqueduct_core::{Error, ErrorKind, RandomAccess, Result};
+use aqueduct_primitives::Tasks;
+use arrow::datatypes::SchemaRef;
+use async_stream::try_stream;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use tokio::runtime::Handle;
+
+use super::ranges::Ranges;
+use super::{Batches, damaged, fit, thrift};
+use crate::DecodeSpec;
+use crate::text::failed;
+
+/// A footer larger than this is refused: it is held several times over while it is decoded.
+const MAX_FOOTER_BYTES: u64 = 64 << 20;
+
+const MAGIC: &[u8] = b"PAR1";
+
+/// Read at once of a column: fewer requests with more, less memory with less.
+const PIECE_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=(1 << 20);
+
+/// The file's own columns.
+pub(super) async fn schema(file: Arc<dyn RandomAccess>, tasks: &Tasks) -> Result<SchemaRef> {
+    Ok(Arc::clone(load(file, tasks, 0).await?.1.schema()))
+}
+
+/// The file's batches, of the columns that are wanted.
+pub(super) async fn batches(
+    file: Arc<dyn RandomAccess>,
+    spec: Arc<DecodeSpec>,
+    tasks: &Tasks,
+) -> Result<Batches> {
+    let (ranges, metadata) = load(file, tasks, spec.memory.get()).await?;
+    let wanted = fit::wanted(metadata.schema(), &spec)?;
+    let mask = ProjectionMask::roots(metadata.parquet_schema(), wanted);
+    let rows = batch_rows(&metadata, &spec);
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(ranges, metadata);
+    let builder = builder.with_projection(mask).with_batch_size(rows);
+    let tasks = tasks.clone();
+    Ok(Box::pin(try_stream! {
+        let built = tasks.block(move || builder.build()).await.map_err(failed)?;
+        let mut reader = built.map_err(|error| damaged("Parquet file", error))?;
+        loop {
+            let (back, batch) = tasks.block(move || next(reader)).await.map_err(failed)?;
+            reader = back;
+            let Some(batch) = batch else { break };
+            yield (batch?, Default::default());
+        }
+    }))
+}
+
+fn next(
+    mut reader: ParquetRecordBatchReader,
+) -> (ParquetRecordBatchReader, Option<Result<arrow::array::RecordBatch>>) {
+    let batch = reader.next().map(|batch| batch.map_err(|error| damaged("Parquet file", error)));
+    (reader, batch)
+}
+
+/// Rows whose columns take `batch_bytes` or so, by what the footer says.
+fn batch_rows(metadata: &ArrowReaderMetadata, spec: &DecodeSpec) -> usize {
+    let groups = metadata.metadata().row_groups();
+    let n_rows: i64 = groups.iter().map(|group| group.num_rows().max(0)).fold(0, i64::saturating_add);
+    let n_bytes: i64 = groups.iter().map(|group| group.total_byte_size().max(0)).fold(0, i64::saturating_add);
+    let row = u64::try_from(n_bytes / n_rows.max(1)).unwrap_or(0).max(1);
+    let fitting = usize::try_from(spec.batch_bytes.get() / row).unwrap_or(usize::MAX);
+    fitting.clamp(1, spec.batch_rows.max(1))
+}
+
+/// Reads and checks the footer.
+async fn load(
+    file: Arc<dyn RandomAccess>,
+    tasks: &Tasks,
+    memory: u64,
+) -> Result<(Ranges, ArrowReaderMetadata)> {
+    let footer = footer(&file).await?;
+    let is_plausible = move || thrift::is_plausible(&footer);
+    if !tasks.compute(is_plausible).await.map_err(failed)? {
+        return Err(damaged("Parquet file", "its footer claims more than it holds"));
+    }
+    let runtime = Handle::current();
+    let small = Ranges::new(Arc::clone(&file), runtime.clone(), 0, 0);
+    let load = move || ArrowReaderMetadata::load(&small, ArrowReaderOptions::new());
+    let metadata =
+        tasks.block(load).await.map_err(failed)?.map_err(|error| damaged("Parquet file", error))?;
+    let n_columns = metadata.parquet_schema().num_columns().max(1) as u64;
+    let piece = (memory / (2 * n_columns)).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+    let ranges = Ranges::new(file, runtime, piece, memory.max(2 * piece));
+    Ok((ranges, metadata))
+}
+
+/// The footer's bytes.
+async fn footer(file: &Arc<dyn RandomAccess>) -> Result<bytes::Bytes> {
+    let len = file.len();
+    if len < 12 {
+        return Err(damaged("Parquet file", format!("it has {len} bytes")));
+    }
+    let tail = file.read(len - 8..len).await?;
+    let n = tail.first_chunk::<4>().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)));
+    if tail.get(4..) != Some(MAGIC) {
+        return Err(damaged("Parquet file", "it does not end with `PAR1`"));
+    }
+    if n > len - 12 {
+        return Err(damaged("Parquet file", format!("its footer claims {n} of its {len} bytes")));
+    }
+    if n > MAX_FOOTER_BYTES {
+        let message = format!("the footer is larger than {MAX_FOOTER_BYTES} bytes, which is the limit");
+        return Err(Error::new(ErrorKind::Limit, "read parquet", message).with("footer_bytes", n));
+    }
+    file.read(len - 8 - n..len - 8).await
+}
