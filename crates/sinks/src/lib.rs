@@ -1,6 +1,35 @@
 //! Where data goes: one file a sink.
+//!
+//! Sinks that write files stage them below [`Context::stage_dir`](aqueduct_core::Context::stage_dir), hashed
+//! and durable; making them public is somebody else's part. A new sink is one file and two lines here: its
+//! `mod`, and its factory in [`ALL`].
+
+pub mod arrow;
+pub mod csv;
+pub mod discard;
+pub mod json;
+mod ledger;
+pub mod ndjson;
+mod options;
+pub mod parquet;
+mod part;
+mod partition;
+mod single;
+mod staged_file;
+pub mod stdout;
+mod table;
 
 use aqueduct_core::SinkFactory;
 
+pub use options::{Mode, TextOptions};
+
 /// All sinks, in the order they are listed to users.
-pub const ALL: &[&dyn SinkFactory] = &[];
+pub const ALL: &[&dyn SinkFactory] = &[
+    &parquet::FACTORY,
+    &ndjson::FACTORY,
+    &csv::FACTORY,
+    &json::FACTORY,
+    &arrow::FACTORY,
+    &stdout::FACTORY,
+    &discard::FACTORY,
+];

@@ -1,0 +1,111 @@
+//! Options that several sinks share.
+
+use aqueduct_core::units::optional_byte_count;
+use aqueduct_formats::write::{TextCompression, WriteFormat};
+use aqueduct_primitives::ByteCount;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::table::{Table, is_one_file};
+
+/// How an output relates to what earlier runs of the flow wrote there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// A finished run takes its place, in one act.
+    #[default]
+    Replace,
+}
+
+/// So many partitions unless told otherwise: each is a folder, and a column of ids would make millions.
+pub(crate) fn default_max_partitions() -> usize {
+    1000
+}
+
+/// Options of the sinks that write text: `ndjson`, `json`, `csv`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextOptions {
+    /// Where to write: with the format's suffix one file, else a folder of parts.
+    pub path: String,
+    /// How files are compressed; if not given, by the path's last suffix.
+    #[serde(default)]
+    pub compression: Option<TextCompression>,
+    /// Start a new file at about this size.
+    #[serde(default, deserialize_with = "optional_byte_count")]
+    #[schemars(with = "Option<String>")]
+    pub file_bytes: Option<ByteCount>,
+    /// Columns whose values make folders `column=value`; each a column, or `expression as name`.
+    #[serde(default)]
+    pub partition_by: Vec<String>,
+    /// Keep the columns of `partition_by` in the files, too.
+    #[serde(default)]
+    pub partition_columns: bool,
+    /// More partitions than this are an error.
+    #[serde(default = "default_max_partitions")]
+    pub max_partitions: usize,
+    /// Let a run without rows replace an output that has some.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// How the output relates to what earlier runs wrote there.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+impl TextOptions {
+    /// The table that they describe. `suffixes` are those of one file, each with its dot.
+    pub(crate) fn table(&self, suffixes: &[&str], format: impl Fn(TextCompression) -> WriteFormat) -> Table {
+        let by_name = TextCompression::of_name(&self.path);
+        let base = match (by_name, self.path.rsplit_once('.')) {
+            (Some(_), Some((base, _))) => base,
+            _ => &self.path,
+        };
+        Table {
+            path: self.path.clone(),
+            is_file: is_one_file(base, suffixes),
+            format: format(self.compression.or(by_name).unwrap_or_default()),
+            file_bytes: self.file_bytes,
+            partition_by: self.partition_by.clone(),
+            partition_columns: self.partition_columns,
+            max_partitions: self.max_partitions,
+            allow_empty: self.allow_empty,
+        }
+    }
+}
+
+/// A sink whose options describe a [`Table`].
+macro_rules! table_sink {
+    ($config:ty) => {
+        #[async_trait::async_trait]
+        impl aqueduct_core::SinkConfig for $config {
+            fn validate(&self) -> Vec<aqueduct_core::Problem> {
+                self.table().validate()
+            }
+
+            fn fit(&self, input: &arrow::datatypes::SchemaRef) -> Vec<aqueduct_core::Problem> {
+                self.table().fit(input)
+            }
+
+            fn output(&self, planning: &aqueduct_core::Planning) -> Option<aqueduct_core::Output> {
+                Some(self.table().output(planning))
+            }
+
+            fn guarantee(&self) -> aqueduct_core::Guarantee {
+                aqueduct_core::Guarantee::ExactlyOnce
+            }
+
+            fn memory(&self, planning: &aqueduct_core::Planning) -> aqueduct_core::MemoryNeed {
+                self.table().memory(planning)
+            }
+
+            async fn open(
+                self: Box<Self>,
+                input: arrow::datatypes::SchemaRef,
+                cx: &aqueduct_core::Context,
+            ) -> aqueduct_core::Result<Box<dyn aqueduct_core::Sink>> {
+                self.table().open(input, cx)
+            }
+        }
+    };
+}
+pub(crate) use table_sink;

@@ -1,0 +1,152 @@
+//! Parts of an output: named, opened, written within the memory there is, closed.
+
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aqueduct_core::{Context, Counter, Error, Fs, Part, Result, StepMetrics, retained_bytes};
+use aqueduct_formats::write::{Encoder, WriteFormat};
+use aqueduct_primitives::ByteCount;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::staged_file::{BUFFER_BYTES, StagedFile};
+
+/// Opens the parts of one output, one after the other.
+pub(crate) struct PartMaker {
+    fs: Arc<dyn Fs>,
+    metrics: Arc<StepMetrics>,
+    stage_dir: PathBuf,
+    format: WriteFormat,
+    schema: SchemaRef,
+    names: Names,
+}
+
+/// How parts are called.
+pub(crate) enum Names {
+    /// The one file's own name.
+    One(String),
+    /// `part-RUN-00000.SUFFIX` and so on.
+    Numbered { run_id: String, n_parts: u64 },
+}
+
+impl PartMaker {
+    pub(crate) fn new(cx: &Context, format: WriteFormat, schema: SchemaRef, names: Names) -> Result<Self> {
+        Ok(Self {
+            fs: Arc::clone(cx.fs()),
+            metrics: Arc::clone(cx.metrics()),
+            stage_dir: cx.stage_dir()?.to_owned(),
+            format,
+            schema,
+            names,
+        })
+    }
+
+    pub(crate) fn format(&self) -> &WriteFormat {
+        &self.format
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub(crate) fn fs(&self) -> &Arc<dyn Fs> {
+        &self.fs
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<StepMetrics> {
+        &self.metrics
+    }
+
+    /// A path beside the parts for what is not to be published.
+    pub(crate) fn scratch_path(&self, name: &str) -> PathBuf {
+        self.stage_dir.join(name)
+    }
+
+    /// Whether all rows must go into the same file.
+    pub(crate) fn is_one_file(&self) -> bool {
+        matches!(self.names, Names::One(_))
+    }
+
+    /// Opens the next part. `folder` is empty or ends in `/`.
+    pub(crate) fn open(&mut self, folder: &str, memory: ByteCount) -> Result<OpenPart> {
+        let name = match &mut self.names {
+            Names::One(name) => name.clone(),
+            Names::Numbered { run_id, n_parts } => {
+                *n_parts += 1;
+                format!("{folder}part-{run_id}-{:05}.{}", *n_parts - 1, self.format.suffix())
+            }
+        };
+        let path = self.stage_dir.join(&name);
+        let file = StagedFile::create(&*self.fs, path.clone(), Arc::clone(&self.metrics))?;
+        let written = file.counter();
+        let encoder = self.format.encoder(SchemaRef::clone(&self.schema), file.buffered(), memory)?;
+        Ok(OpenPart { encoder, written, name, path, n_rows: 0 })
+    }
+}
+
+/// A part being written. Blocks.
+pub(crate) struct OpenPart {
+    encoder: Box<dyn Encoder<BufWriter<StagedFile>>>,
+    written: Arc<Counter>,
+    name: String,
+    path: PathBuf,
+    n_rows: u64,
+}
+
+impl OpenPart {
+    /// Writes rows, a slice at a time, so that what is held back never outgrows `limit` by more than a slice.
+    pub(crate) fn write(&mut self, records: &RecordBatch, limit: ByteCount) -> Result<()> {
+        let n_rows = records.num_rows();
+        let step = rows_at_once(records, limit);
+        for first in (0..n_rows).step_by(step) {
+            let slice = records.slice(first, step.min(n_rows - first));
+            self.encoder.write(&slice).map_err(|error| self.at(error))?;
+            if self.memory() > limit {
+                self.flush()?;
+            }
+        }
+        self.n_rows += n_rows as u64;
+        Ok(())
+    }
+
+    /// Lets go of what can be written out.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.encoder.flush().map_err(|error| self.at(error))
+    }
+
+    /// The bytes held back.
+    pub(crate) fn memory(&self) -> ByteCount {
+        self.encoder.memory().saturating_add(ByteCount::of(BUFFER_BYTES))
+    }
+
+    /// How large the file would be if it ended now, roughly.
+    pub(crate) fn n_bytes(&self) -> ByteCount {
+        ByteCount::new(self.written.get()).saturating_add(self.encoder.memory())
+    }
+
+    /// Whether the file had better end here.
+    pub(crate) fn is_full(&self) -> bool {
+        self.encoder.is_full()
+    }
+
+    /// Completes the part, durably.
+    pub(crate) fn close(self) -> Result<Part> {
+        let at = |error: Error| error.with("path", self.path.display());
+        let file = self.encoder.finish().map_err(at)?;
+        let file =
+            file.into_inner().map_err(|error| Error::io("write", self.path.display(), error.into_error()))?;
+        file.finish(self.name, self.n_rows)
+    }
+
+    fn at(&self, error: Error) -> Error {
+        error.with("path", self.path.display())
+    }
+}
+
+/// So many rows that their encoded form stays well within the limit.
+fn rows_at_once(records: &RecordBatch, limit: ByteCount) -> usize {
+    let weight = retained_bytes(records).get().max(1);
+    let n_slices = weight.div_ceil((limit.get() / 4).max(1));
+    usize::try_from(n_slices).map_or(1, |n_slices| records.num_rows().div_ceil(n_slices)).max(1)
+}

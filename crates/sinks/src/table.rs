@@ -1,0 +1,201 @@
+//! What the sinks that write tables share: rows into staged parts, off the async threads.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use aqueduct_core::{
+    Batch, Context, Error, ErrorKind, MemoryNeed, Output, Part, Planning, Problem, Result, Sink,
+};
+use aqueduct_formats::write::WriteFormat;
+use aqueduct_primitives::ByteCount;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+
+use crate::ledger::Ledger;
+use crate::part::{Names, PartMaker};
+use crate::partition::{By, ByOptions, Limits, Partitioned};
+use crate::single::Single;
+
+/// The least that a table sink works with, beside the rows at hand.
+const MIN_MEMORY: ByteCount = ByteCount::mib(2);
+
+/// A table sink's options, whatever its format.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) path: String,
+    pub(crate) is_file: bool,
+    pub(crate) format: WriteFormat,
+    pub(crate) file_bytes: Option<ByteCount>,
+    pub(crate) partition_by: Vec<String>,
+    pub(crate) partition_columns: bool,
+    pub(crate) max_partitions: usize,
+    pub(crate) allow_empty: bool,
+}
+
+impl Table {
+    /// All that is wrong with the options themselves.
+    pub(crate) fn validate(&self) -> Vec<Problem> {
+        let mut problems = path_problems(&self.path);
+        if self.is_file && !self.partition_by.is_empty() {
+            let message = format!("partitions need a folder, and `{}` is one file", self.path);
+            problems.push(Problem::at("/partition_by", message));
+        }
+        if self.is_file && self.file_bytes.is_some() {
+            let message = format!("several files need a folder, and `{}` is one file", self.path);
+            problems.push(Problem::at("/file_bytes", message));
+        }
+        if self.file_bytes == Some(ByteCount::ZERO) {
+            problems.push(Problem::at("/file_bytes", "0 bytes; expected at least 1"));
+        }
+        if self.max_partitions == 0 {
+            problems.push(Problem::at("/max_partitions", "0 partitions; expected at least 1"));
+        }
+        problems
+    }
+
+    /// All that does not fit the columns.
+    pub(crate) fn fit(&self, input: &SchemaRef) -> Vec<Problem> {
+        let schema = match self.by(input) {
+            Ok(by) => by.map_or_else(|| SchemaRef::clone(input), |by| SchemaRef::clone(by.data_schema())),
+            Err(problems) => return problems,
+        };
+        match self.format.check(&schema) {
+            Ok(()) => Vec::new(),
+            Err(error) => vec![Problem::at("", error.chain())],
+        }
+    }
+
+    pub(crate) fn output(&self, planning: &Planning) -> Output {
+        Output { path: planning.resolve(&self.path), is_file: self.is_file, allow_empty: self.allow_empty }
+    }
+
+    /// Two batches at hand and the least buffers, up to what the format makes use of.
+    pub(crate) fn memory(&self, planning: &Planning) -> MemoryNeed {
+        let at_hand = planning.batch_bytes.saturating_mul(2);
+        let one_file = self.format.least_memory(1).saturating_mul(2);
+        let least = MIN_MEMORY.max(one_file);
+        let useful = match &self.format {
+            WriteFormat::Parquet(options) => options.row_group_bytes.percent(134).max(least),
+            _ => least.saturating_mul(2),
+        };
+        MemoryNeed::between(least.saturating_add(at_hand), useful.saturating_add(at_hand))
+    }
+
+    /// The sink.
+    pub(crate) fn open(self, input: SchemaRef, cx: &Context) -> Result<Box<dyn Sink>> {
+        let by = self.by(&input).map_err(|problems| unfit(&problems))?;
+        let schema = by.as_ref().map_or(input, |by| SchemaRef::clone(by.data_schema()));
+        let names = match Path::new(&self.path).file_name() {
+            Some(name) if self.is_file => Names::One(name.to_string_lossy().into_owned()),
+            _ => Names::Numbered { run_id: cx.run_id().to_owned(), n_parts: 0 },
+        };
+        let maker = PartMaker::new(cx, self.format, schema, names)?;
+        let limits = Limits { max_partitions: self.max_partitions, file_bytes: self.file_bytes };
+        let route = match by {
+            Some(by) => Route::Partitioned(Box::new(Partitioned::new(by, maker, limits))),
+            None => Route::Single(Box::new(Single::new(maker, self.file_bytes))),
+        };
+        let writing = Writing { route, ledger: Ledger::new(cx.share()) };
+        Ok(Box::new(TableSink { cx: cx.clone(), writing: Some(Box::new(writing)) }))
+    }
+
+    fn by(&self, input: &SchemaRef) -> Result<Option<By>, Vec<Problem>> {
+        if self.partition_by.is_empty() {
+            return Ok(None);
+        }
+        let options = ByOptions { items: self.partition_by.clone(), keep_columns: self.partition_columns };
+        By::bind(&options, input).map(Some)
+    }
+}
+
+/// Whether a path names one file of these suffixes, rather than a folder of parts.
+pub(crate) fn is_one_file(path: &str, suffixes: &[&str]) -> bool {
+    let name = Path::new(path).file_name().map(|name| name.to_string_lossy().to_ascii_lowercase());
+    name.is_some_and(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)))
+}
+
+/// What is wrong with the path of an output.
+pub(crate) fn path_problems(path: &str) -> Vec<Problem> {
+    let problem = |message: String| vec![Problem::at("/path", message)];
+    if path.contains("://") {
+        return problem(format!("`{path}` is a URL; outputs are local files and folders for now"));
+    }
+    match PathBuf::from(path).file_name().and_then(|name| name.to_str()) {
+        None => problem(format!("`{path}` has no name of its own; expected a file or folder to write")),
+        Some("_aqueduct") => problem("`_aqueduct` is kept for what is not data; choose another name".into()),
+        Some(_) => Vec::new(),
+    }
+}
+
+fn unfit(problems: &[Problem]) -> Error {
+    let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    Error::new(ErrorKind::Config, "open sink", messages.join("; "))
+}
+
+/// The sink over a [`Route`]. Every call moves the files to a compute job and back.
+struct TableSink {
+    cx: Context,
+    /// Not there while a job has it, or after one failed.
+    writing: Option<Box<Writing>>,
+}
+
+/// The files under way and what they hold.
+struct Writing {
+    route: Route,
+    ledger: Ledger,
+}
+
+enum Route {
+    Single(Box<Single>),
+    Partitioned(Box<Partitioned>),
+}
+
+impl Writing {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        match &mut self.route {
+            Route::Single(single) => single.write(batch.records(), batch.cut(), &mut self.ledger),
+            Route::Partitioned(many) => many.write(batch.records(), batch.cut(), &mut self.ledger),
+        }
+    }
+
+    fn seal(&mut self) -> Result<Vec<Part>> {
+        match &mut self.route {
+            Route::Single(single) => single.seal(&mut self.ledger),
+            Route::Partitioned(many) => many.seal(&mut self.ledger),
+        }
+    }
+}
+
+impl TableSink {
+    async fn compute<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut Writing) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Some(mut writing) = self.writing.take() else {
+            return Err(Error::bug("write", "the sink has failed before"));
+        };
+        let metrics = std::sync::Arc::clone(self.cx.metrics());
+        let done = self.cx.tasks().compute(move || {
+            let started = Instant::now();
+            let result = job(&mut writing);
+            metrics.add_busy(started.elapsed());
+            result.map(|value| (value, writing))
+        });
+        let (value, writing) = done.await??;
+        self.writing = Some(writing);
+        Ok(value)
+    }
+}
+
+#[async_trait]
+impl Sink for TableSink {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        self.compute(move |writing| writing.write(batch)).await
+    }
+
+    async fn seal(&mut self) -> Result<Vec<Part>> {
+        self.compute(Writing::seal).await
+    }
+
+    async fn abort(self: Box<Self>) {}
+}
