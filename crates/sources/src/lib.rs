@@ -12,10 +12,12 @@ mod file_set;
 pub mod files;
 pub mod gdelt;
 pub mod generate;
+mod source_fn;
 pub mod stdin;
 mod when;
 
 pub use file_set::{LargeRecordLane, Spool};
+pub use source_fn::source_fn;
 
 /// All sources, in the order in which help lists them.
 pub const ALL: &[&dyn SourceFactory] = &[

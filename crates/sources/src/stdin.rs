@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use crate::file_set::memory::Division;
 use crate::file_set::open::FLUSH_AFTER;
 use crate::file_set::peek::Peek;
+use crate::file_set::read::admit;
 
 /// The component.
 pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -175,13 +176,12 @@ impl Source for Stdin {
             let body = counted(body, &cx);
             let mut rows = decode(body, spec, cx.tasks());
             while let Some(decoded) = rows.next().await {
-                let decoded = decoded?;
-                for reject in decoded.rejects {
+                let mut decoded = decoded?;
+                for reject in decoded.rejects.drain(..) {
                     cx.reject(reject.into_reject(NAME))?;
                 }
                 if decoded.records.num_rows() > 0 {
-                    drop(decoded.reservation);
-                    let batch = cx.admit(decoded.records).await?;
+                    let batch = admit(&cx, decoded).await?;
                     yield batch;
                 }
             }

@@ -5,13 +5,13 @@
 //! its reserve until the consumer takes it into the flow's memory. The one exception are records larger than
 //! a block, of which at most one at a time may take from the flow's memory, in the lane.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use aqueduct_core::{Error, ErrorKind, MemoryNeed, Result};
 use aqueduct_formats::{LargeRecords, memory_need};
 use aqueduct_primitives::{Budget, ByteCount, Reservation};
 use async_trait::async_trait;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Of a file's reserve, one part in so many is for the decoder's blocks.
@@ -85,11 +85,11 @@ pub(crate) struct FileLane {
     /// Set once the consumer reads this file. Before that it must not hold any of the flow's memory, which
     /// those before it need.
     is_read: CancellationToken,
-    held: Mutex<Weak<OwnedSemaphorePermit>>,
 }
 
 impl FileLane {
-    /// A way into the lane, open once `is_read`. Of the flow's memory it leaves `kept_free` to others.
+    /// A way into the lane, open once `is_read`. Of the flow's memory it leaves `kept_free` to others, so that
+    /// the consumer can always take the batches that stand before the large record.
     pub(crate) fn new(
         lane: LargeRecordLane,
         flow: Budget,
@@ -97,40 +97,32 @@ impl FileLane {
         is_read: CancellationToken,
     ) -> Self {
         let max_bytes = flow.total().saturating_sub(kept_free);
-        Self { lane, flow, max_bytes, is_read, held: Mutex::new(Weak::new()) }
+        Self { lane, flow, max_bytes, is_read }
     }
 
-    /// The turn of this file, which one of its records may have already.
-    async fn turn(&self) -> Result<Arc<OwnedSemaphorePermit>> {
-        self.is_read.cancelled().await;
-        if let Some(held) = self.held().upgrade() {
-            return Ok(held);
-        }
-        let turn = Arc::clone(&self.lane.turns).acquire_owned().await;
-        let turn = Arc::new(turn.map_err(|_| Error::cancelled("read large record"))?);
-        *self.held() = Arc::downgrade(&turn);
-        Ok(turn)
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, Weak<OwnedSemaphorePermit>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn too_large(&self, needed: ByteCount) -> Error {
+        let message = "a record needs more than the memory for data in flight; raise `memory`";
+        Error::new(ErrorKind::Limit, "read large record", message)
+            .with("needed", needed)
+            .with("limit", self.max_bytes)
     }
 }
 
 #[async_trait]
 impl LargeRecords for FileLane {
-    async fn reserve(&self, bytes: ByteCount) -> Result<Reservation> {
-        if bytes > self.max_bytes {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                "read large record",
-                "a record needs more than the memory for data in flight; raise `memory`",
-            )
-            .with("needed", bytes)
-            .with("limit", self.max_bytes));
+    async fn reserve(&self, held: ByteCount, more: ByteCount) -> Result<Reservation> {
+        let needed = held.saturating_add(more);
+        if needed > self.max_bytes {
+            return Err(self.too_large(needed));
         }
-        let turn = self.turn().await?;
-        let mut reservation = self.flow.reserve(bytes).await?;
+        if held > ByteCount::ZERO {
+            return Ok(self.flow.reserve(more).await?);
+        }
+        self.is_read.cancelled().await;
+        // The turn goes back with the record: the next one, of this file too, waits until its rows are gone.
+        let turn = Arc::clone(&self.lane.turns).acquire_owned().await;
+        let turn = turn.map_err(|_| Error::cancelled("read large record"))?;
+        let mut reservation = self.flow.reserve(more).await?;
         reservation.attach(turn);
         Ok(reservation)
     }
@@ -151,24 +143,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_file_at_a_time_is_in_the_lane_and_only_when_it_is_read() {
+    async fn one_record_at_a_time_is_in_the_lane_and_only_when_its_file_is_read() {
         let flow = Budget::new("flow", ByteCount::mib(8));
         let lane = LargeRecordLane::default();
         let way = |is_read: &CancellationToken| {
             FileLane::new(lane.clone(), flow.clone(), ByteCount::mib(1), is_read.clone())
         };
+        let (nothing, two) = (ByteCount::ZERO, ByteCount::mib(2));
         let read = CancellationToken::new();
         read.cancel();
         let (first, second, third) = (way(&read), way(&read), way(&CancellationToken::new()));
-        let held = first.reserve(ByteCount::mib(2)).await.unwrap();
-        let more = first.reserve(ByteCount::mib(2)).await.unwrap();
-        let mut waits = Box::pin(second.reserve(ByteCount::mib(1)));
-        assert!(futures::poll!(&mut waits).is_pending());
-        assert!(futures::poll!(Box::pin(third.reserve(ByteCount::mib(1)))).is_pending());
-        drop((held, more));
-        drop(waits.await.unwrap());
+        let mut held = first.reserve(nothing, two).await.unwrap();
+        held.merge(first.reserve(held.size(), two).await.unwrap());
+        let mut of_same_file = first.reserve(nothing, two);
+        let mut of_other_file = second.reserve(nothing, two);
+        assert!(futures::poll!(&mut of_same_file).is_pending());
+        assert!(futures::poll!(&mut of_other_file).is_pending());
+        assert!(futures::poll!(third.reserve(nothing, two)).is_pending());
+        drop(held);
+        drop(of_same_file.await.unwrap());
+        drop(of_other_file.await.unwrap());
         assert_eq!(flow.free(), flow.total());
-        let error = first.reserve(ByteCount::mib(8)).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_record_larger_than_the_flow_names_the_memory() {
+        let flow = Budget::new("flow", ByteCount::mib(8));
+        let read = CancellationToken::new();
+        read.cancel();
+        let way = FileLane::new(LargeRecordLane::default(), flow, ByteCount::mib(1), read);
+        let held = way.reserve(ByteCount::ZERO, ByteCount::mib(4)).await.unwrap();
+        let error = way.reserve(held.size(), ByteCount::mib(4)).await.unwrap_err();
+        assert_eq!((error.kind(), error.context("limit")), (ErrorKind::Limit, Some("7MiB")));
         assert!(error.message().contains("`memory`"), "{error}");
     }
 }

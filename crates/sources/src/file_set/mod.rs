@@ -14,7 +14,7 @@ pub(crate) mod lines;
 pub(crate) mod memory;
 pub(crate) mod open;
 pub(crate) mod peek;
-mod read;
+pub(crate) mod read;
 pub(crate) mod spool;
 pub(crate) mod verify;
 
@@ -85,6 +85,7 @@ impl FileSet {
     ) -> Result<Self> {
         let Settings { options, window, is_ordered, origin, allow_empty, what } = settings;
         let division = Division::of(cx.share().total(), window);
+        check_memory(cx, division)?;
         if division.n_files < window {
             tracing::debug!(window, n_files = division.n_files, "fewer files at once, to keep to the memory");
         }
@@ -98,8 +99,8 @@ impl FileSet {
             }
             None => infer_first(&opener, &mut inputs, &mut head).await?,
         };
-        if head.is_empty() && !allow_empty && cx.metrics().files_rejected.get() == 0 {
-            return Err(nothing_there(&what));
+        if head.is_empty() {
+            check_emptiness(cx, allow_empty, &what)?;
         }
         let output = output_schema(&read, &opener.options, origin);
         let rest = inputs.map(|input| input.map(Queued::from));
@@ -122,13 +123,27 @@ impl Source for FileSet {
     }
 }
 
-fn nothing_there(what: &str) -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        "find files",
-        "nothing matches; correct the names, or set `allow_empty: true` if there may be nothing",
-    )
-    .with("looked_for", what)
+fn check_memory(cx: &Context, division: Division) -> Result<()> {
+    if division.per_file <= cx.share().total() {
+        return Ok(());
+    }
+    let message = "the step's memory is too small to read one file; raise `memory`";
+    Err(Error::new(ErrorKind::Limit, "open source", message)
+        .with("step", cx.step())
+        .with("needed", division.per_file)
+        .with("share", cx.share().total()))
+}
+
+/// Whether it is fine that no file was found.
+fn check_emptiness(cx: &Context, allow_empty: bool, what: &str) -> Result<()> {
+    let message = if cx.metrics().files_rejected.get() > 0 {
+        "none of the files could be read; see what was rejected"
+    } else if allow_empty {
+        return Ok(());
+    } else {
+        "nothing matches; correct the names, or set `allow_empty: true` if there may be nothing"
+    };
+    Err(Error::new(ErrorKind::NotFound, "find files", message).with("looked_for", what))
 }
 
 /// The columns of the first file that has any. What was looked at goes to `head`.
@@ -142,7 +157,10 @@ async fn infer_first(opener: &Opener, inputs: &mut Inputs, head: &mut Vec<Queued
                 return Ok(schema);
             }
             Ok(_) => head.push(input.into()),
-            Err(error) => give_up(&opener.cx, &input, error)?,
+            Err(error) => {
+                opener.cx.metrics().files_total.add(1);
+                give_up(&opener.cx, &input, error)?;
+            }
         }
         if head.len() >= MAX_EMPTY_FILES {
             break;

@@ -182,7 +182,7 @@ impl FileReader {
 }
 
 /// Takes rows into the flow's memory. Rows that came through the lane have some of it already.
-async fn admit(cx: &Context, decoded: Decoded) -> Result<Batch> {
+pub(crate) async fn admit(cx: &Context, decoded: Decoded) -> Result<Batch> {
     let Decoded { records, mut reservation, .. } = decoded;
     if reservation.size() == ByteCount::ZERO {
         return cx.admit(records).await;
