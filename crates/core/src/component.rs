@@ -117,6 +117,11 @@ pub trait StageConfig: Send + Sync {
         MemoryNeed::between(ByteCount::kib(256), planning.batch_bytes)
     }
 
+    /// Whether it writes what its share of memory does not hold to disk.
+    fn spills(&self) -> bool {
+        false
+    }
+
     /// The stage over inputs of these columns. Pure: `check` calls it and throws the stage away.
     ///
     /// # Errors
@@ -251,10 +256,26 @@ fn read<C: DeserializeOwned>(
     options: Value,
     validate: impl FnOnce(&C) -> Vec<Problem>,
 ) -> Result<C, Vec<Problem>> {
-    let config: C =
-        serde_json::from_value(options).map_err(|error| vec![Problem::at("", error.to_string())])?;
+    let config: C = serde_path_to_error::deserialize(options)
+        .map_err(|error| vec![Problem::at(pointer(error.path()), error.inner().to_string())])?;
     let problems = validate(&config);
     if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// The path of an option as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => {
+                pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")))
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
 }
 
 impl<C: SourceConfig + DeserializeOwned + JsonSchema + 'static> SourceFactory for Factory<C> {

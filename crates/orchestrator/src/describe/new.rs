@@ -1,0 +1,73 @@
+//! `aqueduct new`: a commented flow to start from.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use aqueduct_core::nearest;
+
+use super::{DONE, unwritten};
+
+/// A flow to start from.
+#[derive(Clone, Copy, Debug)]
+pub struct Template {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// The flow file.
+    pub text: &'static str,
+}
+
+/// All flows to start from; the first is the one that `new` writes when it is not told which.
+pub const TEMPLATES: &[Template] = &[
+    Template {
+        name: "files",
+        summary: "files in, one Parquet dataset out",
+        text: include_str!("templates/files.yaml"),
+    },
+    Template { name: "gdelt", summary: "a week of GDELT events", text: include_str!("templates/gdelt.yaml") },
+    Template {
+        name: "graph",
+        summary: "two sources, a shared stage, two sinks",
+        text: include_str!("templates/graph.yaml"),
+    },
+];
+
+/// Where a flow is written when no place is named.
+const DEFAULT_FILE: &str = "flow.yaml";
+
+/// Writes a template to a file that is not there yet.
+///
+/// # Errors
+/// There is no such template, or the file is there already or cannot be written.
+pub fn new(template: Option<&str>, file: Option<&Path>, out: &mut dyn Write) -> Result<u8, String> {
+    let [default, ..] = TEMPLATES else { return Err("error: no templates".into()) };
+    let template = match template {
+        None => default,
+        Some(name) => TEMPLATES.iter().find(|one| one.name == name).ok_or_else(|| unknown(name))?,
+    };
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let told = |error: std::io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => format!(
+            "error: {} is there already; name another file: aqueduct new {} FILE",
+            path.display(),
+            template.name
+        ),
+        _ => format!("error: cannot write {}: {error}", path.display()),
+    };
+    let mut created = OpenOptions::new().write(true).create_new(true).open(path).map_err(told)?;
+    created.write_all(template.text.as_bytes()).map_err(told)?;
+    writeln!(out, "wrote {}: {}; next: aqueduct check {}", path.display(), template.summary, path.display())
+        .map_err(unwritten)?;
+    Ok(DONE)
+}
+
+fn unknown(name: &str) -> String {
+    let names = || TEMPLATES.iter().map(|one| one.name);
+    let hint = nearest(name, names()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    format!(
+        "error: no template is called `{name}`; expected one of {}{hint}",
+        names().collect::<Vec<_>>().join(", ")
+    )
+}

@@ -1,0 +1,361 @@
+//! A flow file from its path to [`Flow`]s.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use aqueduct_core::{Planning, Registry};
+use serde_json::Value;
+
+use crate::flow::error::{Mistake, did_you_mean};
+use crate::flow::graph::{self, STEP_KEYS};
+use crate::flow::masks::{MaskBuilder, Masks};
+use crate::flow::matrix::{self, MatrixEntry};
+use crate::flow::node::{Entry, Kind, Node};
+use crate::flow::steps::{self, Draft};
+use crate::flow::substitute::{fill, variables};
+use crate::flow::values::Values;
+use crate::flow::{
+    Flow, FlowError, FlowErrors, FlowOptions, Places, Settings, Span, Step, StepKind, StepPlace, check,
+    closed, read, scalar, types, yaml,
+};
+use crate::plan::default_memory;
+
+/// Reads a flow file, fills it in and checks all of it: one [`Flow`] for each entry of its matrix.
+///
+/// Blocks on local files: the flow file itself, those whose columns are to be known, and, if the settings say
+/// so, those of secrets. Opens no connection.
+///
+/// # Errors
+/// All that is wrong with the file, at once, without secret values.
+pub fn load(path: &Path, settings: &Settings, registry: &Registry) -> Result<Vec<Flow>, FlowErrors> {
+    let file = path.display().to_string();
+    let mut root = read::read(path).map_err(|mistake| FlowErrors::from(mistake.in_file(&file)))?;
+    let base_dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let mut mistakes = Vec::new();
+    let overrides = override_keys(&mut root, settings, &mut mistakes);
+    let entries = matrix::entries(&root, settings, &base_dir, &mut mistakes);
+    let mut errors: BTreeSet<(usize, usize, String, String)> = BTreeSet::new();
+    keep(&mut errors, mistakes, &Masks::default());
+    let mut flows = Vec::new();
+    let mut used = BTreeSet::new();
+    for entry in &entries {
+        let loader = Loader { file: &file, base_dir: &base_dir, settings, registry, entry };
+        let loaded = loader.load(&root);
+        used.extend(loaded.used);
+        keep(&mut errors, loaded.mistakes, &loaded.masks);
+        flows.extend(loaded.flow);
+    }
+    keep(&mut errors, unused(settings, &used, &overrides, &root), &Masks::default());
+    keep(&mut errors, same_outputs(&flows), &Masks::default());
+    if errors.is_empty() {
+        return Ok(flows);
+    }
+    let told = errors.into_iter().map(|(line, column, path, message)| FlowError {
+        file: file.clone(),
+        line,
+        column,
+        path,
+        message,
+    });
+    Err(FlowErrors(told.collect()))
+}
+
+/// Adds mistakes, each once though every entry of a matrix makes it, in the order of the file, without secrets.
+fn keep(errors: &mut BTreeSet<(usize, usize, String, String)>, mistakes: Vec<Mistake>, masks: &Masks) {
+    for mistake in mistakes {
+        let error = mistake.in_file("");
+        errors.insert((error.line, error.column, error.path, masks.mask(&error.message)));
+    }
+}
+
+/// `--set a.b=V` overrides that key of the file, unless `${a.b}` is used as a variable. The keys that were.
+fn override_keys(root: &mut Node, settings: &Settings, mistakes: &mut Vec<Mistake>) -> Vec<String> {
+    let mut used = BTreeSet::new();
+    variables_of(root, &mut used);
+    let mut overridden = Vec::new();
+    for (key, value) in settings.set.iter().filter(|(key, _)| key.contains('.') && !used.contains(key)) {
+        let parts: Vec<&str> = key.split('.').collect();
+        match override_key(root, &parts, value) {
+            Ok(()) => overridden.push(key.clone()),
+            Err(message) => {
+                mistakes.push(Mistake::new(Span::START, key.clone(), format!("--set {key}: {message}")))
+            }
+        }
+    }
+    overridden
+}
+
+fn override_key(node: &mut Node, parts: &[&str], value: &str) -> Result<(), String> {
+    let Some((part, rest)) = parts.split_first() else {
+        let typed = match value.chars().next() {
+            Some('[' | '{') => yaml::parse(value).map_or_else(|_| Kind::Text(value.into()), |node| node.kind),
+            _ => scalar::typed(value),
+        };
+        *node = Node { kind: typed, at: node.at, filled_from: Some(value.into()) };
+        return Ok(());
+    };
+    let (at, found) = (node.at, node.describe());
+    match &mut node.kind {
+        Kind::Map(entries) => {
+            let place = match entries.iter().position(|entry| entry.key == *part) {
+                Some(place) => place,
+                None => {
+                    let value = Node::new(Kind::Map(Vec::new()), at);
+                    entries.push(Entry { key: (*part).into(), key_at: at, value });
+                    entries.len() - 1
+                }
+            };
+            override_key(&mut entries[place].value, rest, value)
+        }
+        Kind::List(items) => match part.parse::<usize>().ok().and_then(|n| items.get_mut(n)) {
+            Some(item) => override_key(item, rest, value),
+            None => Err(format!("a list of {} has no `{part}`; expected a number from 0", items.len())),
+        },
+        _ => Err(format!("`{part}` would stand in {found}; expected a map")),
+    }
+}
+
+fn variables_of(node: &Node, found: &mut BTreeSet<String>) {
+    if let Kind::Text(text) = &node.kind {
+        found.extend(variables(text).map(String::from));
+    }
+    for below in node.items().iter().chain(node.entries().iter().map(|entry| &entry.value)) {
+        variables_of(below, found);
+    }
+}
+
+fn unused(settings: &Settings, used: &BTreeSet<String>, overrides: &[String], root: &Node) -> Vec<Mistake> {
+    let mut known = BTreeSet::new();
+    variables_of(root, &mut known);
+    let is_used = |key: &String| used.contains(key) || overrides.contains(key) || key.contains('.');
+    let unused = settings.set.iter().filter(|(key, _)| !is_used(key));
+    let told = unused.map(|(key, _)| {
+        let hint = did_you_mean(key, known.iter().map(String::as_str));
+        let message = format!(
+            "--set {key}: nothing uses it; expected a variable `${{{key}}}`, or the path of a key: a.b{hint}"
+        );
+        Mistake::new(Span::START, "", message)
+    });
+    told.collect()
+}
+
+/// Two sinks on one path, of one entry or of two.
+fn same_outputs(flows: &[Flow]) -> Vec<Mistake> {
+    let mut seen: Vec<(PathBuf, String, Span)> = Vec::new();
+    let mut mistakes = Vec::new();
+    for flow in flows {
+        for step in &flow.steps {
+            let StepKind::Sink(sink) = &step.kind else { continue };
+            let Some(output) = sink.output(&flow.planning(step)) else { continue };
+            let path = normal(&output.path);
+            let (at, key) = step.at.places.find("/path");
+            let who = if flow.entry.is_empty() {
+                step.name.clone()
+            } else {
+                format!("{} of entry {}", step.name, shown(&flow.entry))
+            };
+            if let Some((_, other, _)) = seen.iter().find(|(one, ..)| *one == path) {
+                let message = format!(
+                    "`{who}` and `{other}` write to one path, {}; expected a path for each",
+                    path.display()
+                );
+                mistakes.push(Mistake::new(at, key, message));
+            }
+            seen.push((path, who, at));
+        }
+    }
+    mistakes
+}
+
+pub(crate) fn shown(entry: &MatrixEntry) -> String {
+    entry.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A path without `.` and `..`, so that `out` and `./out` are one.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
+                normal.pop();
+            }
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+/// Makes one flow.
+struct Loader<'l> {
+    file: &'l str,
+    base_dir: &'l Path,
+    settings: &'l Settings,
+    registry: &'l Registry,
+    entry: &'l MatrixEntry,
+}
+
+/// What came of one entry.
+struct Loaded {
+    flow: Option<Flow>,
+    mistakes: Vec<Mistake>,
+    masks: Masks,
+    /// The variables that were used.
+    used: BTreeSet<String>,
+}
+
+impl Loader<'_> {
+    fn load(&self, root: &Node) -> Loaded {
+        let values = Values::new(self.settings, self.base_dir, self.entry, root);
+        let mut mistakes = Vec::new();
+        let mut file = self.filled(root, &values, &mut mistakes);
+        let masks = masks_of(&file, &values);
+        let raw = graph::read(&mut file, &mut mistakes);
+        let options = self.options(&mut file, &mut mistakes);
+        let drafts = steps::build(raw, self.registry, &mut mistakes);
+        let schemas = types::infer(&drafts, |draft| self.planning(draft, &options), &mut mistakes);
+        let used =
+            self.settings.set.iter().map(|(key, _)| key).filter(|key| values.is_used(key)).cloned().collect();
+        let flow = if mistakes.is_empty() {
+            let steps = drafts.into_iter().filter_map(|draft| self.step(draft, &masks)).collect();
+            let memory_at = root.get("memory").map_or(Span::START, |node| node.at);
+            Some(Flow {
+                steps,
+                schemas,
+                masks: masks.clone(),
+                memory_at,
+                values: given(&values, &masks),
+                ..self.flow(options)
+            })
+        } else {
+            None
+        };
+        Loaded { flow, mistakes, masks, used }
+    }
+
+    /// The file with every `${…}` filled in, but for what says how they are.
+    fn filled(&self, root: &Node, values: &Values<'_>, mistakes: &mut Vec<Mistake>) -> Node {
+        let mut file = root.clone();
+        let Kind::Map(entries) = &mut file.kind else { return file };
+        for entry in
+            entries.iter_mut().filter(|entry| !["vars", "matrix", "secrets"].contains(&entry.key.as_str()))
+        {
+            fill(&mut entry.value, &entry.key, values, mistakes);
+        }
+        file
+    }
+
+    /// The keys beside the steps. Those with mistakes are told and left out, so that the rest is checked too.
+    fn options(&self, file: &mut Node, mistakes: &mut Vec<Mistake>) -> FlowOptions {
+        let wrong = check::check(file, &flow_schema(), "", file.at);
+        let broken: BTreeSet<String> =
+            wrong.iter().filter_map(|mistake| mistake.path.split('.').next()).map(String::from).collect();
+        mistakes.extend(wrong);
+        for key in broken {
+            file.take(&key);
+        }
+        let places = Places::of(file, String::new(), file.at);
+        let options: FlowOptions = match serde_path_to_error::deserialize(file.to_json()) {
+            Ok(options) => options,
+            Err(error) => {
+                let pointer = format!("/{}", error.path().to_string().replace('.', "/"));
+                let (at, _) = places.find(&pointer);
+                mistakes.push(Mistake::new(at, error.path().to_string(), error.inner().to_string()));
+                FlowOptions::default()
+            }
+        };
+        for (key, problems) in [("http", options.http.validate()), ("storage", options.storage.validate())] {
+            mistakes.extend(problems.into_iter().map(|problem| {
+                let (at, path) = places.find(&format!("/{key}{}", problem.pointer));
+                Mistake::new(at, path.trim_start_matches('.'), problem.message)
+            }));
+        }
+        options
+    }
+
+    fn planning(&self, draft: &Draft, options: &FlowOptions) -> Planning {
+        Planning {
+            base_dir: self.base_dir.to_path_buf(),
+            batch_rows: options.execution.batch_size,
+            batch_bytes: options.execution.batch_bytes,
+            max_concurrency: draft.raw.beside.max_concurrency.unwrap_or(options.execution.max_concurrency),
+        }
+    }
+
+    fn step(&self, draft: Draft, masks: &Masks) -> Option<Step> {
+        let at = StepPlace { file: self.file.into(), places: draft.places, masks: masks.clone() };
+        Some(Step {
+            name: draft.raw.name,
+            kind: draft.kind?,
+            component: draft.component,
+            inputs: draft.inputs,
+            on_error: draft.raw.beside.on_error,
+            dead_letter: draft.raw.beside.dead_letter,
+            max_concurrency: draft.raw.beside.max_concurrency,
+            at,
+        })
+    }
+
+    fn flow(&self, options: FlowOptions) -> Flow {
+        Flow {
+            name: options.name,
+            file: self.file.into(),
+            entry: self.entry.clone(),
+            values: Default::default(),
+            base_dir: self.base_dir.to_path_buf(),
+            state_dir: self.base_dir.join(options.state.unwrap_or_else(|| ".aqueduct".into())),
+            memory: self.settings.memory.or(options.memory).unwrap_or_else(default_memory),
+            execution: options.execution,
+            commit: options.commit,
+            http: options.http,
+            storage: options.storage,
+            steps: Vec::new(),
+            schemas: Vec::new(),
+            tests: options.tests.into_iter().map(Into::into).collect(),
+            masks: Masks::default(),
+            memory_at: Span::START,
+        }
+    }
+}
+
+/// The values that tell runs of one flow apart: what is secret does not.
+fn given(values: &Values<'_>, masks: &Masks) -> std::collections::BTreeMap<String, String> {
+    let mut given = values.given();
+    given.retain(|_, value| masks.mask(value) == *value);
+    given
+}
+
+fn masks_of(file: &Node, values: &Values<'_>) -> Masks {
+    let mut masks = MaskBuilder::default();
+    // Under `secrets` stand the names of variables and files, which are no secrets.
+    for entry in file.entries().iter().filter(|entry| entry.key != "secrets") {
+        masks.entry(entry);
+    }
+    for (value, is_declared) in values.secrets() {
+        if is_declared {
+            masks.declared(&value);
+        } else {
+            masks.guessed(&value);
+        }
+    }
+    masks.build()
+}
+
+/// The schema of a file's top level. What stands under the keys of steps is checked by their own schemas.
+fn flow_schema() -> Value {
+    let mut schema = closed::<FlowOptions>();
+    if let Some(properties) = schema.pointer_mut("/properties").and_then(Value::as_object_mut) {
+        properties.extend(STEP_KEYS.iter().map(|key| ((*key).to_owned(), Value::Bool(true))));
+    }
+    if let Some(rules) = schema.as_object_mut() {
+        rules.insert("required".into(), vec!["name"].into());
+    }
+    schema
+}
+
+impl StepPlace {
+    /// The place of the step's component.
+    pub fn span(&self) -> Span {
+        self.places.find("").0
+    }
+}

@@ -1,0 +1,179 @@
+//! Flow files: read, filled in, checked, and turned into configured steps.
+//!
+//! [`load`] takes a file from text to [`Flow`]s, one for each entry of its `matrix`. It opens no
+//! connection, and reads secrets only when [`Settings::secrets`] says so. What is wrong is told all at
+//! once, each mistake with its line and column.
+
+mod check;
+mod error;
+mod graph;
+mod load;
+mod masks;
+mod matrix;
+mod node;
+mod options;
+mod read;
+mod scalar;
+mod secrets;
+mod settings;
+mod steps;
+mod substitute;
+mod toml;
+mod types;
+mod values;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use aqueduct_core::{Planning, Problem, SinkConfig, SourceConfig, StageConfig};
+use aqueduct_net::{HttpOptions, StorageOptions};
+use aqueduct_primitives::ByteCount;
+use arrow::datatypes::SchemaRef;
+
+pub(crate) use check::expectation;
+pub use error::{FlowError, FlowErrors};
+pub use load::load;
+pub use masks::Masks;
+pub(crate) use node::Places;
+pub use node::Span;
+pub(crate) use options::{BesideOptions, FlowOptions, closed};
+pub use options::{Commit, Execution, Expected, FlowTest, MaxRejected, OnError, Spill};
+pub use settings::{RunIdentity, SecretMode, Settings, assignment, read_env_file};
+pub use types::merged;
+
+/// One flow, ready to be planned: a flow file filled in for one entry of its matrix.
+pub struct Flow {
+    /// Its name: letters, digits, `-` and `_`.
+    pub name: String,
+    /// The file, as it was named on the command line.
+    pub file: String,
+    /// The values of its matrix entry; empty without a matrix.
+    pub entry: Vec<(String, String)>,
+    /// The values from `--set`, the matrix and the environment that it uses, secrets masked. Together with
+    /// the name they tell whose cursors and unfinished runs are whose.
+    pub values: BTreeMap<String, String>,
+    /// The folder of the file: relative paths start from here.
+    pub base_dir: PathBuf,
+    /// Where the ledger and the resume data lie.
+    pub state_dir: PathBuf,
+    /// The one budget for everything in flight.
+    pub memory: ByteCount,
+    /// How rows are batched, how much happens at once, what happens to bad rows.
+    pub execution: Execution,
+    /// How often an endless run commits.
+    pub commit: Commit,
+    /// Defaults of every request.
+    pub http: HttpOptions,
+    /// Credentials and endpoints of object stores.
+    pub storage: StorageOptions,
+    /// The steps, each after its inputs.
+    pub steps: Vec<Step>,
+    /// The columns that each step gives (a sink: takes); `None` is unknown until run.
+    pub schemas: Vec<Option<SchemaRef>>,
+    /// The flow's own tests.
+    pub tests: Vec<FlowTest>,
+    /// Hides secret values wherever text goes out.
+    pub masks: Masks,
+    /// Where `memory` stands in the file, for errors about it.
+    pub memory_at: Span,
+}
+
+/// One step of a flow.
+pub struct Step {
+    /// Its name, unique in the flow.
+    pub name: String,
+    /// Its configured component.
+    pub kind: StepKind,
+    /// The component's name.
+    pub component: &'static str,
+    /// The steps whose rows it takes, as places in [`Flow::steps`]. Several merge.
+    pub inputs: Vec<usize>,
+    /// Its own policy for bad rows, if it has one.
+    pub on_error: Option<OnError>,
+    /// Its own folder for bad rows, if it has one.
+    pub dead_letter: Option<PathBuf>,
+    /// Files, pages or requests at once, if it has a number of its own.
+    pub max_concurrency: Option<usize>,
+    /// Where it stands in the file.
+    pub at: StepPlace,
+}
+
+/// A configured component.
+pub enum StepKind {
+    /// Brings rows in.
+    Source(Box<dyn SourceConfig>),
+    /// Changes rows.
+    Stage(Box<dyn StageConfig>),
+    /// Takes rows out.
+    Sink(Box<dyn SinkConfig>),
+}
+
+/// Where a step stands in its file: turns a component's problems into errors with line and column.
+#[derive(Clone, Debug, Default)]
+pub struct StepPlace {
+    file: String,
+    places: Places,
+    masks: Masks,
+}
+
+impl StepPlace {
+    /// The errors that a component's problems are.
+    pub fn errors(&self, problems: impl IntoIterator<Item = Problem>) -> FlowErrors {
+        let located = |problem: Problem| {
+            let (at, path) = self.places.find(&problem.pointer);
+            let message = self.masks.mask(&problem.message);
+            error::Mistake::new(at, path, message).in_file(&self.file)
+        };
+        FlowErrors(problems.into_iter().map(located).collect())
+    }
+}
+
+impl Step {
+    /// Whether it brings rows in.
+    pub fn is_source(&self) -> bool {
+        matches!(self.kind, StepKind::Source(_))
+    }
+
+    /// Whether it takes rows out.
+    pub fn is_sink(&self) -> bool {
+        matches!(self.kind, StepKind::Sink(_))
+    }
+}
+
+impl Flow {
+    /// What the component of a step may know before anything is opened.
+    pub fn planning(&self, step: &Step) -> Planning {
+        Planning {
+            base_dir: self.base_dir.clone(),
+            batch_rows: self.execution.batch_size,
+            batch_bytes: self.execution.batch_bytes,
+            max_concurrency: step.max_concurrency.unwrap_or(self.execution.max_concurrency),
+        }
+    }
+
+    /// The place of a step in [`Flow::steps`].
+    ///
+    /// # Errors
+    /// There is none of this name; says so, with the nearest.
+    pub fn step_named(&self, name: &str) -> Result<usize, String> {
+        let names = || self.steps.iter().map(|step| step.name.as_str());
+        names().position(|one| one == name).ok_or_else(|| {
+            format!(
+                "no step `{name}`; expected one of {}{}",
+                error::list(names()),
+                error::did_you_mean(name, names())
+            )
+        })
+    }
+
+    /// Names the flow with the values from outside that it uses: what must not run twice at once.
+    pub fn lock_name(&self) -> String {
+        if self.values.is_empty() {
+            return self.name.clone();
+        }
+        let mut hash = std::hash::DefaultHasher::new();
+        std::hash::Hash::hash(&self.values, &mut hash);
+        format!("{}-{:016x}", self.name, std::hash::Hasher::finish(&hash))
+    }
+}

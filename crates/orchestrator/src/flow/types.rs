@@ -1,0 +1,104 @@
+//! The columns of every step, as far as declared schemas and local files tell.
+
+use std::sync::Arc;
+
+use aqueduct_core::{Planning, Problem};
+use arrow::datatypes::{Schema, SchemaRef};
+
+use crate::flow::StepKind;
+use crate::flow::error::Mistake;
+use crate::flow::steps::Draft;
+use crate::flow::substitute::join;
+
+/// The columns that each step gives (a sink: takes); `None` is unknown until run. What does not fit together is
+/// a mistake.
+pub(crate) fn infer(
+    drafts: &[Draft],
+    planning: impl Fn(&Draft) -> Planning,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<Option<SchemaRef>> {
+    let mut known: Vec<Option<SchemaRef>> = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let input = input_of(draft, drafts, &known, mistakes);
+        let told = |problems: Vec<Problem>| {
+            let located = |problem: Problem| {
+                let (at, path) = draft.places.find(&problem.pointer);
+                Mistake::new(at, path, problem.message)
+            };
+            problems.into_iter().map(located).collect::<Vec<_>>()
+        };
+        let schema = match (&draft.kind, input) {
+            (Some(StepKind::Source(source)), _) => source.known_schema(&planning(draft)).map_err(told),
+            (Some(StepKind::Stage(stage)), Some(input)) => {
+                stage.bind(&[input]).map(|stage| Some(stage.schema())).map_err(told)
+            }
+            (Some(StepKind::Sink(sink)), Some(input)) => {
+                mistakes.extend(told(sink.fit(&input)));
+                Ok(Some(input))
+            }
+            _ => Ok(None),
+        };
+        known.push(schema.unwrap_or_else(|wrong| {
+            mistakes.extend(wrong);
+            None
+        }));
+    }
+    known
+}
+
+fn input_of(
+    draft: &Draft,
+    drafts: &[Draft],
+    known: &[Option<SchemaRef>],
+    mistakes: &mut Vec<Mistake>,
+) -> Option<SchemaRef> {
+    let inputs: Option<Vec<(&str, SchemaRef)>> = draft
+        .inputs
+        .iter()
+        .map(|input| Some((drafts[*input].raw.name.as_str(), Arc::clone(known.get(*input)?.as_ref()?))))
+        .collect();
+    match merged(&inputs?) {
+        Ok(schema) => Some(schema),
+        Err(message) => {
+            mistakes.push(Mistake::new(draft.raw.name_at, join(&draft.raw.path, "input"), message));
+            None
+        }
+    }
+}
+
+/// The columns of several inputs that merge: those of the first, in its order. Each other one must have the
+/// same columns of the same types, in any order; a column may be null if it may be so in any of them.
+///
+/// # Errors
+/// There is no input, or one does not fit the first; says which, and how.
+pub fn merged(inputs: &[(&str, SchemaRef)]) -> Result<SchemaRef, String> {
+    let [(first_name, first), others @ ..] = inputs else { return Err("no input".into()) };
+    let mut fields: Vec<_> = first.fields().iter().map(|field| field.as_ref().clone()).collect();
+    for (name, other) in others {
+        for field in &mut fields {
+            let Ok(same) = other.field_with_name(field.name()) else {
+                return Err(format!(
+                    "`{name}` has no column `{}`, which `{first_name}` has; expected the same columns",
+                    field.name()
+                ));
+            };
+            if same.data_type() != field.data_type() {
+                return Err(format!(
+                    "the column `{}` is {} in `{name}` and {} in `{first_name}`; expected one type: add a `cast`",
+                    field.name(),
+                    same.data_type(),
+                    field.data_type()
+                ));
+            }
+            field.set_nullable(field.is_nullable() || same.is_nullable());
+        }
+        if let Some(extra) = other.fields().iter().find(|field| first.field_with_name(field.name()).is_err())
+        {
+            return Err(format!(
+                "`{name}` has a column `{}`, which `{first_name}` lacks; expected the same columns",
+                extra.name()
+            ));
+        }
+    }
+    Ok(if others.is_empty() { Arc::clone(first) } else { Arc::new(Schema::new(fields)) })
+}
