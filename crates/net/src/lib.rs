@@ -4,6 +4,30 @@
 //! where the server allows, checks that what came is whole, keeps credentials at the origin they are meant
 //! for, and goes to no private address that only the data named ([`Trust`]). Everything has a named limit.
 //! Knows no file format and no component.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use aqueduct_net::{Fetcher, HttpOptions, Location, StorageOptions, Trust};
+//! use aqueduct_primitives::Tasks;
+//! use futures::TryStreamExt;
+//!
+//! let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), Tasks::default())?;
+//! let place = Location::parse("memory://lake/hello.txt", Path::new("."))?;
+//! fetcher.put(&place, "hello".into()).await?;
+//!
+//! let mut file = fetcher.get(&place, Trust::Flow, &Arc::default()).await?;
+//! assert_eq!(file.meta.n_bytes, Some(5));
+//! while let Some(bytes) = file.body.try_next().await? {
+//!     assert_eq!(bytes, "hello");
+//! }
+//! fetcher.close().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod address;
 mod auth;

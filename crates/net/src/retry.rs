@@ -86,12 +86,8 @@ impl Tries {
         }
         let wait = self.backoff.wait(self.n_failed, retry_after);
         self.metrics.retries.add(1);
-        tracing::warn!(
-            tries = self.n_made,
-            wait_ms = wait.as_millis(),
-            "request is made again: {}",
-            error.chain()
-        );
+        let wait_ms = wait.as_millis();
+        tracing::warn!(tries = self.n_made, wait_ms, error = error.chain(), "request is made again");
         tokio::select! {
             biased;
             () = self.closed.cancelled() => Err(shut_down()),

@@ -1,8 +1,10 @@
 //! Bodies that break off.
 
 use aqueduct_core::ErrorKind;
-use aqueduct_testkit::http::{Answer, Server};
+use aqueduct_testkit::http::{Answer, Request, Server};
 use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert, proptest};
 use serde_json::json;
 
 use crate::{client, plain_client, sample, says};
@@ -213,4 +215,80 @@ async fn a_body_that_is_always_cut_at_one_place_ends_after_all_tries() {
     let client = client(json!({"retries": 2}));
     says(&client.fails(&url).await, &["/a", "tries: 3"]);
     assert_eq!(server.asked("/a").len(), 3);
+}
+
+/// One bad answer of a server.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    kind: u8,
+    after: usize,
+}
+
+impl Fault {
+    fn answer(self, request: &Request, body: &Bytes, etag: &str) -> Answer {
+        let good = Answer::file(request, body, etag);
+        match self.kind {
+            0 => good.cut_after(self.after),
+            1 => good.reset_after(self.after),
+            2 => Answer::ok(body.clone()).header("ETag", etag).cut_after(self.after),
+            3 => Answer::new(503).body("later"),
+            _ => {
+                let start = (request.range_start().unwrap_or(0) + 1).min(body.len() - 1);
+                let place = format!("bytes {start}-{}/{}", body.len() - 1, body.len());
+                Answer::new(206).header("ETag", etag).header("Content-Range", place).body(body.slice(start..))
+            }
+        }
+    }
+}
+
+fn faults() -> impl Strategy<Value = Vec<Fault>> {
+    vec((0..5u8, 0..2000usize).prop_map(|(kind, after)| Fault { kind, after }), 0..5)
+}
+
+/// What a client reads of a server that answers its first requests badly, and that has another version of
+/// the file from some request on.
+fn read_through(
+    faults: Vec<Fault>,
+    old: Vec<u8>,
+    new: Vec<u8>,
+    n_old: usize,
+) -> aqueduct_core::Result<Vec<u8>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = Server::start().await;
+        let (old, new) = (Bytes::from(old), Bytes::from(new));
+        let url = server.route("/a", move |request| {
+            let (body, etag) = if request.nth <= n_old { (&old, "\"v1\"") } else { (&new, "\"v2\"") };
+            match faults.get(request.nth - 1) {
+                Some(fault) => fault.answer(request, body, etag),
+                None => Answer::file(request, body, etag),
+            }
+        });
+        client(json!({"retries": 5})).read(&url).await
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_breaks_on_the_way_the_bytes_are_whole(faults in faults()) {
+        // A part that was not asked for is refused at once, not tried again.
+        let faults: Vec<Fault> = faults.into_iter().enumerate().filter(|(n, f)| *n > 0 || f.kind < 4).map(|(_, f)| f).collect();
+        if let Ok(bytes) = read_through(faults.clone(), sample(1500), sample(1500), 99) {
+            prop_assert!(bytes == sample(1500));
+        } else {
+            prop_assert!(faults.iter().any(|fault| fault.kind == 4));
+        }
+    }
+
+    #[test]
+    fn two_versions_are_never_mixed(faults in faults(), n_old in 0..4usize, same in 0..1500usize, seed in any::<u8>()) {
+        let old = sample(1500);
+        let mut new = old.clone();
+        new[same..].iter_mut().for_each(|byte| *byte ^= seed | 1);
+        if let Ok(bytes) = read_through(faults, old.clone(), new.clone(), n_old) {
+            prop_assert!(bytes == old || bytes == new);
+        }
+    }
 }
