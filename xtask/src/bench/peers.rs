@@ -1,0 +1,44 @@
+//! The peers: Python packages at pinned versions, in an environment of their own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::process::{check, command, output};
+use crate::text::{self, say};
+
+/// What is installed. Another version is another environment.
+const PACKAGES: &[&str] = &["duckdb==2.0.0", "obstore==0.12.1"];
+
+/// The Python that has the peers, installed if it is not there.
+///
+/// # Errors
+/// There is no Python, or a package cannot be had.
+pub(super) fn python(cache: &Path) -> Result<PathBuf> {
+    let folder = cache.join(format!("peers-{}", PACKAGES.join("-").replace("==", "_")));
+    let python = folder.join("bin/python");
+    let complete = folder.join("complete");
+    if !complete.exists() {
+        say(format_args!("installing {} in {}", PACKAGES.join(", "), folder.display()));
+        check(command("python3", cache).args(["-m", "venv"]).arg(&folder))
+            .context("the peers need python3")?;
+        check(command(&python, cache).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+        text::write(&complete, "")?;
+    }
+    Ok(python)
+}
+
+/// Rows and sum of `seq` of Parquet files, as DuckDB reads them.
+///
+/// # Errors
+/// They cannot be read.
+pub(super) fn rows_and_sum(python: &Path, parquet: &Path) -> Result<(u64, u64)> {
+    const SCRIPT: &str = "import duckdb, sys\n\
+        query = 'select count(*), coalesce(sum(seq), 0)::ubigint from read_parquet(?)'\n\
+        print(*duckdb.execute(query, [sys.argv[1]]).fetchone())";
+    let folder = parquet.parent().context("a Parquet file lies in a folder")?;
+    let told = output(command(python, folder).args(["-c", SCRIPT]).arg(parquet))?;
+    let mut numbers = told.split_whitespace().map(str::parse);
+    let mut next = || Ok::<u64, anyhow::Error>(numbers.next().context("a number is missing")??);
+    Ok((next()?, next()?))
+}
