@@ -1,5 +1,19 @@
 //! Flow files, planner, runner, reports and the command line, as a library.
+//!
+//! Knows factories, not files: which sources, stages and sinks there are is the [`Registry`](aqueduct_core::Registry)'s affair
+//!, so that a program of one's own runs flows over components of its own.
 
+mod cli;
+mod demo;
 pub mod describe;
 pub mod flow;
+mod ledger;
+mod lock;
+mod logging;
 pub mod plan;
+mod process_memory;
+mod progress;
+pub mod report;
+mod run;
+
+pub use cli::cli_main;

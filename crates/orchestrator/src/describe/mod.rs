@@ -5,6 +5,8 @@ mod components;
 mod explain;
 mod new;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,8 +19,8 @@ use crate::plan::plan;
 
 pub use components::components;
 pub use explain::explain;
-pub use new::{TEMPLATES, new};
-pub use schema::{flow_schema, schema};
+pub use new::new;
+pub use schema::schema;
 
 /// The exit code of a command that did what it was asked to.
 const DONE: u8 = 0;

@@ -6,6 +6,8 @@
 
 mod check;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod graph;
 mod load;
 mod masks;
@@ -18,6 +20,8 @@ mod secrets;
 mod settings;
 mod steps;
 mod substitute;
+#[cfg(test)]
+mod tests;
 mod toml;
 mod types;
 mod values;
@@ -176,4 +180,10 @@ impl Flow {
         std::hash::Hash::hash(&self.values, &mut hash);
         format!("{}-{:016x}", self.name, std::hash::Hasher::finish(&hash))
     }
+}
+
+/// Whether a file has the shape of a flow, whatever its components are.
+#[cfg(test)]
+pub(crate) fn parses(path: &std::path::Path) -> bool {
+    read::read(path).is_ok_and(|root| root.get("name").is_some())
 }

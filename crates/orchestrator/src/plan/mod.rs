@@ -1,6 +1,8 @@
 //! Divides a flow's `memory` among its steps and the data in flight, or says how much would do.
 
 mod cgroup;
+#[cfg(test)]
+mod tests;
 
 use aqueduct_core::{MemoryNeed, Planning};
 use aqueduct_primitives::ByteCount;

@@ -1,0 +1,170 @@
+//! The arguments of each command.
+
+use std::path::PathBuf;
+
+use aqueduct_primitives::ByteCount;
+use clap::{Args, Parser, Subcommand};
+
+use crate::describe::{ExplainFormat, ListFormat};
+use crate::logging::{LogFormat, Verbosity};
+use crate::progress::ProgressKind;
+
+/// Any amount of data through a fixed amount of memory.
+#[derive(Debug, Parser)]
+#[command(name = "aqueduct", version, disable_help_subcommand = true)]
+pub(super) struct Arguments {
+    /// Change to this folder first.
+    #[arg(short = 'C', value_name = "DIR")]
+    pub(super) directory: Option<PathBuf>,
+    /// Say also how things are done.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Say errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(super) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+impl Arguments {
+    pub(super) fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a flow to its end.
+    Run(RunArguments),
+    /// Parse, resolve and type every step; touch nothing.
+    Check(FlowArguments),
+    /// Tell what a run would do: steps, schemas, memory, guarantees.
+    Explain(ExplainArguments),
+    /// Show the first rows after a step; write nothing.
+    Preview(PreviewArguments),
+    /// List every source, stage and sink, or describe one.
+    Components {
+        /// One component.
+        name: Option<String>,
+        /// How the list looks.
+        #[arg(long, value_enum, default_value_t)]
+        format: ListFormat,
+    },
+    /// Print the JSON Schema of flow files; editors complete from it.
+    Schema,
+    /// Write a commented flow to start from; never over another file.
+    New {
+        /// Which one; without it, the simplest.
+        template: Option<String>,
+        /// Where to.
+        file: Option<PathBuf>,
+    },
+    /// List the runs of the flows here, or tell one in detail.
+    Runs(RunsArguments),
+    /// Run the flow's own tests.
+    Test(FlowArguments),
+    /// Show it all without a network: a local server, a flow over its files, the report.
+    Demo(DemoArguments),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// A flow and the values given for it.
+#[derive(Args, Clone, Debug)]
+pub(super) struct FlowArguments {
+    /// The flow file: YAML, JSON or TOML.
+    pub(super) flow: PathBuf,
+    /// Give a variable its value, or override the key of the file that the dots lead to.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(super) set: Vec<(String, String)>,
+    /// Run only the matrix entries with this value.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(super) only: Vec<(String, String)>,
+    /// The memory for everything in flight, in the place of the file's.
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<ByteCount>,
+    /// Read variables from this file, one KEY=VALUE a line; those of the environment win.
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    pub(super) flow: FlowArguments,
+    /// Forget an unfinished run.
+    #[arg(long)]
+    pub(super) fresh: bool,
+    /// Each source gives at most so many rows.
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+    /// End with 3 when rows were rejected, or there were gaps or warnings.
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Write the report here, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(super) progress: ProgressKind,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ExplainArguments {
+    #[command(flatten)]
+    pub(super) flow: FlowArguments,
+    /// How the plan looks.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: ExplainFormat,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct PreviewArguments {
+    #[command(flatten)]
+    pub(super) flow: FlowArguments,
+    /// How many rows.
+    #[arg(short, default_value_t = 10, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(super) n: u64,
+    /// After which step; without it, what the first sink would get.
+    #[arg(long, value_name = "STEP")]
+    pub(super) at: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunsArguments {
+    /// One run, or the beginning of its name.
+    pub(super) run: Option<String>,
+    /// The state folder.
+    #[arg(long, default_value = ".aqueduct", value_name = "DIR")]
+    pub(super) state: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct DemoArguments {
+    /// How many files the local server has.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) files: u32,
+    /// The memory for everything in flight.
+    #[arg(long, default_value = "64MB", value_name = "SIZE")]
+    pub(super) memory: ByteCount,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(super) progress: ProgressKind,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}

@@ -1,0 +1,153 @@
+//! Runs one flow with its lock, its progress, its ledger entry and its last line.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aqueduct_core::{Clock, Fs, StdFs, SystemClock, run_id};
+use aqueduct_primitives::ByteCount;
+use tokio_util::sync::CancellationToken;
+
+use super::{Program, exit};
+use crate::flow::Flow;
+use crate::ledger::Ledger;
+use crate::lock::{FlowLock, LockError};
+use crate::logging::Console;
+use crate::plan::plan;
+use crate::progress::{self, ProgressKind, grouped};
+use crate::report::{Report, Status};
+use crate::run::{self, Failure, RunOptions};
+
+/// How one flow ended.
+pub(super) struct Executed {
+    pub(super) code: u8,
+    /// `None` when it never began.
+    pub(super) report: Option<Report>,
+}
+
+/// Runs one flow to its end and says how it went.
+pub(super) async fn execute(
+    program: &Program,
+    flow: Flow,
+    options: RunOptions,
+    progress: ProgressKind,
+) -> Executed {
+    let plan = match plan(&flow) {
+        Ok(plan) => plan,
+        Err(errors) => {
+            program.console.line(&errors.to_string());
+            return Executed { code: exit::WRONG, report: None };
+        }
+    };
+    let fs = StdFs;
+    let lock = match FlowLock::take(&fs, &flow.state_dir, &flow.lock_name()) {
+        Ok(lock) => lock,
+        Err(error) => {
+            program.say_error(&error.to_string());
+            let code = if matches!(error, LockError::Running { .. }) { exit::RUNNING } else { exit::FAILED };
+            return Executed { code, report: None };
+        }
+    };
+    tracing::info!(flow = %flow.name, memory = %flow.memory, "mode replace: outputs are exchanged when the run is done");
+    let state_dir = flow.state_dir.clone();
+    let console = program.console.clone();
+    let shown = CancellationToken::new();
+    let ended = run::run(flow, plan, options, run_id(SystemClock.now()), async |live| {
+        progress::show(progress, Arc::clone(&live), console, shown.clone()).await;
+    })
+    .await;
+    drop(lock);
+    let report = masked(ended.report, &program.console);
+    let code = say_how_it_ended(program, &report, ended.failure.as_ref());
+    keep(program, &fs, &state_dir, &report);
+    Executed { code, report: Some(report) }
+}
+
+fn say_how_it_ended(program: &Program, report: &Report, failure: Option<&Failure>) -> u8 {
+    match failure {
+        None => {
+            tracing::info!("{}", summary(report));
+            exit::DONE
+        }
+        Some(Failure::Flow(errors)) => {
+            program.console.line(&errors.to_string());
+            exit::WRONG
+        }
+        Some(Failure::Interrupted) => {
+            tracing::warn!("interrupted; the outputs are as they were");
+            exit::INTERRUPTED
+        }
+        Some(Failure::Error(error)) => {
+            program.say_error(&error.chain());
+            exit::FAILED
+        }
+    }
+}
+
+/// One sentence about a run that is done.
+fn summary(report: &Report) -> String {
+    let mut text =
+        format!("done: {} rows in, {} rows out", grouped(report.rows_in), grouped(report.rows_out));
+    for (n, what) in [
+        (report.rows_rejected, "rows rejected"),
+        (report.files_rejected, "files rejected"),
+        (report.gaps.len() as u64, "missing"),
+    ] {
+        if n > 0 {
+            text.push_str(&format!(", {} {what}", grouped(n)));
+        }
+    }
+    let memory = |bytes| ByteCount::new(bytes).human();
+    text.push_str(&format!(
+        "; memory {} of {}, resident {}",
+        memory(report.memory_peak_bytes),
+        memory(report.memory_limit_bytes),
+        memory(report.rss_peak_bytes)
+    ));
+    text
+}
+
+/// The report without secrets: whatever text came from outside may hold one.
+fn masked(mut report: Report, console: &Console) -> Report {
+    report.error = report.error.map(|error| console.masked(&error));
+    for text in report
+        .gaps
+        .iter_mut()
+        .chain(&mut report.warnings)
+        .chain(report.outputs.iter_mut().map(|output| &mut output.path))
+    {
+        *text = console.masked(text);
+    }
+    for value in report.entry.values_mut() {
+        *value = console.masked(value);
+    }
+    report
+}
+
+/// Keeps the report in the ledger; a flow that was refused before anything was touched leaves none.
+fn keep(program: &Program, fs: &dyn Fs, state_dir: &Path, report: &Report) {
+    if let Err(error) = Ledger::new(fs, state_dir).keep(report) {
+        let failed = if report.status == Status::Done {
+            "the run is done, but its report was not kept"
+        } else {
+            "the report was not kept"
+        };
+        program.say_error(&format!("{failed}: {}", error.chain()));
+    }
+}
+
+/// The first ctrl-c or SIGTERM stops the run; returns at the second, when waiting is over.
+pub(super) async fn stop_on_signals(stop: CancellationToken, console: Console) {
+    next_signal().await;
+    console.line("stopping; once more to stop at once");
+    stop.cancel();
+    next_signal().await;
+}
+
+async fn next_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,161 @@
+//! The command line: what `aqueduct` understands, and who answers.
+
+mod arguments;
+mod demo;
+mod execute;
+mod preview;
+mod run;
+mod runs;
+mod settings;
+mod test_flow;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use aqueduct_core::Registry;
+use clap::{CommandFactory, Parser};
+
+use crate::describe;
+use crate::flow::SecretMode;
+use crate::logging::{self, Console, LogFormat};
+use arguments::{Arguments, Command, ExplainArguments};
+
+/// Exit codes of the contract.
+pub(crate) mod exit {
+    /// Done.
+    pub(crate) const DONE: u8 = 0;
+    /// The run failed.
+    pub(crate) const FAILED: u8 = 1;
+    /// The command line or the flow is wrong; nothing was touched.
+    pub(crate) const WRONG: u8 = 2;
+    /// Done and committed, but with `--strict` rows were rejected, or there were gaps or warnings.
+    pub(crate) const NOT_CLEAN: u8 = 3;
+    /// The same flow is running already.
+    pub(crate) const RUNNING: u8 = 4;
+    /// Interrupted.
+    pub(crate) const INTERRUPTED: u8 = 130;
+}
+
+/// Worker threads at most: the work that matters runs on the blocking pool, in turn.
+const MAX_WORKER_THREADS: usize = 4;
+/// Threads that may wait for disks or compute at once.
+const MAX_BLOCKING_THREADS: usize = 64;
+/// Of each thread. Planning deep expressions needs more and takes it on a thread of its own.
+const THREAD_STACK_BYTES: usize = 2 << 20;
+/// How long threads that are stuck in a system call may hold up the end of the process.
+const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The whole program over a registry of components: reads the command line, runs the command, returns the
+/// exit code. A binary with sources of its own is this and a longer registry:
+///
+/// ```ignore
+/// fn main() -> std::process::ExitCode {
+///     aqueduct::cli_main(aqueduct::registry().with_sources(&[&my_source::FACTORY]))
+/// }
+/// ```
+pub fn cli_main(registry: Registry) -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output, mistakes to standard error; a closed one changes nothing.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::WRONG } else { exit::DONE });
+        }
+    };
+    let console = Console::default();
+    logging::start(&console, arguments.log_format, arguments.verbosity());
+    if let Some(folder) = &arguments.directory
+        && let Err(error) = std::env::set_current_dir(folder)
+    {
+        console.line(&format!("error: cannot change to {}: {error}", folder.display()));
+        return ExitCode::from(exit::WRONG);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKER_THREADS))
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            console.line(&format!("error: cannot start threads: {error}"));
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let program = Program { registry, console, log_format: arguments.log_format };
+    let code = runtime.block_on(program.answer(arguments.command));
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    ExitCode::from(code)
+}
+
+/// What every command needs.
+pub(crate) struct Program {
+    pub(crate) registry: Registry,
+    pub(crate) console: Console,
+    pub(crate) log_format: LogFormat,
+}
+
+impl Program {
+    async fn answer(&self, command: Command) -> u8 {
+        match command {
+            Command::Run(options) => run::run(self, options).await,
+            Command::Preview(options) => preview::preview(self, options).await,
+            Command::Test(options) => test_flow::test(self, options).await,
+            Command::Demo(options) => demo::demo(self, options).await,
+            Command::Runs(options) => runs::runs(self, &options),
+            Command::Check(options) => self.print(|out| {
+                describe::check(&options.flow, &options.settings(SecretMode::Hidden)?, &self.registry, out)
+            }),
+            Command::Explain(ExplainArguments { flow, format }) => self.print(|out| {
+                describe::explain(
+                    &flow.flow,
+                    &flow.settings(SecretMode::Hidden)?,
+                    &self.registry,
+                    format,
+                    out,
+                )
+            }),
+            Command::Components { name, format } => {
+                self.print(|out| describe::components(&self.registry, name.as_deref(), format, out))
+            }
+            Command::Schema => self.print(|out| describe::schema(&self.registry, out)),
+            Command::New { template, file } => {
+                self.print(|out| describe::new(template.as_deref(), file.as_deref(), out))
+            }
+            Command::Completions { shell } => self.print(|out| {
+                clap_complete::generate(shell, &mut Arguments::command(), "aqueduct", out);
+                Ok(exit::DONE)
+            }),
+        }
+    }
+
+    /// Answers with text on standard output, or with what is wrong on standard error.
+    fn print(&self, answer: impl FnOnce(&mut dyn Write) -> Result<u8, String>) -> u8 {
+        let mut text = Vec::new();
+        let code = match answer(&mut text) {
+            Ok(code) => code,
+            Err(message) => {
+                self.console.line(&message);
+                exit::WRONG
+            }
+        };
+        self.write_out(&text);
+        code
+    }
+
+    /// Writes data to standard output. A reader that went away has all it wanted.
+    pub(crate) fn write_out(&self, text: &[u8]) {
+        let _ = std::io::stdout().lock().write_all(text);
+    }
+
+    /// Says why a command failed.
+    pub(crate) fn say_error(&self, message: &str) {
+        match self.log_format {
+            LogFormat::Text => self.console.line(&format!("error: {message}")),
+            LogFormat::Json => {
+                self.console.line(&serde_json::json!({ "level": "ERROR", "message": message }).to_string())
+            }
+        }
+    }
+}

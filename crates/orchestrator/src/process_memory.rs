@@ -1,0 +1,43 @@
+//! What the allocator and the kernel say about this process's memory.
+
+/// The most bytes that were resident at one moment, as the kernel counts (`VmHWM`); 0 where it does not say.
+pub fn rss_peak_bytes() -> u64 {
+    status_kib("VmHWM:") * 1024
+}
+
+/// The bytes resident now (`VmRSS`); 0 where the kernel does not say.
+pub fn rss_bytes() -> u64 {
+    status_kib("VmRSS:") * 1024
+}
+
+/// The bytes that the allocator has given out and not got back; 0 where it is not jemalloc.
+pub fn allocated_bytes() -> u64 {
+    if tikv_jemalloc_ctl::epoch::advance().is_err() {
+        return 0;
+    }
+    tikv_jemalloc_ctl::stats::allocated::read().map_or(0, |bytes| bytes as u64)
+}
+
+fn status_kib(key: &str) -> u64 {
+    use std::io::Read;
+    /// The kernel's own text is about 1.5 KB.
+    const MAX_STATUS_BYTES: u64 = 16 * 1024;
+    let mut text = String::new();
+    let read = std::fs::File::open("/proc/self/status")
+        .and_then(|file| file.take(MAX_STATUS_BYTES).read_to_string(&mut text));
+    if read.is_err() {
+        return 0;
+    }
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_kernel_says_how_much_is_resident() {
+        let now = super::rss_bytes();
+        assert!(now > 0);
+        assert!(super::rss_peak_bytes() >= now / 2);
+    }
+}

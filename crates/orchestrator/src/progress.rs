@@ -1,0 +1,169 @@
+//! How far a run is: bars on a terminal, plain lines, or JSON for programs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aqueduct_primitives::ByteCount;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::logging::Console;
+use crate::process_memory;
+use crate::run::{Live, LiveStep, Role};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressKind {
+    /// Bars on a terminal, nothing elsewhere.
+    #[default]
+    Auto,
+    /// A bar for each step; on a terminal only.
+    Bar,
+    /// A line now and then.
+    Plain,
+    /// One JSON object a second.
+    Json,
+    /// Nothing.
+    None,
+}
+
+const BARS_EVERY: Duration = Duration::from_millis(125);
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+const JSON_EVERY: Duration = Duration::from_secs(1);
+
+/// Shows how far the run is until told to stop.
+pub(crate) async fn show(kind: ProgressKind, live: Arc<Live>, console: Console, stop: CancellationToken) {
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    match kind {
+        ProgressKind::Auto | ProgressKind::Bar if is_terminal => show_bars(&live, &console, stop).await,
+        ProgressKind::Plain => {
+            let started = Instant::now();
+            every(PLAIN_EVERY, stop, || console.line(&plain_line(&live, started.elapsed()))).await;
+        }
+        ProgressKind::Json => {
+            let started = Instant::now();
+            every(JSON_EVERY, stop, || console.line(&json_line(&live, started.elapsed()))).await;
+            console.line(&json_line(&live, started.elapsed()));
+        }
+        _ => stop.cancelled().await,
+    }
+}
+
+async fn every(period: Duration, stop: CancellationToken, mut show: impl FnMut()) {
+    let mut tick = tokio::time::interval(period);
+    tick.tick().await;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => show(),
+        }
+    }
+}
+
+fn plain_line(live: &Live, elapsed: Duration) -> String {
+    let steps: Vec<String> =
+        live.steps.iter().map(|step| format!("{} {}", step.name, counts(step))).collect();
+    format!(
+        "{:>4}s  {}  memory {} of {}",
+        elapsed.as_secs(),
+        steps.join("  "),
+        live.reserved().human(),
+        live.limit
+    )
+}
+
+fn counts(step: &LiveStep) -> String {
+    let metrics = &step.metrics;
+    let rows = if step.role == Role::Sink { metrics.rows_in.get() } else { metrics.rows_out.get() };
+    let mut text = format!("{} rows", grouped(rows));
+    if metrics.bytes.get() > 0 {
+        text.push_str(&format!(" {}", ByteCount::new(metrics.bytes.get()).human()));
+    }
+    if metrics.files_done.get() > 1 {
+        text.push_str(&format!(" {} files", grouped(metrics.files_done.get())));
+    }
+    text
+}
+
+fn json_line(live: &Live, elapsed: Duration) -> String {
+    let steps: Vec<_> = live
+        .steps
+        .iter()
+        .map(|step| {
+            let metrics = &step.metrics;
+            json!({
+                "name": step.name, "kind": step.component,
+                "rows_in": metrics.rows_in.get(), "rows_out": metrics.rows_out.get(),
+                "rows_rejected": metrics.rows_rejected.get(), "bytes": metrics.bytes.get(),
+                "files_done": metrics.files_done.get(), "files_total": metrics.files_total.get(),
+            })
+        })
+        .collect();
+    let memory = json!({
+        "limit_bytes": live.limit.get(), "reserved_bytes": live.reserved().get(), "rss_bytes": process_memory::rss_bytes(),
+    });
+    json!({ "event": "progress", "elapsed_ms": elapsed.as_millis() as u64, "steps": steps, "memory": memory })
+        .to_string()
+}
+
+async fn show_bars(live: &Live, console: &Console, stop: CancellationToken) {
+    let bars = MultiProgress::new();
+    let step_style = ProgressStyle::with_template("{prefix:>14} {spinner} {msg}");
+    let gauge_style = ProgressStyle::with_template("{prefix:>14} [{bar:30}] {msg}");
+    let (Ok(step_style), Ok(gauge_style)) = (step_style, gauge_style) else { return stop.cancelled().await };
+    let steps: Vec<ProgressBar> = live
+        .steps
+        .iter()
+        .map(|step| {
+            bars.add(ProgressBar::new_spinner().with_style(step_style.clone()).with_prefix(step.name.clone()))
+        })
+        .collect();
+    let gauge = bars.add(
+        ProgressBar::new(live.limit.get())
+            .with_style(gauge_style.progress_chars("=> "))
+            .with_prefix("memory"),
+    );
+    console.set_bars(Some(bars.clone()));
+    let started = Instant::now();
+    every(BARS_EVERY, stop, || {
+        for (bar, step) in steps.iter().zip(&live.steps) {
+            bar.set_message(format!("{}{}", counts(step), rate(step, started.elapsed())));
+            bar.tick();
+        }
+        let reserved = live.reserved();
+        gauge.set_position(reserved.get());
+        gauge.set_message(format!("{} of {}", reserved.human(), live.limit));
+    })
+    .await;
+    console.set_bars(None);
+    // Bars are gone with the run; a terminal that cannot be cleared changes nothing.
+    let _ = bars.clear();
+}
+
+fn rate(step: &LiveStep, elapsed: Duration) -> String {
+    let (seconds, bytes) = (elapsed.as_secs(), step.metrics.bytes.get());
+    if seconds == 0 || bytes == 0 {
+        String::new()
+    } else {
+        format!(" {}/s", ByteCount::new(bytes / seconds).human())
+    }
+}
+
+/// A count with thin groups of three: `1,234,567`.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or("")).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn counts_are_grouped_by_three() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+            assert_eq!(super::grouped(n), text);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Carves the memory of a run and makes the context of each step.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aqueduct_core::{
+    Context, Notices, Output, Result, RunContext, Services, StdFs, StepContext, StepMetrics, SystemClock,
+};
+use aqueduct_net::Fetcher;
+use aqueduct_primitives::{Budget, Tasks};
+
+use super::live::{Live, LiveStep, Role};
+use super::outputs::Outputs;
+use super::rejects::{Policy, Rejects};
+use crate::flow::{Flow, OnError, Step, StepKind, StepPlace};
+use crate::plan::Plan;
+
+/// A flow whose outputs are claimed, whose memory is carved and whose contexts are made. Nothing is read yet.
+pub(super) struct Prepared {
+    pub(super) flow_name: String,
+    pub(super) run: Arc<RunContext>,
+    /// The steps in topological order, without their options.
+    pub(super) steps: Vec<PreparedStep>,
+    /// The options of each step, taken when it is opened.
+    pub(super) kinds: Vec<StepKind>,
+    pub(super) contexts: Vec<Context>,
+    pub(super) outputs: Outputs,
+    pub(super) rejects: Arc<Rejects>,
+    pub(super) live: Arc<Live>,
+}
+
+/// A step, as far as the runner needs it.
+pub(super) struct PreparedStep {
+    pub(super) inputs: Vec<usize>,
+    pub(super) is_source: bool,
+    pub(super) at: StepPlace,
+}
+
+impl Prepared {
+    /// Carves memory as planned, builds the clients, claims the outputs.
+    ///
+    /// # Errors
+    /// The shares do not fit `memory`, a client cannot be built, an output cannot be written.
+    pub(super) async fn new(flow: Flow, plan: &Plan, run_id: String) -> Result<Self> {
+        let memory = Budget::new("memory", flow.memory);
+        let rejects = Arc::new(rejects_of(&flow, &run_id));
+        let run = Arc::new(run_context(&flow, plan, run_id, &memory, &rejects)?);
+        let outputs = Outputs::claim(&run, outputs_of(&flow)).await?;
+        let mut contexts = Vec::new();
+        let mut live_steps = Vec::new();
+        for (at, (step, share)) in flow.steps.iter().zip(&plan.shares).enumerate() {
+            let own = StepContext {
+                name: step.name.clone(),
+                share: memory.carve(step.name.clone(), *share)?,
+                max_concurrency: step.max_concurrency.unwrap_or(flow.execution.max_concurrency),
+                stage_dir: outputs.stage_dir(at),
+                metrics: Arc::new(StepMetrics::default()),
+            };
+            live_steps.push(live_step(step, &own));
+            contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
+        }
+        let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps));
+        let (steps, kinds) = flow.steps.into_iter().map(split).unzip();
+        Ok(Self { flow_name: flow.name, run, steps, kinds, contexts, outputs, rejects, live })
+    }
+}
+
+fn run_context(
+    flow: &Flow,
+    plan: &Plan,
+    run_id: String,
+    memory: &Budget,
+    rejects: &Arc<Rejects>,
+) -> Result<RunContext> {
+    let tasks = Tasks::default();
+    let mut services = Services::default();
+    services.insert(Arc::new(Fetcher::new(flow.http.clone(), flow.storage.clone(), tasks.clone())?));
+    Ok(RunContext {
+        run_id,
+        base_dir: flow.base_dir.clone(),
+        fs: Arc::new(StdFs),
+        clock: Arc::new(SystemClock),
+        tasks,
+        flow: memory.carve("data in flight", plan.flow_bytes)?,
+        batch_rows: plan.batch_rows,
+        batch_bytes: plan.batch_bytes,
+        rejects: Arc::clone(rejects) as _,
+        notices: Notices::default(),
+        services,
+    })
+}
+
+fn live_step(step: &Step, own: &StepContext) -> LiveStep {
+    LiveStep {
+        name: step.name.clone(),
+        component: step.component,
+        role: match step.kind {
+            StepKind::Source(_) => Role::Source,
+            StepKind::Stage(_) => Role::Stage,
+            StepKind::Sink(_) => Role::Sink,
+        },
+        metrics: Arc::clone(&own.metrics),
+        share: own.share.clone(),
+    }
+}
+
+fn split(step: Step) -> (PreparedStep, StepKind) {
+    (PreparedStep { is_source: step.is_source(), inputs: step.inputs, at: step.at }, step.kind)
+}
+
+fn outputs_of(flow: &Flow) -> Vec<Option<Output>> {
+    let output = |step: &Step| match &step.kind {
+        StepKind::Sink(sink) => sink.output(&flow.planning(step)),
+        _ => None,
+    };
+    flow.steps.iter().map(output).collect()
+}
+
+fn rejects_of(flow: &Flow, run_id: &str) -> Rejects {
+    let policy =
+        |on_error: OnError, folder: &PathBuf| Policy { on_error, folder: flow.base_dir.join(folder) };
+    let default = policy(flow.execution.on_error, &flow.execution.dead_letter);
+    let has_own = |step: &&Step| step.on_error.is_some() || step.dead_letter.is_some();
+    let own = flow.steps.iter().filter(has_own).map(|step| {
+        let folder = step.dead_letter.as_ref().unwrap_or(&flow.execution.dead_letter);
+        // A folder of its own says that bad rows go there.
+        let on_error = step.on_error.unwrap_or(if step.dead_letter.is_some() {
+            OnError::DeadLetter
+        } else {
+            flow.execution.on_error
+        });
+        (step.name.clone(), policy(on_error, folder))
+    });
+    Rejects::new(
+        default,
+        own.collect::<HashMap<_, _>>(),
+        flow.execution.max_rejected,
+        Arc::new(StdFs),
+        run_id,
+    )
+}

@@ -1,0 +1,256 @@
+//! Opens the steps, moves the rows, commits.
+
+use std::sync::Arc;
+
+use aqueduct_core::{BatchStream, Context, Error, Part, Positions, Problem, RunContext, Sink, Source, Stage};
+use aqueduct_net::Fetcher;
+use arrow::datatypes::SchemaRef;
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::build::{Prepared, PreparedStep};
+use super::rejects::Rejects;
+use super::{Failure, RunOptions, wire};
+use crate::flow::StepKind;
+use crate::report::OutputReport;
+
+/// A step that is ready to run.
+enum Opened {
+    Source(Box<dyn Source>),
+    Stage(Box<dyn Stage>),
+    Sink(Box<dyn Sink>),
+}
+
+/// Runs what was prepared; what it published.
+pub(super) async fn drive(prepared: Prepared, options: RunOptions) -> Result<Vec<OutputReport>, Failure> {
+    let Prepared { flow_name, run, steps, kinds, contexts, outputs, rejects, .. } = prepared;
+    let parts =
+        rows_to_parts(&Graph { run: &run, steps: &steps, contexts: &contexts }, kinds, &rejects, &options)
+            .await;
+    let result = match parts {
+        Ok(parts) => outputs.publish(parts, &run, &flow_name).await.map_err(Failure::from),
+        Err(failure) => {
+            outputs.abandon(&run).await;
+            Err(failure)
+        }
+    };
+    let kept = rejects.finish(result.is_ok());
+    if let Some(fetcher) = run.services.get::<Fetcher>() {
+        fetcher.close().await;
+    }
+    let published = result?;
+    kept?;
+    Ok(published)
+}
+
+/// The steps and their surroundings.
+struct Graph<'a> {
+    run: &'a RunContext,
+    steps: &'a [PreparedStep],
+    contexts: &'a [Context],
+}
+
+/// The sealed parts of each sink, by its step.
+async fn rows_to_parts(
+    graph: &Graph<'_>,
+    kinds: Vec<StepKind>,
+    rejects: &Rejects,
+    options: &RunOptions,
+) -> Result<Vec<(usize, Vec<Part>)>, Failure> {
+    let (opened, schemas) = tokio::select! {
+        opened = open_all(graph, kinds) => opened?,
+        () = options.stop.cancelled() => return Err(Failure::Interrupted),
+    };
+    let driven = wire_all(graph, opened, &schemas, options);
+    let parts = drive_sinks(driven, graph.run, &options.stop).await?;
+    for (step, context) in graph.steps.iter().zip(graph.contexts) {
+        if step.is_source {
+            rejects.judge(context.step(), context.metrics())?;
+        }
+    }
+    Ok(parts)
+}
+
+/// Opens the sources, binds the stages to what they found, opens the sinks; with the schema of each step.
+async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened>, Vec<SchemaRef>), Failure> {
+    let mut opened = Vec::new();
+    let mut schemas: Vec<SchemaRef> = Vec::new();
+    for (at, kind) in kinds.into_iter().enumerate() {
+        let context = &graph.contexts[at];
+        let inputs: Vec<SchemaRef> =
+            graph.steps[at].inputs.iter().map(|input| Arc::clone(&schemas[*input])).collect();
+        let problems = |problems: Vec<Problem>| Failure::Flow(graph.steps[at].at.errors(problems));
+        let (step, schema) = match kind {
+            StepKind::Source(config) => {
+                let source =
+                    config.open(context).await.map_err(|error| error.with("step", context.step()))?;
+                let schema = source.schema();
+                (Opened::Source(source), schema)
+            }
+            StepKind::Stage(config) => {
+                let merged = wire::merged_schema(&inputs)
+                    .map_err(|message| problems(vec![Problem::at("", message)]))?;
+                let stage = config.bind(&[merged]).map_err(problems)?;
+                let schema = stage.schema();
+                (Opened::Stage(stage), schema)
+            }
+            StepKind::Sink(config) => {
+                let merged = wire::merged_schema(&inputs)
+                    .map_err(|message| problems(vec![Problem::at("", message)]))?;
+                let unfit = config.fit(&merged);
+                if !unfit.is_empty() {
+                    return Err(problems(unfit));
+                }
+                let sink = config
+                    .open(Arc::clone(&merged), context)
+                    .await
+                    .map_err(|error| error.with("step", context.step()))?;
+                (Opened::Sink(sink), merged)
+            }
+        };
+        opened.push(step);
+        schemas.push(schema);
+    }
+    Ok((opened, schemas))
+}
+
+/// A sink and what it is to write.
+struct Driven {
+    step: usize,
+    sink: Box<dyn Sink>,
+    input: BatchStream,
+    context: Context,
+}
+
+fn wire_all(
+    graph: &Graph<'_>,
+    opened: Vec<Opened>,
+    schemas: &[SchemaRef],
+    options: &RunOptions,
+) -> Vec<Driven> {
+    let tasks = graph.run.tasks.clone();
+    let n_readers = |step: usize| {
+        graph.steps.iter().flat_map(|other| &other.inputs).filter(|input| **input == step).count()
+    };
+    let mut ports: Vec<Vec<BatchStream>> = Vec::new();
+    let mut driven = Vec::new();
+    for (at, step) in opened.into_iter().enumerate() {
+        let context = graph.contexts[at].clone();
+        let inputs: Vec<_> = graph.steps[at]
+            .inputs
+            .iter()
+            .filter_map(|input| Some((ports[*input].pop()?, Arc::clone(&schemas[*input]))))
+            .collect();
+        let stream = match step {
+            Opened::Source(source) => source_stream(source, &context, options.limit_rows),
+            Opened::Stage(stage) => {
+                let input = wire::merged(inputs, &schemas_of(graph, schemas, at));
+                let input = wire::counted(input, context.metrics(), |metrics, n| metrics.rows_in.add(n));
+                let output = stage.run(vec![input], context.clone());
+                wire::counted(output, context.metrics(), |metrics, n| metrics.rows_out.add(n))
+            }
+            Opened::Sink(sink) => {
+                let input = wire::on_own_task(wire::merged(inputs, &schemas[at]), &tasks);
+                driven.push(Driven { step: at, sink, input, context });
+                ports.push(Vec::new());
+                continue;
+            }
+        };
+        ports.push(match n_readers(at) {
+            0 | 1 => vec![stream],
+            n => wire::fan_out(stream, n, &tasks),
+        });
+    }
+    driven
+}
+
+fn source_stream(source: Box<dyn Source>, context: &Context, limit_rows: Option<u64>) -> BatchStream {
+    let stream = source.run(context.clone(), Positions::default());
+    let stream = match limit_rows {
+        Some(n_rows) => wire::first_rows(stream, n_rows),
+        None => stream,
+    };
+    wire::counted(stream, context.metrics(), |metrics, n| metrics.rows_out.add(n))
+}
+
+/// The columns that a stage was bound to: those of its inputs, merged.
+fn schemas_of(graph: &Graph<'_>, schemas: &[SchemaRef], at: usize) -> SchemaRef {
+    let inputs: Vec<SchemaRef> =
+        graph.steps[at].inputs.iter().map(|input| Arc::clone(&schemas[*input])).collect();
+    // They merged when the step was opened.
+    wire::merged_schema(&inputs).unwrap_or_else(|_| Arc::clone(&schemas[at]))
+}
+
+/// Drives all sinks at once. The first to fail stops the others.
+async fn drive_sinks(
+    driven: Vec<Driven>,
+    run: &RunContext,
+    stop: &CancellationToken,
+) -> Result<Vec<(usize, Vec<Part>)>, Failure> {
+    let stop_all = stop.child_token();
+    let sinks: Vec<_> = driven
+        .into_iter()
+        .map(|one| {
+            let (step, stop) = (one.step, stop_all.clone());
+            run.tasks.spawn(async move {
+                drive_sink(one, &stop).await.map(|parts| (step, parts)).inspect_err(|_| stop.cancel())
+            })
+        })
+        .collect();
+    let mut parts = Vec::new();
+    let mut failure: Option<Failure> = None;
+    for sink in sinks {
+        match sink.await.map_err(Error::from).and_then(|result| result) {
+            Ok(sealed) => parts.push(sealed),
+            Err(error) => failure = Some(worse(failure, error.into())),
+        }
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(parts),
+    }
+}
+
+/// Of two failures the one that says why: a sink that was only told to stop does not.
+fn worse(first: Option<Failure>, second: Failure) -> Failure {
+    match first {
+        None | Some(Failure::Interrupted) => second,
+        Some(first) => first,
+    }
+}
+
+async fn drive_sink(one: Driven, stop: &CancellationToken) -> aqueduct_core::Result<Vec<Part>> {
+    let Driven { mut sink, mut input, context, .. } = one;
+    let result = write_all(&mut *sink, &mut input, &context, stop).await;
+    // Cancels what feeds the sink before the sink lets go of its files.
+    drop(input);
+    match result {
+        Ok(parts) => Ok(parts),
+        Err(error) => {
+            sink.abort().await;
+            Err(error)
+        }
+    }
+}
+
+async fn write_all(
+    sink: &mut dyn Sink,
+    input: &mut BatchStream,
+    context: &Context,
+    stop: &CancellationToken,
+) -> aqueduct_core::Result<Vec<Part>> {
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Error::cancelled("run")),
+            batch = input.next() => batch,
+        };
+        let Some(batch) = batch else { break };
+        let batch = batch?;
+        let n_rows = batch.num_rows() as u64;
+        context.metrics().rows_in.add(n_rows);
+        sink.write(batch).await.map_err(|error| error.with("step", context.step()))?;
+        context.metrics().rows_out.add(n_rows);
+    }
+    sink.seal().await.map_err(|error| error.with("step", context.step()))
+}

@@ -1,0 +1,97 @@
+//! A run as it can be watched: counters, budgets and peaks, read while it goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use aqueduct_core::StepMetrics;
+use aqueduct_primitives::{Budget, ByteCount};
+use tokio_util::sync::CancellationToken;
+
+use crate::process_memory;
+
+/// How often memory is looked at. Rarer would miss peaks, more often would cost what it measures.
+const SAMPLE_EVERY: Duration = Duration::from_millis(25);
+/// With so much of what the process may take given out, sources wait until it is less.
+const PRESSURE_PERCENT: u64 = 85;
+/// What a process may take beyond its `memory`.
+pub(crate) const BESIDE_MEMORY: ByteCount = ByteCount::mib(64);
+
+/// What can be seen of a run while it goes.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) limit: ByteCount,
+    pub(crate) flow: Budget,
+    pub(crate) steps: Vec<LiveStep>,
+    reserved_peak: AtomicU64,
+    allocated_peak: AtomicU64,
+}
+
+/// What can be seen of a step.
+#[derive(Debug)]
+pub(crate) struct LiveStep {
+    pub(crate) name: String,
+    pub(crate) component: &'static str,
+    pub(crate) role: Role,
+    pub(crate) metrics: Arc<StepMetrics>,
+    pub(crate) share: Budget,
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Source,
+    Stage,
+    Sink,
+}
+
+impl Live {
+    pub(crate) fn new(limit: ByteCount, flow: Budget, steps: Vec<LiveStep>) -> Self {
+        Self { limit, flow, steps, reserved_peak: AtomicU64::new(0), allocated_peak: AtomicU64::new(0) }
+    }
+
+    /// Bytes reserved now, over all budgets.
+    pub(crate) fn reserved(&self) -> ByteCount {
+        let used = |budget: &Budget| budget.total().saturating_sub(budget.free());
+        self.steps.iter().map(|step| used(&step.share)).chain([used(&self.flow)]).sum()
+    }
+
+    /// The most bytes seen reserved at one moment; never less than any one budget's own peak, which is exact.
+    pub(crate) fn reserved_peak(&self) -> ByteCount {
+        let single = self.steps.iter().map(|step| step.share.peak()).chain([self.flow.peak()]).max();
+        ByteCount::new(self.reserved_peak.load(Relaxed)).max(single.unwrap_or_default())
+    }
+
+    /// The most bytes seen given out by the allocator.
+    pub(crate) fn allocated_peak(&self) -> ByteCount {
+        ByteCount::new(self.allocated_peak.load(Relaxed))
+    }
+
+    /// Sums a counter over the steps of one role.
+    pub(crate) fn sum(&self, role: Role, counter: impl Fn(&StepMetrics) -> u64) -> u64 {
+        self.steps.iter().filter(|step| step.role == role).map(|step| counter(&step.metrics)).sum()
+    }
+
+    /// Sums a counter over all steps.
+    pub(crate) fn total(&self, counter: impl Fn(&StepMetrics) -> u64) -> u64 {
+        self.steps.iter().map(|step| counter(&step.metrics)).sum()
+    }
+
+    /// Looks at memory until told to stop. Under pressure the sources wait (MEM-6).
+    pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let may_take = self.limit.saturating_add(BESIDE_MEMORY).percent(PRESSURE_PERCENT);
+        let mut tick = tokio::time::interval(SAMPLE_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self.sample(),
+                _ = tick.tick() => self.sample(),
+            }
+            self.flow.set_paused(process_memory::allocated_bytes() > may_take.get());
+        }
+    }
+
+    fn sample(&self) {
+        self.reserved_peak.fetch_max(self.reserved().get(), Relaxed);
+        self.allocated_peak.fetch_max(process_memory::allocated_bytes(), Relaxed);
+    }
+}

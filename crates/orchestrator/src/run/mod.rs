@@ -1,0 +1,219 @@
+//! Runs a flow: opens every step, wires them together, drives the sinks, commits, reports.
+//!
+//! One run owns all its tasks and all its memory. The order of things: memory is carved, outputs are claimed,
+//! sources are opened (and only now is every schema known), stages are bound, sinks are opened, rows move,
+//! sinks are sealed, outputs are published. An error before the first row leaves nothing behind.
+
+mod build;
+mod collect;
+mod drive;
+mod live;
+mod outputs;
+mod rejects;
+mod subset;
+mod wire;
+
+use std::sync::Arc;
+
+use aqueduct_core::{Clock, Error, ErrorKind, SystemClock};
+use tokio_util::sync::CancellationToken;
+
+use crate::flow::{Flow, FlowErrors};
+use crate::plan::Plan;
+use crate::process_memory;
+use crate::report::{OutputReport, Report, Status, StepReport, timestamp};
+
+use build::Prepared;
+
+pub(crate) use collect::{CollectSink, Collected};
+pub(crate) use live::{Live, LiveStep, Role};
+pub(crate) use subset::{collected_at, over_file, with_given};
+
+/// How a run differs from what the flow file says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RunOptions {
+    /// Each source gives at most so many rows.
+    pub(crate) limit_rows: Option<u64>,
+    /// Cancelled when the run is to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Why a run ended without being done.
+pub(crate) enum Failure {
+    /// The flow does not fit what was found; nothing was touched.
+    Flow(FlowErrors),
+    /// It was told to stop.
+    Interrupted,
+    /// Something went wrong.
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Cancelled => Self::Interrupted,
+            _ => Self::Error(error),
+        }
+    }
+}
+
+/// A run that has ended.
+pub(crate) struct Ended {
+    pub(crate) report: Report,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Runs a flow to its end. Returns when every task of it has ended.
+///
+/// `watch` is handed the live counters once there are any, and is awaited no longer than the run.
+pub(crate) async fn run(
+    flow: Flow,
+    plan: Plan,
+    options: RunOptions,
+    run_id: String,
+    watch: impl AsyncFnOnce(Arc<Live>),
+) -> Ended {
+    let started = SystemClock.now();
+    let about = About::of(&flow, &run_id, started);
+    let prepared = match Prepared::new(flow, &plan, run_id).await {
+        Ok(prepared) => prepared,
+        Err(error) => return about.without_steps(error.into()),
+    };
+    let live = Arc::clone(&prepared.live);
+    let rejects = Arc::clone(&prepared.rejects);
+    let run_context = Arc::clone(&prepared.run);
+    let tasks = prepared.run.tasks.clone();
+    let stop_watching = CancellationToken::new();
+    let watcher = tasks.spawn(Arc::clone(&live).watch(stop_watching.clone()));
+
+    let work = drive::drive(prepared, options);
+    let result = {
+        let mut work = std::pin::pin!(work);
+        let mut shown = std::pin::pin!(watch(Arc::clone(&live)));
+        tokio::select! {
+            result = &mut work => result,
+            () = &mut shown => work.await,
+        }
+    };
+    stop_watching.cancel();
+    // A watcher that panicked has only missed a sample.
+    let _ = watcher.await;
+    tasks.join().await;
+
+    let (outputs, failure) = match result {
+        Ok(outputs) => (outputs, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
+    let mut report = about.report(failure.as_ref());
+    fill(&mut report, &live, &run_context.notices, outputs);
+    report.rejected_by_reason = rejects.by_reason();
+    Ended { report, failure }
+}
+
+/// What a report says from the start.
+struct About {
+    run_id: String,
+    flow: String,
+    entry: std::collections::BTreeMap<String, String>,
+    memory_limit_bytes: u64,
+    started: String,
+}
+
+impl About {
+    fn of(flow: &Flow, run_id: &str, started: chrono::DateTime<chrono::Utc>) -> Self {
+        Self {
+            run_id: run_id.to_owned(),
+            flow: flow.name.clone(),
+            entry: flow.entry.iter().cloned().collect(),
+            memory_limit_bytes: flow.memory.get(),
+            started: timestamp(started),
+        }
+    }
+
+    fn without_steps(self, failure: Failure) -> Ended {
+        Ended { report: self.report(Some(&failure)), failure: Some(failure) }
+    }
+
+    fn report(self, failure: Option<&Failure>) -> Report {
+        let (status, error) = match failure {
+            None => (Status::Done, None),
+            Some(Failure::Interrupted) => (Status::Interrupted, None),
+            Some(Failure::Flow(errors)) => (Status::Failed, Some(errors.to_string())),
+            Some(Failure::Error(error)) => (Status::Failed, Some(error.chain())),
+        };
+        Report {
+            run_id: self.run_id,
+            flow: self.flow,
+            entry: self.entry,
+            aqueduct_version: env!("CARGO_PKG_VERSION").to_owned(),
+            status,
+            error,
+            started: self.started,
+            finished: timestamp(SystemClock.now()),
+            resumed_from: None,
+            mode: "replace".to_owned(),
+            rows_in: 0,
+            rows_out: 0,
+            rows_filtered: 0,
+            rows_duplicate: 0,
+            rows_rejected: 0,
+            files_rejected: 0,
+            rejected_by_reason: std::collections::BTreeMap::new(),
+            gaps: Vec::new(),
+            warnings: Vec::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+            memory_limit_bytes: self.memory_limit_bytes,
+            memory_peak_bytes: 0,
+            allocated_peak_bytes: 0,
+            rss_peak_bytes: process_memory::rss_peak_bytes(),
+            spilled_bytes: 0,
+            retries: 0,
+            steps: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+}
+
+fn fill(report: &mut Report, live: &Live, notices: &aqueduct_core::Notices, outputs: Vec<OutputReport>) {
+    report.rows_in = live.steps.iter().filter(|step| step.role == Role::Source).map(rows_in).sum();
+    report.rows_out = live.sum(Role::Sink, |m| m.rows_out.get());
+    report.rows_filtered = live.total(|m| m.rows_filtered.get());
+    report.rows_duplicate = live.total(|m| m.rows_duplicate.get());
+    report.rows_rejected = live.total(|m| m.rows_rejected.get());
+    report.files_rejected = live.total(|m| m.files_rejected.get());
+    report.bytes_in = live.sum(Role::Source, |m| m.bytes.get());
+    report.bytes_out = outputs.iter().map(|output| output.bytes).sum();
+    report.memory_peak_bytes = live.reserved_peak().get();
+    report.allocated_peak_bytes = live.allocated_peak().get();
+    report.spilled_bytes = live.total(|m| m.spilled_bytes.get());
+    report.retries = live.total(|m| m.retries.get());
+    report.gaps = notices.gaps.first();
+    report.warnings = notices.warnings.first();
+    report.steps = live.steps.iter().map(step_report).collect();
+    report.outputs = outputs;
+}
+
+/// Rows that a step was given; of a source, rows read, the bad ones among them.
+fn rows_in(step: &LiveStep) -> u64 {
+    let metrics = &step.metrics;
+    match step.role {
+        Role::Source => metrics.rows_out.get() + metrics.rows_rejected.get(),
+        _ => metrics.rows_in.get(),
+    }
+}
+
+fn step_report(step: &LiveStep) -> StepReport {
+    let metrics = &step.metrics;
+    StepReport {
+        name: step.name.clone(),
+        kind: step.component.to_owned(),
+        rows_in: rows_in(step),
+        rows_out: metrics.rows_out.get(),
+        rows_rejected: metrics.rows_rejected.get(),
+        bytes: metrics.bytes.get(),
+        busy_ms: u64::try_from(metrics.busy().as_millis()).unwrap_or(u64::MAX),
+        memory_peak_bytes: step.share.peak().get(),
+        spilled_bytes: metrics.spilled_bytes.get(),
+    }
+}

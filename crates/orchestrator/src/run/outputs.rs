@@ -1,0 +1,112 @@
+//! The outputs of a run: claimed before anything is read, all sealed before the first becomes public.
+
+use std::path::{Path, PathBuf};
+
+use aqueduct_commit::{Published, RunStamp, Staging};
+use aqueduct_core::{Error, Output, Part, Result, RunContext};
+
+use crate::report::OutputReport;
+
+/// The claimed outputs, by step; `None` for a step that leaves no files.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    staged: Vec<Option<Staging>>,
+}
+
+impl Outputs {
+    /// Locks every output and makes sure that nothing foreign is in its place.
+    ///
+    /// # Errors
+    /// One of them cannot be written; none is held then.
+    pub(crate) async fn claim(run: &RunContext, outputs: Vec<Option<Output>>) -> Result<Self> {
+        let (fs, run_id) = (run.fs.clone(), run.run_id.clone());
+        run.tasks
+            .block(move || {
+                let mut staged = Vec::new();
+                for output in outputs {
+                    match output.map(|output| Staging::prepare(&fs, &output, &run_id)).transpose() {
+                        Ok(staging) => staged.push(staging),
+                        Err(error) => {
+                            abort_all(staged);
+                            return Err(error);
+                        }
+                    }
+                }
+                Ok(Self { staged })
+            })
+            .await?
+    }
+
+    /// Where the sink at a step stages its parts.
+    pub(crate) fn stage_dir(&self, step: usize) -> Option<PathBuf> {
+        Some(self.staged.get(step)?.as_ref()?.stage_dir().to_owned())
+    }
+
+    /// Makes all parts durable, then all outputs public.
+    ///
+    /// # Errors
+    /// Something could not be made durable: every output is as it was. Or, once all are durable, one could
+    /// not be put in its place: those before it are public already.
+    pub(crate) async fn publish(
+        self,
+        parts: Vec<(usize, Vec<Part>)>,
+        run: &RunContext,
+        flow: &str,
+    ) -> Result<Vec<OutputReport>> {
+        let stamp = RunStamp {
+            flow: flow.to_owned(),
+            run_id: run.run_id.clone(),
+            mode: "replace",
+            written: run.clock.now(),
+            inputs: None,
+        };
+        let base_dir = run.base_dir.clone();
+        let published = run.tasks.block(move || publish_all(self.staged, parts, &stamp)).await??;
+        Ok(published.into_iter().map(|one| report_of(&base_dir, &one)).collect())
+    }
+
+    /// Drops what was staged.
+    pub(crate) async fn abandon(self, run: &RunContext) {
+        if let Err(error) = run.tasks.block(move || abort_all(self.staged)).await {
+            tracing::warn!(error = %Error::from(error).chain(), "staged files were not removed; the next run will");
+        }
+    }
+}
+
+fn publish_all(
+    mut staged: Vec<Option<Staging>>,
+    parts: Vec<(usize, Vec<Part>)>,
+    stamp: &RunStamp,
+) -> Result<Vec<Published>> {
+    let result = seal_then_publish(&mut staged, parts, stamp);
+    if result.is_err() {
+        abort_all(staged);
+    }
+    result
+}
+
+fn seal_then_publish(
+    staged: &mut [Option<Staging>],
+    parts: Vec<(usize, Vec<Part>)>,
+    stamp: &RunStamp,
+) -> Result<Vec<Published>> {
+    for (step, parts) in parts {
+        if let Some(staging) = staged.get_mut(step).and_then(Option::as_mut) {
+            staging.seal(parts, stamp)?;
+        }
+    }
+    staged.iter_mut().flatten().map(Staging::publish).collect()
+}
+
+fn abort_all(staged: Vec<Option<Staging>>) {
+    for staging in staged.into_iter().flatten() {
+        if let Err(error) = staging.abort() {
+            tracing::warn!(error = %error.chain(), "staged files were not removed; the next run will");
+        }
+    }
+}
+
+fn report_of(base_dir: &Path, published: &Published) -> OutputReport {
+    let path = published.path.strip_prefix(base_dir).unwrap_or(&published.path);
+    OutputReport { path: path.display().to_string(), rows: published.rows, bytes: published.n_bytes }
+}

@@ -1,0 +1,210 @@
+//! Streams between steps: counted, merged, handed to several readers, and moved onto a task of their own.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use aqueduct_core::{Batch, BatchStream, Error, Result, StepMetrics};
+use aqueduct_primitives::{Task, Tasks};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::sync::mpsc;
+
+/// Batches that wait between two steps. More would hide a slow step behind memory, fewer would let a
+/// source and a sink only take turns.
+const BATCHES_BETWEEN_STEPS: usize = 1;
+
+/// Counts the rows that pass.
+pub(crate) fn counted(
+    stream: BatchStream,
+    metrics: &Arc<StepMetrics>,
+    count: impl Fn(&StepMetrics, u64) + Send + 'static,
+) -> BatchStream {
+    let metrics = Arc::clone(metrics);
+    Box::pin(stream.inspect(move |batch| {
+        if let Ok(batch) = batch {
+            count(&metrics, batch.num_rows() as u64);
+        }
+    }))
+}
+
+/// The first `n_rows` rows; what follows is not read.
+pub(crate) fn first_rows(stream: BatchStream, n_rows: u64) -> BatchStream {
+    Box::pin(async_stream::try_stream! {
+        let mut stream = stream;
+        let mut left = n_rows;
+        while left > 0 {
+            let Some(batch) = stream.next().await else { break };
+            let batch = batch?;
+            let keep = usize::try_from(left).unwrap_or(usize::MAX).min(batch.num_rows());
+            left -= keep as u64;
+            let records = batch.records().slice(0, keep);
+            yield if keep == batch.num_rows() { batch } else { batch.with_records(records) };
+        }
+    })
+}
+
+/// Gives every batch to each of `n` readers. A reader that goes away does not hold up the others; a slow
+/// one does: nothing is lost.
+pub(crate) fn fan_out(stream: BatchStream, n: usize, tasks: &Tasks) -> Vec<BatchStream> {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| mpsc::channel(BATCHES_BETWEEN_STEPS)).unzip();
+    received(forward(stream, senders), receivers, tasks)
+}
+
+/// Moves a stream onto a task of its own, so that what comes before and what comes after work at once.
+pub(crate) fn on_own_task(stream: BatchStream, tasks: &Tasks) -> BatchStream {
+    let (sender, receiver) = mpsc::channel(BATCHES_BETWEEN_STEPS);
+    let mut received = received(forward(stream, vec![sender]), vec![receiver], tasks);
+    received.pop().unwrap_or_else(|| Box::pin(futures::stream::empty()))
+}
+
+fn received(
+    work: impl Future<Output = ()> + Send + 'static,
+    receivers: Vec<mpsc::Receiver<Result<Batch>>>,
+    tasks: &Tasks,
+) -> Vec<BatchStream> {
+    let task = Arc::new(tasks.spawn(work));
+    let receive = |receiver| -> BatchStream { Box::pin(Received { receiver, _task: Arc::clone(&task) }) };
+    receivers.into_iter().map(receive).collect()
+}
+
+/// Reads to the end and gives everything to all; a panic on the way is an error for all, not an end.
+async fn forward(stream: BatchStream, senders: Vec<mpsc::Sender<Result<Batch>>>) {
+    let last_words: Vec<_> = senders.iter().map(mpsc::Sender::clone).collect();
+    if AssertUnwindSafe(share_all(stream, senders)).catch_unwind().await.is_err() {
+        for sender in last_words {
+            // A reader that is gone needs no telling.
+            let _ = sender
+                .send(Err(Error::bug("run", "a step panicked; its message is on standard error")))
+                .await;
+        }
+    }
+}
+
+async fn share_all(mut stream: BatchStream, senders: Vec<mpsc::Sender<Result<Batch>>>) {
+    let mut senders: Vec<_> = senders.into_iter().map(Some).collect();
+    while let Some(item) = stream.next().await {
+        let items: Vec<Result<Batch>> = match item {
+            Ok(batch) if senders.len() == 1 => vec![Ok(batch)],
+            Ok(batch) => batch.share(senders.len()).into_iter().map(Ok).collect(),
+            Err(error) => errors_for(error, senders.len()),
+        };
+        for (sender, item) in senders.iter_mut().zip(items) {
+            if let Some(open) = sender
+                && open.send(item).await.is_err()
+            {
+                *sender = None;
+            }
+        }
+        if senders.iter().all(Option::is_none) {
+            return;
+        }
+    }
+}
+
+/// The error itself for the first reader, and its words for the others.
+fn errors_for(error: Error, n: usize) -> Vec<Result<Batch>> {
+    let copy = || Err(Error::new(error.kind(), error.operation(), error.chain()));
+    let copies: Vec<_> = std::iter::repeat_with(copy).take(n.saturating_sub(1)).collect();
+    std::iter::once(Err(error)).chain(copies).collect()
+}
+
+/// What a task sends; dropping the last of them aborts the task.
+struct Received {
+    receiver: mpsc::Receiver<Result<Batch>>,
+    _task: Arc<Task<()>>,
+}
+
+impl Stream for Received {
+    type Item = Result<Batch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(cx)
+    }
+}
+
+/// Several inputs as one, whichever has something next; the first error ends it.
+pub(crate) fn merged(inputs: Vec<(BatchStream, SchemaRef)>, schema: &SchemaRef) -> BatchStream {
+    if inputs.len() == 1 {
+        return inputs
+            .into_iter()
+            .map(|(stream, _)| stream)
+            .next()
+            .unwrap_or_else(|| Box::pin(futures::stream::empty()));
+    }
+    let fitted = inputs.into_iter().map(|(stream, _)| fit(stream, Arc::clone(schema)));
+    Box::pin(futures::stream::select_all(fitted))
+}
+
+/// Brings the columns of each batch into the order and types of the merged schema.
+fn fit(stream: BatchStream, schema: SchemaRef) -> BatchStream {
+    Box::pin(stream.map(move |batch| {
+        let batch = batch?;
+        let records = fit_records(batch.records(), &schema)?;
+        Ok(batch.with_records(records))
+    }))
+}
+
+fn fit_records(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let failed =
+        |error: arrow::error::ArrowError| Error::bug("merge inputs", "columns do not fit").with_source(error);
+    let column = |field: &Arc<Field>| {
+        let column = records
+            .column_by_name(field.name())
+            .ok_or_else(|| Error::bug("merge inputs", "a column is missing").with("column", field.name()))?;
+        arrow::compute::cast(column, field.data_type()).map_err(failed)
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(failed)
+}
+
+/// The columns of several inputs merged: the same names in each, of types that one of them can hold.
+///
+/// # Errors
+/// A sentence that names the column.
+pub(crate) fn merged_schema(inputs: &[SchemaRef]) -> Result<SchemaRef, String> {
+    let Some((first, rest)) = inputs.split_first() else { return Err("no input".into()) };
+    let mut fields: Vec<Field> = first.fields().iter().map(|field| field.as_ref().clone()).collect();
+    for other in rest {
+        if let Some(extra) =
+            other.fields().iter().find(|field| first.column_with_name(field.name()).is_none())
+        {
+            return Err(format!(
+                "the inputs differ: only one of them has the column `{}`; select the same columns from each",
+                extra.name()
+            ));
+        }
+        for field in &mut fields {
+            let Ok(twin) = other.field_with_name(field.name()) else {
+                return Err(format!(
+                    "the inputs differ: only one of them has the column `{}`; select the same columns from each",
+                    field.name()
+                ));
+            };
+            let Some(wider) = wider(field.data_type(), twin.data_type()) else {
+                let (name, a, b) = (field.name(), field.data_type(), twin.data_type());
+                return Err(format!(
+                    "the inputs differ: column `{name}` is {a} in one and {b} in another; cast one of them"
+                ));
+            };
+            let nullable = field.is_nullable() || twin.is_nullable();
+            *field = Field::new(field.name(), wider, nullable).with_metadata(field.metadata().clone());
+        }
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
+    use DataType::{Float32, Float64, Int8, Int16, Int32, Int64, Null};
+    match (a, b) {
+        _ if a == b => Some(a.clone()),
+        (Null, other) | (other, Null) => Some(other.clone()),
+        (Int8 | Int16 | Int32, Int64) | (Int64, Int8 | Int16 | Int32) => Some(Int64),
+        (Int8 | Int16 | Int32 | Float32, Float64) | (Float64, Int8 | Int16 | Int32 | Float32) => {
+            Some(Float64)
+        }
+        _ => None,
+    }
+}
