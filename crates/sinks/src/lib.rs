@@ -7,6 +7,8 @@
 pub mod arrow;
 pub mod csv;
 pub mod discard;
+mod file_names;
+pub mod files;
 pub mod json;
 mod ledger;
 pub mod ndjson;
@@ -30,6 +32,7 @@ pub const ALL: &[&dyn SinkFactory] = &[
     &csv::FACTORY,
     &json::FACTORY,
     &arrow::FACTORY,
+    &files::FACTORY,
     &stdout::FACTORY,
     &discard::FACTORY,
 ];

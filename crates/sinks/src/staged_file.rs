@@ -1,7 +1,7 @@
 //! A file that a sink stages: hashed and counted while it is written, durable at its end.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_core::{Counter, Error, Fs, FsFile, Part, Result, StepMetrics};
@@ -34,6 +34,11 @@ impl StagedFile {
         BufWriter::with_capacity(BUFFER_BYTES, self)
     }
 
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Counts the bytes written, while somebody else has the file.
     pub(crate) fn counter(&self) -> Arc<Counter> {
         Arc::clone(&self.n_bytes)
@@ -42,13 +47,18 @@ impl StagedFile {
     /// Makes the bytes durable: the part is complete.
     pub(crate) fn finish(mut self, name: String, n_rows: u64) -> Result<Part> {
         self.file.sync().map_err(|error| Error::io("sync file", self.path.display(), error))?;
-        Ok(Part {
+        Ok(self.finish_unsynced(name, n_rows))
+    }
+
+    /// The part is complete, and durable whenever the system gets round to it.
+    pub(crate) fn finish_unsynced(self, name: String, n_rows: u64) -> Part {
+        Part {
             name,
             rows: n_rows,
             n_bytes: self.n_bytes.get(),
             blake3: self.hasher.finalize().to_hex().to_string(),
             staged: self.path,
-        })
+        }
     }
 }
 

@@ -1,14 +1,9 @@
 //! Values as folder names that lead nowhere else: `column=value`, percent-encoded, of bounded length.
 
-use std::fmt::Write;
+use crate::file_names::{encode, shorten};
 
 /// How Hive and all that read its layout write a missing value.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
-/// File systems take names of 255 bytes.
-const MAX_NAME_BYTES: usize = 200;
-/// How much of a longer name is kept before its hash.
-const KEPT_BYTES: usize = 160;
-
 /// The folder of one column's value, with a slash at its end. `None` is a missing value.
 pub(super) fn folder(column: &str, value: Option<&str>) -> String {
     let mut name = encode(column);
@@ -19,32 +14,9 @@ pub(super) fn folder(column: &str, value: Option<&str>) -> String {
         Some(value) if value == NULL => name.push_str(&NULL.replacen('_', "%5F", 1)),
         Some(value) => name.push_str(&encode(value)),
     }
-    if name.len() > MAX_NAME_BYTES {
-        let hash = blake3::hash(name.as_bytes()).to_hex();
-        let kept: String = name.chars().take(KEPT_BYTES).collect();
-        name = format!("{}~{}", kept.trim_end_matches(is_cut_escape), &hash[..16]);
-    }
+    let mut name = shorten(name);
     name.push('/');
     name
-}
-
-/// A name cut within an escape would end in `%` or `%5`.
-fn is_cut_escape(last: char) -> bool {
-    last == '%'
-}
-
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => encoded.push(char::from(byte)),
-            _ => {
-                // Writing to a string cannot fail.
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]
@@ -70,7 +42,7 @@ mod tests {
         let other = folder("c", Some(&format!("{}x", "ä".repeat(299))));
         assert_ne!(one, other);
         for name in [one, other] {
-            assert!(name.len() <= MAX_NAME_BYTES, "{name}");
+            assert!(name.len() <= 200, "{name}");
             assert!(!name.contains('/') || name.ends_with('/'));
         }
     }
