@@ -16,7 +16,7 @@ use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -86,47 +86,54 @@ impl Stage for Rebatch {
             let mut waiting = Waiting::new(&self, &cx);
             let mut input = futures::stream::iter(inputs).flatten();
             loop {
-                let next = match waiting.deadline {
-                    Some(deadline) => timeout_at(deadline, input.next()).await,
-                    None => Ok(input.next().await),
-                };
-                let batch = match next {
-                    Err(_elapsed) => {
+                let batch = match waiting.next(&mut input).await {
+                    Next::Batch(batch) => batch?,
+                    Next::TimeIsUp => {
                         yield waiting.give(&cx).await?;
                         continue;
                     }
-                    Ok(None) => break,
-                    Ok(Some(batch)) => batch?,
+                    Next::End => break,
                 };
                 if batch.cut() && !waiting.is_empty() {
                     yield waiting.give(&cx).await?;
                 }
-                waiting.cut |= batch.cut();
                 if batch.num_rows() == 0 {
-                    waiting.positions.merge(batch.positions().clone());
+                    match waiting.is_empty() {
+                        true => yield batch,
+                        false => waiting.positions.merge(batch.into_parts().2),
+                    }
+                    continue;
                 }
-                let mut at = 0;
-                while at < batch.num_rows() {
-                    let piece = waiting.fitting(batch.records(), at);
+                let mut rest = Rest { batch, at: 0 };
+                while let Some(piece) = waiting.fitting(&rest) {
                     if !waiting.has_room(&piece, &cx) {
                         yield waiting.give(&cx).await?;
                         continue;
                     }
-                    at += piece.num_rows();
-                    waiting.take(piece, &cx).await?;
-                    if at == batch.num_rows() {
-                        waiting.positions.merge(batch.positions().clone());
-                    }
+                    waiting.take(piece, &mut rest, &cx).await?;
                     if waiting.is_full() {
                         yield waiting.give(&cx).await?;
                     }
                 }
             }
-            if !waiting.is_empty() || !waiting.positions.is_empty() {
+            if !waiting.is_empty() {
                 yield waiting.give(&cx).await?;
             }
         })
     }
+}
+
+/// What comes next.
+enum Next {
+    Batch(Result<Batch>),
+    TimeIsUp,
+    End,
+}
+
+/// A batch, and how many of its rows were taken.
+struct Rest {
+    batch: Batch,
+    at: usize,
 }
 
 /// The rows of a batch that is not full yet.
@@ -168,17 +175,32 @@ impl Waiting {
         self.n_rows >= self.max_rows || self.reservation.size() >= self.max_bytes
     }
 
-    /// A copy of the rows from `at` on, as many as may be in one batch: halved until they are light enough,
-    /// but at least one.
-    fn fitting(&self, rows: &RecordBatch, at: usize) -> RecordBatch {
-        let mut n_rows = (self.max_rows - self.n_rows).min(rows.num_rows() - at);
-        loop {
-            let copy = copied(rows, at, n_rows);
+    /// What the input gives, unless the time of the rows that wait is up before.
+    async fn next(&self, input: &mut (impl Stream<Item = Result<Batch>> + Unpin)) -> Next {
+        let next = match self.deadline {
+            Some(deadline) => timeout_at(deadline, input.next()).await,
+            None => Ok(input.next().await),
+        };
+        match next {
+            Err(_elapsed) => Next::TimeIsUp,
+            Ok(None) => Next::End,
+            Ok(Some(batch)) => Next::Batch(batch),
+        }
+    }
+
+    /// A copy of the next rows, as many as may be in one batch: halved until they are light enough, but at
+    /// least one. Nothing when all are taken.
+    fn fitting(&self, rest: &Rest) -> Option<RecordBatch> {
+        let n_left = rest.batch.num_rows() - rest.at;
+        let mut n_rows = (self.max_rows - self.n_rows).min(n_left);
+        while n_rows > 0 {
+            let copy = copied(rest.batch.records(), rest.at, n_rows);
             if n_rows == 1 || retained_bytes(&copy) <= self.max_bytes {
-                return copy;
+                return Some(copy);
             }
             n_rows = n_rows.div_ceil(2);
         }
+        None
     }
 
     /// Whether the rows can wait with those that wait already.
@@ -189,9 +211,14 @@ impl Waiting {
     }
 
     /// Lets the rows wait. Waits itself only when it holds nothing else: for its own earlier output to go on.
-    async fn take(&mut self, piece: RecordBatch, cx: &Context) -> Result<()> {
+    async fn take(&mut self, piece: RecordBatch, rest: &mut Rest, cx: &Context) -> Result<()> {
         let reservation = cx.share().reserve(retained_bytes(&piece)).await?;
         self.reservation.merge(reservation);
+        self.cut |= rest.at == 0 && rest.batch.cut();
+        rest.at += piece.num_rows();
+        if rest.at == rest.batch.num_rows() {
+            self.positions.merge(rest.batch.positions().clone());
+        }
         self.n_rows += piece.num_rows();
         self.pieces.push(piece);
         self.deadline = self.deadline.or_else(|| Instant::now().checked_add(self.every?));
