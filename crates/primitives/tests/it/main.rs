@@ -4,6 +4,7 @@ mod batch_and_throttle;
 mod buffer;
 mod merge;
 mod pipeline;
+mod tasks;
 mod window;
 
 use std::future::Future;

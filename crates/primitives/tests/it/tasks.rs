@@ -1,0 +1,79 @@
+//! Owned tasks: aborted when let go, joined by their family.
+
+use std::future::pending;
+
+use aqueduct_primitives::{TaskError, Tasks};
+use futures::future::join_all;
+
+use crate::{Census, let_all_run, soon};
+
+#[tokio::test]
+async fn a_dropped_handle_aborts_its_task() {
+    let tasks = Tasks::default();
+    let census = Census::default();
+    let alive = census.enter();
+    let task = tasks.spawn(async move {
+        let _alive = alive;
+        pending::<()>().await;
+    });
+    let_all_run().await;
+    assert_eq!((census.alive(), tasks.n_running(), task.is_finished()), (1, 1, false));
+    drop(task);
+    soon(tasks.join()).await;
+    assert_eq!((census.alive(), tasks.n_running()), (0, 0));
+}
+
+// S0.8: what went wrong in a task is a value for its owner.
+#[tokio::test]
+async fn a_task_says_how_it_ended() {
+    let tasks = Tasks::default();
+    let aborted = tasks.spawn(pending::<u8>());
+    aborted.abort();
+    assert_eq!(soon(aborted).await, Err(TaskError::Cancelled));
+    let panicked = tasks.spawn(async { panic!("row {}", 7) });
+    assert_eq!(soon(panicked).await, Err::<u8, _>(TaskError::Panicked("row 7".into())));
+    let panicked = tasks.block(|| panic!("disk")).await;
+    assert_eq!(panicked, Err::<u8, _>(TaskError::Panicked("disk".into())));
+    assert_eq!(soon(tasks.spawn(async { 7 })).await, Ok(7));
+}
+
+#[tokio::test]
+async fn compute_jobs_take_turns() {
+    let tasks = Tasks::new(2);
+    let census = Census::default();
+    let jobs = (0..50).map(|n| {
+        let census = census.clone();
+        tasks.compute(move || {
+            let _alive = census.enter();
+            std::thread::yield_now();
+            n
+        })
+    });
+    let results: Result<Vec<i32>, TaskError> = soon(join_all(jobs)).await.into_iter().collect();
+    assert_eq!(results, Ok((0..50).collect()));
+    assert_eq!(census.born(), 50);
+    assert!(census.most() <= 2);
+}
+
+// A job that was given up goes on to its end, and its family waits for it.
+#[tokio::test]
+async fn joining_waits_for_blocking_jobs() {
+    let tasks = Tasks::default();
+    let census = Census::default();
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::sync_channel(1);
+    let alive = census.enter();
+    let job = tasks.block(move || {
+        let _alive = alive;
+        started.send(()).unwrap();
+        may_go_on.recv().unwrap();
+    });
+    tokio::select! {
+        result = job => panic!("it cannot have ended: {result:?}"),
+        started = soon(has_started) => started.unwrap(),
+    }
+    assert_eq!((census.alive(), tasks.n_running()), (1, 1));
+    go_on.send(()).unwrap();
+    soon(tasks.join()).await;
+    assert_eq!((census.alive(), tasks.n_running()), (0, 0));
+}
