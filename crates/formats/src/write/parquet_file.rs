@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aqueduct_core::{Error, Result};
+use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_primitives::ByteCount;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -132,6 +132,10 @@ impl<W: Write + Send> ParquetEncoder<W> {
 
     fn begin_row_group(&mut self) -> Result<()> {
         let n_before = self.file.flushed_row_groups().len();
+        if n_before >= MAX_ROW_GROUPS {
+            let message = "a parquet file cannot have more row groups; write to a folder, or raise `memory`";
+            return Err(Error::new(ErrorKind::Limit, "write", message).with("limit", MAX_ROW_GROUPS));
+        }
         let writers = self.factory.create_column_writers(n_before);
         let mut writers = writers.map_err(|cause| failed("no row group", cause))?.into_iter();
         let column = |field: &FieldRef| Column {

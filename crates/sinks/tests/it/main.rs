@@ -1,0 +1,10 @@
+//! The sinks as the runner uses them: made by their factories, given batches, sealed.
+
+#[cfg(test)]
+mod binary_files;
+#[cfg(test)]
+mod partitions;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tables;
