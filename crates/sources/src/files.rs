@@ -148,7 +148,7 @@ impl SourceConfig for Config {
             is_ordered: self.order == Order::Listed,
             origin: self.origin,
             allow_empty: self.allow_empty,
-            what: self.names().join(", "),
+            what: self.names().into_iter().map(shown).collect::<Vec<_>>().join(", "),
             options: self.read.clone(),
         };
         let inputs = self.inputs(&fetcher, cx)?;
@@ -207,6 +207,11 @@ impl Config {
         }
         Ok(futures::stream::iter(parts).flatten().boxed())
     }
+}
+
+/// A name without the credentials that a URL may hold.
+fn shown(name: &str) -> String {
+    Location::parse(name, Path::new("")).map_or_else(|_| String::new(), |location| location.to_string())
 }
 
 /// Whether a name stands for one file at most. A folder cannot be told from a file by its name, unless that has

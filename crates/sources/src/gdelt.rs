@@ -169,15 +169,16 @@ impl SourceConfig for Config {
 
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {
         let fetcher = cx.service::<Fetcher>()?.with(&self.http)?;
+        let list = Location::parse(&self.list_url(), cx.base_dir())?;
         let settings = Settings {
             options: self.read_options(),
             window: self.window.unwrap_or(cx.max_concurrency()).max(1),
             is_ordered: false,
             origin: self.origin,
             allow_empty: self.allow_empty,
-            what: format!("{} from {} in {}", self.dataset.name(), self.from, self.list_url()),
+            what: format!("{} from {} in {}", self.dataset.name(), self.from, list),
         };
-        let inputs = self.inputs(fetcher.clone(), cx)?;
+        let inputs = self.inputs(list, fetcher.clone(), cx)?;
         Ok(Box::new(FileSet::open(cx, fetcher, settings, inputs).await?))
     }
 }
@@ -218,10 +219,10 @@ impl Config {
     }
 
     /// The files of the master list within the range, as they come in it. What is missing is said at its end.
-    fn inputs(&self, fetcher: Fetcher, cx: &Context) -> Result<Inputs> {
+    fn inputs(&self, list: Location, fetcher: Fetcher, cx: &Context) -> Result<Inputs> {
         let (config, cx, suffix) = (self.clone(), cx.clone(), self.suffix());
         let mut intervals = self.intervals(&cx)?;
-        let lines = list_lines(Location::parse(&self.list_url(), cx.base_dir())?, fetcher, &cx);
+        let lines = list_lines(list, fetcher, &cx);
         Ok(Box::pin(try_stream! {
             futures::pin_mut!(lines);
             while let Some(line) = lines.next().await {

@@ -280,6 +280,34 @@ mod tests {
         drop(writer);
     }
 
+    fn options(more: serde_json::Value) -> ReadOptions {
+        serde_json::from_value(more).unwrap()
+    }
+
+    async fn rows_while_open(options: ReadOptions) -> usize {
+        let budget = aqueduct_primitives::Budget::new("test", ByteCount::mb(32));
+        let cx = Context::standalone(&budget).unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"{\"n\":1}\n{\"n\":2}\n").unwrap();
+        let source = Stdin::open(options, read_ahead(reader, cx.tasks()), &cx).await.unwrap();
+        let mut batches = Box::new(source).run(cx.clone(), Positions::default());
+        let first = batches.try_next().await.unwrap().unwrap().num_rows();
+        drop(writer); // open until now: the rows did not wait for the end
+        let rest: Vec<_> = batches.try_collect().await.unwrap();
+        assert!(rest.iter().all(|batch| batch.num_rows() == 0));
+        drop(rest);
+        cx.tasks().join().await;
+        assert_eq!((cx.flow().free(), cx.share().free()), (cx.flow().total(), cx.share().total()));
+        first
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rows_go_on_while_the_other_end_is_still_open() {
+        let declared = serde_json::json!({"format": "ndjson", "schema": {"n": "int64"}});
+        assert_eq!(rows_while_open(options(declared)).await, 2);
+        assert_eq!(rows_while_open(options(serde_json::json!({"format": "ndjson"}))).await, 2);
+    }
+
     #[test]
     fn formats_that_are_read_from_their_end_are_refused() {
         let pointers = |options: serde_json::Value| -> Vec<String> {

@@ -32,15 +32,18 @@ pub(crate) struct Input {
     pub(crate) may_be_missing: bool,
 }
 
-/// A file to read, which may have been opened already to find the columns.
+/// A file to read, on its way into the window.
 pub(crate) struct Queued {
     pub(crate) input: Input,
+    /// Open already, because the columns were looked for in it.
     pub(crate) opened: Option<Opened>,
+    /// Whether none comes after it.
+    pub(crate) is_last: bool,
 }
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
-        Self { input, opened: None }
+        Self { input, opened: None, is_last: false }
     }
 }
 

@@ -153,7 +153,7 @@ async fn infer_first(opener: &Opener, inputs: &mut Inputs, head: &mut Vec<Queued
         let input = input?;
         match opener.infer(&input).await {
             Ok((schema, opened)) if !schema.fields().is_empty() => {
-                head.push(Queued { input, opened });
+                head.push(Queued { opened, ..input.into() });
                 return Ok(schema);
             }
             Ok(_) => head.push(input.into()),

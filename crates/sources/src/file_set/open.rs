@@ -9,7 +9,7 @@ use aqueduct_formats::{
     Compression, CompressionOption, DecodeSpec, DecodedLimits, DecodedStream, NeedsSpool, ReadOptions,
     decode, decode_file, infer, infer_file, needs_random_access,
 };
-use aqueduct_net::{ContentEncoding, Fetcher, Location, does_no_ranges};
+use aqueduct_net::{ContentEncoding, Fetcher, does_no_ranges};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -155,10 +155,13 @@ impl Opener {
 
     /// By range where the place allows; a digest is of the whole file, so that asks for a copy.
     async fn open_ranges(&self, input: &Input) -> Result<Arc<dyn RandomAccess>> {
-        if input.expected.is_nothing() || matches!(input.location, Location::Local(_)) {
+        if input.expected.md5.is_none() {
             let metrics = self.cx.metrics();
             match self.fetcher.random_access(&input.location, input.trust.clone(), metrics).await {
-                Ok(file) => return Ok(Arc::new(Counted { file, metrics: Arc::clone(metrics) })),
+                Ok(file) => {
+                    input.expected.check_length(Some(file.len()))?;
+                    return Ok(Arc::new(Counted { file, metrics: Arc::clone(metrics) }));
+                }
                 Err(error) if does_no_ranges(&error) => {}
                 Err(error) => return Err(error),
             }

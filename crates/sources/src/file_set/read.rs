@@ -9,9 +9,9 @@ use aqueduct_primitives::{
     window, window_ordered,
 };
 use arrow::datatypes::SchemaRef;
-use async_stream::try_stream;
+use async_stream::{stream, try_stream};
 use futures::stream::BoxStream;
-use futures::{StreamExt, future, stream};
+use futures::{StreamExt, future};
 use tokio_util::sync::CancellationToken;
 
 use super::input::{Input, Queued};
@@ -36,13 +36,15 @@ struct Reading {
     is_read: CancellationToken,
     task: Task<()>,
     name: Arc<str>,
+    is_last: bool,
 }
 
 /// The batches of a set of files, without those that are done already.
 pub(super) fn run(files: FileSet, from: Positions) -> BatchStream {
     let FileSet { opener, inputs, read, output, is_ordered } = files;
     let cx = opener.cx.clone();
-    let mut events = events(opener, not_done(inputs, from), read, is_ordered);
+    let inputs = with_last_known(not_done(inputs, from));
+    let mut events = events(opener, inputs, read, is_ordered);
     Box::pin(try_stream! {
         while let Some(event) = events.next().await {
             let batch = match event? {
@@ -71,6 +73,18 @@ fn not_done(
     inputs.filter(is_left).boxed()
 }
 
+/// Looks one input ahead, to know the last.
+fn with_last_known(mut inputs: BoxStream<'static, Result<Queued>>) -> BoxStream<'static, Result<Queued>> {
+    Box::pin(stream! {
+        let mut ahead = inputs.next().await;
+        while let Some(input) = ahead {
+            ahead = inputs.next().await;
+            let is_last = ahead.is_none();
+            yield input.map(|queued| Queued { is_last, ..queued });
+        }
+    })
+}
+
 /// The events of all files: file after file, or as they come.
 fn events(
     opener: Arc<Opener>,
@@ -91,20 +105,20 @@ fn events(
 
 /// Starts the task that reads a file.
 fn start(opener: Arc<Opener>, queued: Result<Queued>, schema: SchemaRef) -> Result<Reading> {
-    let Queued { input, opened } = queued?;
+    let Queued { input, opened, is_last } = queued?;
     opener.cx.metrics().files_total.add(1);
     let (sender, events) = buffer(EVENTS_PER_FILE);
     let (is_read, name) = (CancellationToken::new(), Arc::clone(&input.name));
     let tasks = opener.cx.tasks().clone();
     let file = FileReader { opener, input, schema, is_read: is_read.clone(), events: sender };
-    Ok(Reading { events, is_read, task: tasks.spawn(file.run(opened)), name })
+    Ok(Reading { events, is_read, task: tasks.spawn(file.run(opened)), name, is_last })
 }
 
 /// The events of one file. Its reserve is held to the end; then its place goes with the last event.
 fn file_events(reading: Result<Charged<Result<Reading>>, TaskError>) -> BoxStream<'static, Result<Event>> {
     let (reading, mut reserve) = match reading {
         Ok(reading) => reading.into_parts(),
-        Err(error) => return stream::once(future::ready(Err(error.into()))).boxed(),
+        Err(error) => return futures::stream::once(future::ready(Err(error.into()))).boxed(),
     };
     Box::pin(try_stream! {
         let mut reading = reading?;
@@ -115,6 +129,11 @@ fn file_events(reading: Result<Charged<Result<Reading>>, TaskError>) -> BoxStrea
         }
         reading.task.await?;
         reserve.shrink_to(ByteCount::ZERO);
+        if reading.is_last {
+            // Nobody waits for its place, and the window sees its end only from a free one: a consumer that
+            // keeps the last batch would wait for the end for ever.
+            drop(std::mem::take(&mut reserve));
+        }
         yield Event::Done(reading.name, reserve);
     })
 }

@@ -19,11 +19,6 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Whether anything is known.
-    pub(crate) fn is_nothing(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Compares a length that is known before the bytes are read.
     ///
     /// # Errors

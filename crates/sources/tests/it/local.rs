@@ -195,6 +195,19 @@ async fn a_file_keeps_its_place_until_its_last_batch_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_keeps_every_batch_still_sees_the_end() {
+    let room = Room::new();
+    room.write("a.ndjson", ndjson(0..10));
+    for order in ["any", "listed"] {
+        let options = json!({"paths": ["a.ndjson"], "order": order});
+        let batches = room.stream(&FACTORY, options).await.unwrap();
+        let kept: Vec<aqueduct_core::Batch> = batches.try_collect().await.unwrap();
+        assert_eq!(kept.iter().map(aqueduct_core::Batch::num_rows).sum::<usize>(), 10);
+    }
+    room.check_all_is_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn size_and_digest_of_a_list_are_checked() {
     let (room, kept) = Room::tolerant();
     room.write("a.ndjson", "{\"n\":1}\n");

@@ -33,8 +33,7 @@ impl Kept {
 
 /// Surroundings of one source.
 pub(crate) struct Room {
-    pub(crate) dir: tempfile::TempDir,
-    pub(crate) budget: Budget,
+    dir: tempfile::TempDir,
     pub(crate) cx: Context,
 }
 
@@ -68,7 +67,7 @@ impl Room {
             },
             change_step,
         );
-        Self { dir, budget, cx: cx.unwrap() }
+        Self { dir, cx: cx.unwrap() }
     }
 
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
