@@ -18,6 +18,7 @@
 //! All calls block; make them through `Tasks::block` from async code. Knows nothing of what the rows mean.
 
 mod disk;
+mod folders;
 mod foreign;
 mod layout;
 mod lock;

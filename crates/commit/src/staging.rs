@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aqueduct_core::{Error, ErrorKind, Fs, Output, Part, Result};
 
 use crate::disk::Disk;
+use crate::folders::Folders;
 use crate::layout::{HIDDEN, Layout, MANIFEST, Stage};
 use crate::lock::OutputLock;
 use crate::manifest::{Manifest, ManifestPart, RunStamp};
@@ -153,30 +154,23 @@ impl Staging {
     fn collect(&self, parts: &[Part]) -> Result<()> {
         let next = self.stage.next();
         self.disk.create_dir_all(&next)?;
+        let mut changed = Folders::below(&self.disk, &next);
         let mut open: Option<PathBuf> = None;
         for part in parts {
             let place = next.join(if self.layout.is_file { &self.layout.name } else { &part.name });
             let folder = place.parent().unwrap_or(&next);
             if open.as_deref() != Some(folder) {
-                self.sync_up(open.as_deref())?;
                 self.disk.create_dir_all(folder)?;
-                open = Some(folder.to_owned());
+                if let Some(left) = open.replace(folder.to_owned()) {
+                    changed.add(&left)?;
+                }
             }
             self.disk.rename_no_replace(&part.staged, &place)?;
         }
-        self.sync_up(open.as_deref())?;
-        self.disk.sync_dir(&next)
-    }
-
-    /// Makes a folder durable, and those between it and the staged output.
-    fn sync_up(&self, folder: Option<&Path>) -> Result<()> {
-        let next = self.stage.next();
-        let mut folder = folder;
-        while let Some(here) = folder.filter(|here| *here != next) {
-            self.disk.sync_dir(here)?;
-            folder = here.parent();
+        if let Some(last) = open {
+            changed.add(&last)?;
         }
-        Ok(())
+        changed.finish()
     }
 
     fn store(&self, manifest: &Manifest) -> Result<()> {

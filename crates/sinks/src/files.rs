@@ -286,9 +286,9 @@ impl Files {
     async fn finish(&mut self, file: &str) -> Result<()> {
         let Some(OpenFile { name, n_rows, file, .. }) = self.open.remove(file) else { return Ok(()) };
         let (tasks, is_synced) = (self.cx.tasks().clone(), self.is_synced);
-        let finish = move || match is_synced {
-            true => file.finish(name, n_rows),
-            false => Ok(file.finish_unsynced(name, n_rows)),
+        let finish = move || match file.complete(name, n_rows) {
+            file if is_synced => file.sync(),
+            file => Ok(file.unsynced()),
         };
         let finishing = self.cx.tasks().spawn(async move { tasks.block(finish).await });
         self.finishing.push_back(finishing);

@@ -4,13 +4,13 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aqueduct_core::{Context, Counter, Error, Fs, Part, Result, StepMetrics, retained_bytes};
+use aqueduct_core::{Context, Counter, Error, Fs, Result, StepMetrics, retained_bytes};
 use aqueduct_formats::write::{Encoder, WriteFormat};
 use aqueduct_primitives::ByteCount;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::staged_file::{BUFFER_BYTES, StagedFile};
+use crate::staged_file::{BUFFER_BYTES, Complete, StagedFile};
 
 /// Opens the parts of one output, one after the other.
 pub(crate) struct PartMaker {
@@ -130,13 +130,13 @@ impl OpenPart {
         self.encoder.is_full()
     }
 
-    /// Completes the part, durably.
-    pub(crate) fn close(self) -> Result<Part> {
+    /// Completes the part. It is not durable yet.
+    pub(crate) fn complete(self) -> Result<Complete> {
         let at = |error: Error| error.with("path", self.path.display());
         let file = self.encoder.finish().map_err(at)?;
         let file =
             file.into_inner().map_err(|error| Error::io("write", self.path.display(), error.into_error()))?;
-        file.finish(self.name, self.n_rows)
+        Ok(file.complete(self.name, self.n_rows))
     }
 
     fn at(&self, error: Error) -> Error {

@@ -60,7 +60,7 @@ impl Single {
 
     fn close(&mut self, ledger: &mut Ledger) -> Result<()> {
         if let Some(part) = self.part.take() {
-            self.done.push(part.close()?);
+            self.done.push(part.complete()?.sync()?);
             ledger.hold(ByteCount::ZERO)?;
         }
         Ok(())

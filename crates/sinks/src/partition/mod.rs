@@ -23,6 +23,7 @@ use overflow::{Overflow, hash};
 
 use crate::ledger::Ledger;
 use crate::part::{OpenPart, PartMaker};
+use crate::staged_file::Syncs;
 
 /// Files open at once. More would each hold less before they must flush; fewer, more rows wait on disk.
 const MAX_OPEN_WRITERS: u64 = 16;
@@ -38,7 +39,7 @@ pub(crate) struct Partitioned {
     slot_of: HashMap<Box<[u8]>, usize>,
     seen: HashSet<u64>,
     overflow: Overflow,
-    done: Vec<Part>,
+    syncs: Syncs,
 }
 
 /// What the user allows.
@@ -70,7 +71,7 @@ impl Partitioned {
             slot_of: HashMap::new(),
             seen: HashSet::new(),
             overflow: Overflow::default(),
-            done: Vec::new(),
+            syncs: Syncs::default(),
         }
     }
 
@@ -97,8 +98,8 @@ impl Partitioned {
         self.slot_of.clear();
         self.settle(ledger)?;
         let overflow = std::mem::take(&mut self.overflow);
-        overflow.drain(&self.by, &mut self.maker, self.limits.file_bytes, ledger, &mut self.done)?;
-        Ok(std::mem::take(&mut self.done))
+        overflow.drain(&self.by, &mut self.maker, self.limits.file_bytes, ledger, &mut self.syncs)?;
+        self.syncs.finish()
     }
 
     fn route(&mut self, records: &RecordBatch, ledger: &Ledger) -> Result<Routes> {
@@ -163,7 +164,7 @@ impl Partitioned {
         };
         open.write(data, ledger.limit())?;
         if self.limits.file_bytes.is_some_and(|most| open.n_bytes() >= most) || open.is_full() {
-            self.done.push(open.close()?);
+            self.syncs.push(open.complete()?)?;
         } else {
             *part = Some(open);
         }
@@ -173,7 +174,7 @@ impl Partitioned {
     fn close_slots(&mut self) -> Result<()> {
         for slot in &mut self.slots {
             if let Some(part) = slot.part.take() {
-                self.done.push(part.close()?);
+                self.syncs.push(part.complete()?)?;
             }
         }
         Ok(())

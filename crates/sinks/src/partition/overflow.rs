@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, FsFile, Part, Result, retained_bytes};
+use aqueduct_core::{Error, FsFile, Result, retained_bytes};
 use aqueduct_primitives::ByteCount;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
@@ -18,6 +18,7 @@ use super::{by, take};
 use crate::ledger::Ledger;
 use crate::part::{OpenPart, PartMaker};
 use crate::partition::By;
+use crate::staged_file::Syncs;
 
 /// Buckets of one level. More split faster and hold more buffers.
 pub(super) const N_BUCKETS: usize = 16;
@@ -84,10 +85,10 @@ impl Overflow {
         maker: &mut PartMaker,
         file_bytes: Option<ByteCount>,
         ledger: &mut Ledger,
-        done: &mut Vec<Part>,
+        syncs: &mut Syncs,
     ) -> Result<()> {
         let level = self.level;
-        let mut drain = Drain { by, maker, file_bytes, ledger, done };
+        let mut drain = Drain { by, maker, file_bytes, ledger, syncs };
         self.buckets.into_iter().flatten().try_for_each(|bucket| drain.bucket(bucket, level))
     }
 }
@@ -134,7 +135,7 @@ struct Drain<'a> {
     maker: &'a mut PartMaker,
     file_bytes: Option<ByteCount>,
     ledger: &'a mut Ledger,
-    done: &'a mut Vec<Part>,
+    syncs: &'a mut Syncs,
 }
 
 impl Drain<'_> {
@@ -175,7 +176,7 @@ impl Drain<'_> {
     fn write_value(&mut self, columns: &[ArrayRef], data: &RecordBatch, row: usize) -> Result<()> {
         let mut part = self.maker.open(&self.by.folder(columns, row)?, self.ledger.limit())?;
         part.write(data, self.ledger.limit())?;
-        self.done.push(part.close()?);
+        self.syncs.push(part.complete()?)?;
         Ok(())
     }
 
@@ -221,13 +222,13 @@ impl Drain<'_> {
             part.write(&self.by.data(&records)?, self.ledger.limit())?;
             self.ledger.hold(part.memory())?;
             if self.file_bytes.is_some_and(|most| part.n_bytes() >= most) || part.is_full() {
-                self.done.push(part.close()?);
+                self.syncs.push(part.complete()?)?;
             } else {
                 open = Some(part);
             }
         }
         if let Some(part) = open {
-            self.done.push(part.close()?);
+            self.syncs.push(part.complete()?)?;
         }
         self.ledger.hold(ByteCount::ZERO)?;
         let removed = self.maker.fs().remove_file(&path);
