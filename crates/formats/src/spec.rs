@@ -220,7 +220,8 @@ pub fn output_schema(read: &Schema, options: &ReadOptions, origin: bool) -> Sche
 }
 
 /// How much memory the reader of one file needs, and with how much it is at its best:
-/// for [`DecodeSpec::memory`].
+/// for [`DecodeSpec::memory`]. Decompression takes its own beside it: a few MiB, with xz and zstd as much as
+/// the file was packed with, up to 72 and 32 MiB.
 pub fn memory_need() -> aqueduct_core::MemoryNeed {
     crate::text::memory_need()
 }

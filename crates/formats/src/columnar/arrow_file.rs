@@ -110,7 +110,8 @@ async fn reserve(spec: &DecodeSpec, held: ByteCount, bytes: u64) -> Result<Reser
         return Ok(Reservation::empty());
     }
     spec.large_records.reserve(held, ByteCount::new(bytes)).await.map_err(|error| {
-        let message = "a record batch of the file is larger than the memory left for it; raise `memory`, or write the file in smaller batches";
+        let message = "a record batch of the file is larger than the memory left for it; raise `memory`, \
+                       or write the file in smaller batches";
         Error::new(ErrorKind::Limit, "read arrow", message).with("batch_bytes", bytes).with_source(error)
     })
 }

@@ -13,6 +13,8 @@ mod json;
 mod json_scan;
 mod plan;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::collections::VecDeque;

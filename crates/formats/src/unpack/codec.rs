@@ -16,6 +16,9 @@ const ZSTD_WINDOW_LOG: u32 = 25;
 /// What xz may take: enough for its strongest preset, `-9`.
 const XZ_MEMORY: u64 = 72 << 20;
 
+/// Unpacked at once, however little there is to unpack.
+const LEAST_ROOM: usize = 64 << 10;
+
 /// A decoder and where it stands.
 pub(crate) struct Codec {
     name: &'static str,
@@ -102,6 +105,8 @@ impl Codec {
     /// It is damaged or cut off.
     pub(crate) fn run(&mut self, packed: Option<&Bytes>, mut out: Vec<u8>, room: usize) -> Result<Step> {
         let input = packed.map_or(&[][..], |bytes| &bytes[..]);
+        // Room is filled with zeros first: not more of it than the input may need.
+        let room = room.min(LEAST_ROOM.max(input.len().saturating_mul(8)));
         let before = out.len();
         out.resize(before + room, 0);
         let (mut n_used, mut n_out) = (0, 0);

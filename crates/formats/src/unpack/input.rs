@@ -79,16 +79,10 @@ impl Input {
         Ok(self.take(n).unwrap_or_default())
     }
 
-    /// Puts back the end of what was last taken.
-    pub(crate) fn give_back(&mut self, rest: Bytes) {
-        if rest.is_empty() {
-            return;
-        }
-        self.n_taken -= rest.len() as u64;
-        let later = std::mem::replace(&mut self.pending, rest);
-        if !later.is_empty() {
-            self.append(later);
-        }
+    /// Up to so many of the pending bytes, which stay pending; nothing when there are none.
+    pub(crate) fn look(&self, max: usize) -> Option<Bytes> {
+        let n = self.pending.len().min(max);
+        (n > 0).then(|| self.pending.slice(..n))
     }
 
     /// Copies up to `room` bytes as they are.

@@ -147,7 +147,7 @@ impl Unpacker {
         let n_packed = self.input.n_taken();
         let (out, left) = match &mut self.kind {
             Kind::Plain => self.input.copy(out, room).await?,
-            Kind::Packed(codec) => unpack(codec, &mut self.input, out, room, &self.tasks).await?,
+            Kind::Packed(codec) => unpack(codec, &mut self.input, out, room, MAX_STEP, &self.tasks).await?,
             Kind::Zip(zip) => zip.fill(&mut self.input, out, room, &self.tasks).await?,
         };
         if !self.is_plain() {
@@ -179,19 +179,8 @@ impl Unpacker {
     }
 }
 
-/// Runs the codec over what input there is, as a compute job.
+/// Runs the codec over what input there is, at most `max` bytes, as a compute job. 0 stands for its end.
 async fn unpack(
-    codec: &mut Option<Box<Codec>>,
-    input: &mut Input,
-    out: Vec<u8>,
-    room: usize,
-    tasks: &Tasks,
-) -> Result<(Vec<u8>, Left)> {
-    unpack_part(codec, input, out, room, MAX_STEP, tasks).await
-}
-
-/// [`unpack`], of at most `max` bytes of the input: 0 stands for its end.
-async fn unpack_part(
     codec: &mut Option<Box<Codec>>,
     input: &mut Input,
     out: Vec<u8>,
@@ -202,20 +191,18 @@ async fn unpack_part(
     if max > 0 {
         input.peek(1).await?;
     }
-    let packed = input.take(max);
+    let packed = input.look(max);
     let Some(mut running) = codec.take() else {
         return Err(Error::bug("unpack", "used again after a failure"));
     };
     let job = move || {
         let result = running.run(packed.as_ref(), out, room);
-        (running, packed, result)
+        (running, result)
     };
-    let (running, packed, result) = tasks.compute(job).await?;
+    let (running, result) = tasks.compute(job).await?;
     let step = result?;
     *codec = Some(running);
-    if let Some(packed) = packed {
-        input.give_back(packed.slice(step.n_used..));
-    }
+    input.take(step.n_used);
     let left = if step.is_end { Left::End } else { Left::More };
     Ok((step.out, left))
 }

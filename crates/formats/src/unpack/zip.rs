@@ -11,7 +11,7 @@ use aqueduct_primitives::Tasks;
 
 use super::codec::Codec;
 use super::input::{Input, byte_stream, cut_off};
-use super::{Left, MAX_STEP, unpack_part};
+use super::{Left, MAX_STEP, unpack};
 use crate::{Format, NeedsSpool};
 
 /// An archive with more members is refused: each costs time, and on a disk memory.
@@ -138,7 +138,7 @@ impl Zip {
         let max = current.n_left.map_or(MAX_STEP, |left| usize::try_from(left).unwrap_or(MAX_STEP));
         let n_taken = input.n_taken();
         let (out, left) = match &mut current.codec {
-            Some(codec) => unpack_part(codec, input, out, room, max.min(MAX_STEP), tasks).await?,
+            Some(codec) => unpack(codec, input, out, room, max.min(MAX_STEP), tasks).await?,
             None => stored(input, out, room.min(max)).await?,
         };
         if let Some(n_left) = &mut current.n_left {
@@ -272,7 +272,7 @@ async fn read_directory(file: &Arc<dyn RandomAccess>) -> Result<Vec<Member>> {
     let (start, end, n_members) = find_directory(file).await?;
     if n_members > MAX_MEMBERS || end - start > MAX_DIRECTORY_BYTES {
         let message = format!(
-            "the archive has more than {MAX_MEMBERS} members, or a directory of more than {MAX_DIRECTORY_BYTES} bytes"
+            "the archive has more than {MAX_MEMBERS} members, or more than {MAX_DIRECTORY_BYTES} bytes of names"
         );
         return Err(Error::new(ErrorKind::Limit, "read zip", message).with("members", n_members));
     }
