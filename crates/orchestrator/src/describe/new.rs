@@ -10,17 +10,17 @@ use super::{DONE, unwritten};
 
 /// A flow to start from.
 #[derive(Clone, Copy, Debug)]
-pub struct Template {
+pub(super) struct Template {
     /// What it is called on the command line.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// What it does.
-    pub summary: &'static str,
+    pub(super) summary: &'static str,
     /// The flow file.
-    pub text: &'static str,
+    pub(super) text: &'static str,
 }
 
 /// All flows to start from; the first is the one that `new` writes when it is not told which.
-pub const TEMPLATES: &[Template] = &[
+pub(super) const TEMPLATES: &[Template] = &[
     Template {
         name: "files",
         summary: "files in, one Parquet dataset out",

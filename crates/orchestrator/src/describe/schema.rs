@@ -22,7 +22,7 @@ pub fn schema(registry: &Registry, out: &mut dyn Write) -> Result<u8, String> {
 
 /// The JSON Schema of flow files over the components of a registry. Their options are under `$defs`, as
 /// `source.files` and so on.
-pub fn flow_schema(registry: &Registry) -> Value {
+fn flow_schema(registry: &Registry) -> Value {
     let mut schema = closed::<FlowOptions>();
     let mut defs = take_defs(&mut schema, "");
     let beside = beside(&mut defs);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::new::TEMPLATES;
 use super::*;
 use crate::flow::fake::{registry, settings};
 
@@ -159,6 +160,7 @@ fn references_of(value: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the files are the test's own")]
 fn new_writes_a_commented_flow_and_never_over_another() {
     let folder = tempfile::tempdir().unwrap();
     for template in TEMPLATES {

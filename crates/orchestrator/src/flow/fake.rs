@@ -52,10 +52,12 @@ struct Files {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Auth {
-    #[expect(dead_code, reason = "checked only")]
     Bearer(String),
     #[expect(dead_code, reason = "checked only")]
-    Basic { user: String, password: String },
+    Basic {
+        user: String,
+        password: String,
+    },
 }
 
 fn auto() -> Option<Format> {

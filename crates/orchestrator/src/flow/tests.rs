@@ -306,7 +306,7 @@ fn secrets_are_hidden_and_not_read_before_a_run() {
     );
     let flow = load_as("f.yaml", &text, &settings(&[("pw", "pw-2718")], &[])).unwrap().remove(0);
     assert_eq!(flow.masks.mask("sent pw-2718 to KEY_VAR"), "sent *** to KEY_VAR");
-    assert!(flow.values.contains_key("pw") == false, "{:?}", flow.values);
+    assert!(!flow.values.contains_key("pw"), "{:?}", flow.values);
     let read = |env: &[(&str, &str)]| Settings { secrets: SecretMode::Read, ..settings(&[("pw", "1")], env) };
     let flow = load_as("f.yaml", &text, &read(&[("KEY_VAR", "s3c")])).unwrap().remove(0);
     assert_eq!(flow.masks.mask("s3c, 1"), "***, 1");

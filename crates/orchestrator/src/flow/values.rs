@@ -21,6 +21,9 @@ pub(crate) enum Origin {
     BuiltIn,
 }
 
+/// A variable's value and where it came from, or why there is none.
+type Found = Result<(String, Origin), String>;
+
 /// The variables of a flow, for one entry of its matrix.
 pub(crate) struct Values<'f> {
     settings: &'f Settings,
@@ -29,7 +32,7 @@ pub(crate) struct Values<'f> {
     vars: Option<&'f Node>,
     secrets: Option<&'f Node>,
     /// What was looked up so far: each variable is made once, so that variables of variables cost no more.
-    found: RefCell<HashMap<String, Result<(String, Origin), String>>>,
+    found: RefCell<HashMap<String, Found>>,
     /// The variables that are being made now: one that needs itself never ends.
     making: RefCell<Vec<String>>,
     /// Bytes of text filled in so far.
