@@ -98,8 +98,11 @@ impl From<ParserError> for ExprError {
 pub(crate) fn text_of(error: &DataFusionError) -> String {
     let message = error.message();
     let text = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
-    one_line(text)
+    one_line(text.split(ASKS_FOR_REPORT).next().unwrap_or_default())
 }
+
+/// How DataFusion ends its internal errors: with an address that is not ours.
+const ASKS_FOR_REPORT: &str = "This issue was likely caused";
 
 fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
