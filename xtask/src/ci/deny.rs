@@ -30,8 +30,8 @@ fn is_there(folder: &Path) -> bool {
 /// The check of the workspace in a folder, by the policy of the project.
 fn deny(folder: &Path, root: &Path) -> Command {
     let mut command = cargo(folder);
-    command.args(["deny", "--log-level", "error", "--workspace", "check", "--config"]).arg(root.join(POLICY));
-    command.args(["bans", "licenses", "sources"]);
+    command.args(["deny", "--log-level", "error", "--workspace", "--config"]).arg(root.join(POLICY));
+    command.args(["check", "bans", "licenses", "sources"]);
     command
 }
 
@@ -48,8 +48,7 @@ mod tests {
         let top = format!(
             "[package]\nname = \"top\"\nlicense = \"MIT\"\n{private}[dependencies]\n{dependency} = {source}\n[workspace]\n"
         );
-        let below =
-            format!("[package]\nname = \"{dependency}\"\nlicense = \"{license}\"\n{private}[workspace]\n");
+        let below = format!("[package]\nname = \"{dependency}\"\nlicense = \"{license}\"\n{private}");
         for (at, manifest) in [(folder.to_path_buf(), top), (folder.join("below"), below)] {
             text::write(&at.join("Cargo.toml"), &manifest).unwrap();
             text::write(&at.join("src/lib.rs"), "").unwrap();
