@@ -34,8 +34,17 @@ struct Download {
     given: blake3::Hasher,
     /// How many had been given at the last failure.
     n_given_before: u64,
-    /// Set while bytes that were given already come again: how many have, and their hash.
-    again: Option<(u64, blake3::Hasher)>,
+    again: Option<Again>,
+}
+
+/// Bytes that were given already come again.
+#[derive(Default)]
+struct Again {
+    n_bytes: u64,
+    hash: blake3::Hasher,
+    /// The version they are of. It counts only once they have proved to be the same: a later part of it must
+    /// not follow bytes of another.
+    version: Version,
 }
 
 impl Inner {
@@ -156,16 +165,17 @@ impl Download {
 
     /// Cuts off what was given already. Once all of that has come again, it must be the same.
     fn skip_given(&mut self, mut chunk: Bytes) -> Result<Bytes> {
-        let Some((n_again, hash)) = &mut self.again else { return Ok(chunk) };
-        let n_left = usize::try_from(self.n_given - *n_again).unwrap_or(usize::MAX);
+        let Some(again) = &mut self.again else { return Ok(chunk) };
+        let n_left = usize::try_from(self.n_given - again.n_bytes).unwrap_or(usize::MAX);
         let known = chunk.split_to(n_left.min(chunk.len()));
-        hash.update(&known);
-        *n_again += known.len() as u64;
-        if *n_again == self.n_given {
-            if hash.finalize() != self.given.finalize() {
+        again.hash.update(&known);
+        again.n_bytes += known.len() as u64;
+        if again.n_bytes == self.n_given {
+            if again.hash.finalize() != self.given.finalize() {
                 let message = format!("its first {} bytes are others than before", self.n_given);
                 return Err(changed(self.url(), message));
             }
+            self.version = std::mem::take(&mut again.version);
             self.again = None;
         }
         Ok(chunk)
@@ -212,8 +222,9 @@ impl Download {
     fn check_part(&mut self, headers: &HeaderMap) -> Result<(), Failure> {
         let range = ContentRange::of(headers);
         let fits = range.is_some_and(|range| {
+            let n_total = self.n_total.or(range.total);
             range.start == self.n_given
-                && range.total.is_none_or(|total| self.n_total.is_none_or(|expected| expected == total))
+                && n_total == Some(range.end)
                 && range.total.is_none_or(|total| total == range.end)
         });
         let version = Version::of(headers);
@@ -241,8 +252,12 @@ impl Download {
             return Err(changed(self.url(), format!("it had {before} bytes and has {now}")));
         }
         self.n_total = self.n_total.or(n_total);
-        self.version = Version::of(headers);
-        self.again = (self.n_given > 0).then(|| (0, blake3::Hasher::new()));
+        let version = Version::of(headers);
+        if self.n_given > 0 {
+            self.again = Some(Again { version, ..Again::default() });
+        } else {
+            self.version = version;
+        }
         Ok(())
     }
 }

@@ -124,6 +124,19 @@ async fn a_part_of_another_version_is_never_mixed_in() {
     assert_eq!(error.kind(), ErrorKind::Io);
 }
 
+// Found by `two_versions_are_never_mixed`: a version counts only once its beginning has been compared.
+#[tokio::test]
+async fn a_version_whose_beginning_was_not_seen_is_not_taken_up() {
+    let server = Server::start().await;
+    let (old, new) = (Bytes::from(sample(5000)), Bytes::from(vec![7; 5000]));
+    let url = server.route("/a", move |request| match request.nth {
+        1 => Answer::file(request, &old, "\"v1\"").cut_after(3000),
+        2 => Answer::file(request, &new, "\"v2\"").cut_after(0),
+        _ => Answer::file(request, &new, "\"v2\""),
+    });
+    says(&plain_client().fails(&url).await, &["changed while it was read"]);
+}
+
 #[tokio::test]
 async fn another_version_with_the_same_bytes_goes_on() {
     let (server, body) = (Server::start().await, Bytes::from(sample(5000)));
