@@ -52,6 +52,12 @@ fn input_of(
     known: &[Option<SchemaRef>],
     mistakes: &mut Vec<Mistake>,
 ) -> Option<SchemaRef> {
+    if draft.inputs.is_empty() {
+        return None;
+    }
+    if draft.inputs.is_empty() {
+        return None;
+    }
     let inputs: Option<Vec<(&str, SchemaRef)>> = draft
         .inputs
         .iter()
