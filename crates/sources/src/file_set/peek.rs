@@ -10,7 +10,9 @@ use futures::{Stream, StreamExt, stream};
 
 /// A body and what was seen of it.
 pub(crate) struct Peek {
-    state: Arc<Mutex<State>>,
+    /// `None` once the body is read again: a task that still looks, because it has not yet noticed that it was
+    /// stopped, sees the end.
+    state: Arc<Mutex<Option<State>>>,
 }
 
 struct State {
@@ -26,7 +28,7 @@ impl Peek {
     /// A body of which at most so many bytes are kept for the second reading.
     pub(crate) fn new(body: ByteStream, max_bytes: u64) -> Self {
         let state = State { body, seen: Some(Vec::new()), n_bytes: 0, max_bytes, has_failed: false };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(Some(state))) }
     }
 
     /// The body, to be looked at from where it stands.
@@ -34,10 +36,10 @@ impl Peek {
         Box::pin(Look(Arc::clone(&self.state)))
     }
 
-    /// The whole body from its start. `None` when more was looked at than is kept, it failed, or somebody
-    /// still looks: then it must be opened again.
+    /// The whole body from its start. `None` when more was looked at than is kept, or it failed: then it must
+    /// be opened again.
     pub(crate) fn again(self) -> Option<ByteStream> {
-        let state = Arc::into_inner(self.state)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state).take()?;
         if state.has_failed {
             return None;
         }
@@ -45,13 +47,14 @@ impl Peek {
     }
 }
 
-struct Look(Arc<Mutex<State>>);
+struct Look(Arc<Mutex<Option<State>>>);
 
 impl Stream for Look {
     type Item = Result<Bytes>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut state = lock(&self.0);
+        let Some(state) = state.as_mut() else { return Poll::Ready(None) };
         let item = std::task::ready!(state.body.poll_next_unpin(cx));
         match &item {
             Some(Ok(chunk)) => state.keep(chunk),
@@ -73,7 +76,7 @@ impl State {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<Option<State>>) -> MutexGuard<'_, Option<State>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -99,12 +102,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_much_to_keep_or_still_looked_at_is_opened_again() {
-        let too_much = peek(3);
-        assert_eq!(rest(Box::pin(too_much.look().take(2))).await, b"abcd");
-        assert!(too_much.again().is_none());
-        let looked_at = peek(10);
-        let _look = looked_at.look();
-        assert!(looked_at.again().is_none());
+    async fn too_much_to_keep_is_opened_again() {
+        let peek = peek(3);
+        assert_eq!(rest(Box::pin(peek.look().take(2))).await, b"abcd");
+        assert!(peek.again().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_still_looks_takes_nothing_away() {
+        let peek = peek(10);
+        let mut look = peek.look();
+        assert_eq!(look.try_next().await.unwrap().unwrap(), "ab");
+        let again = peek.again().unwrap();
+        assert!(look.next().await.is_none());
+        assert_eq!(rest(again).await, b"abcdef");
     }
 }
