@@ -119,7 +119,7 @@ fn components_have_options_with_type_default_and_help() {
     let files = text(|out| components(&registry(), Some("files"), ListFormat::Text, out));
     says(
         &files,
-        &["paths: a list of texts (required)", "one of auto, csv, ndjson", "Where the rows are.", "example"],
+        &["paths: a list of texts (required)", "one of csv, ndjson, auto", "Where the rows are.", "example"],
     );
     says(
         &text(|out| components(&registry(), Some("limit"), ListFormat::Text, out)),

@@ -32,6 +32,8 @@ fn explain(mistake: &mut Mistake, text: &str) {
     let line = text.lines().nth(mistake.at.line.saturating_sub(1)).unwrap_or_default();
     if line.contains("${") && mistake.message.contains("flow ") {
         mistake.message.push_str("; put quotes around \"${…}\" between { and }");
+    } else if mistake.message.contains("recursion limit") {
+        mistake.message = too_deep(mistake.at).message;
     } else if mistake.message.contains("tabs disallowed") {
         mistake.message = "a tab in the indentation; expected spaces".into();
     }
