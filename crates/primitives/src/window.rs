@@ -41,7 +41,7 @@ impl WindowLimit {
 /// wants it free earlier takes the value out ([`Charged::into_inner`]); whoever wants it held longer, as long
 /// as data made of the result lives, merges the reservation into that data's own
 /// ([`Charged::into_parts`], [`Reservation::merge`]). A consumer that keeps all `limit` results and waits for
-/// another therefore waits for ever.
+/// another, or for the end, therefore waits for ever.
 ///
 /// Inputs are pulled one at a time, when there is a place for one: a list of a million is never held. While
 /// nobody polls the window what runs goes on, in tasks of the family `tasks`, and nothing new starts.

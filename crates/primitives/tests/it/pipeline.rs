@@ -132,7 +132,8 @@ async fn panics_become_errors_of_the_chain() {
         assert_ne!(n, 1);
         Ok(n)
     });
-    let results: Vec<_> = soon(window.into_stream().collect()).await;
+    let results: Vec<_> =
+        soon(window.into_stream().map(|result| result.map(Charged::into_inner)).collect()).await;
     assert!(matches!(&results[1], Err(Failed::Task(TaskError::Panicked(_)))), "{results:?}");
     assert_eq!(results.len(), 3);
 
