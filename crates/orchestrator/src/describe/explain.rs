@@ -45,14 +45,7 @@ fn print_text(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     for (step, schema) in flow.steps.iter().zip(&plan.schemas) {
         let inputs: Vec<&str> = step.inputs.iter().map(|input| flow.steps[*input].name.as_str()).collect();
         let from = if inputs.is_empty() { String::new() } else { format!(" <- {}", inputs.join(", ")) };
-        writeln!(
-            out,
-            "  {}{from}: {} {}, at most {} at once",
-            step.name,
-            step.component,
-            role(step),
-            at_once(flow, step)
-        )?;
+        writeln!(out, "  {}{from}: {} {}{}", step.name, step.component, role(step), parallelism(flow, step))?;
         writeln!(out, "    columns: {}", mask(&columns(schema.as_deref())))?;
     }
     print_memory(flow, plan, out)?;
@@ -76,6 +69,14 @@ fn print_memory(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()>
         writeln!(out, "  {:width$}  {:>9}", step.name, share.human())?;
     }
     writeln!(out, "  batches of at most {} rows and {}", plan.batch_rows, plan.batch_bytes)
+}
+
+/// What a source fetches at once; what a stage or a sink does at once is told if somebody set it.
+fn parallelism(flow: &Flow, step: &Step) -> String {
+    if step.is_source() || step.max_concurrency.is_some() {
+        return format!(", window of at most {} at once", at_once(flow, step));
+    }
+    String::new()
 }
 
 fn at_once(flow: &Flow, step: &Step) -> usize {

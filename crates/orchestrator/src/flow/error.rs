@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::flow::Span;
+use crate::flow::{Masks, Span};
 
 /// One mistake in a flow file. `Display` is one line:
 /// `FILE:LINE:COLUMN: path.to.key: what is wrong; what was expected; nearest valid name`.
@@ -73,24 +73,37 @@ impl Mistake {
         Self { at, path: path.into(), message: message.into() }
     }
 
-    pub(crate) fn in_file(self, file: &str) -> FlowError {
+    /// The error that it is in a file. Secrets are hidden before anything is cut short, as half a secret
+    /// would not be found.
+    pub(crate) fn in_file(self, file: &str, masks: &Masks) -> FlowError {
         let Self { at, path, message } = self;
-        FlowError { file: file.into(), line: at.line, column: at.column, path, message: one_line(&message) }
+        let message = one_line(&with_short_quotes(&masks.mask(&message)));
+        FlowError { file: file.into(), line: at.line, column: at.column, path: masks.mask(&path), message }
     }
+}
+
+/// What stands between back quotes came from the file; its beginning is enough.
+fn with_short_quotes(message: &str) -> String {
+    const MAX_CHARS: usize = 60;
+    let shortened = |(n, part): (usize, &str)| match part.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) if n % 2 == 1 => format!("{}…", &part[..end]),
+        _ => part.to_owned(),
+    };
+    message.split('`').enumerate().map(shortened).collect::<Vec<_>>().join("`")
 }
 
 /// A message without line breaks and of bounded length, so that one mistake is one line.
 fn one_line(message: &str) -> String {
     const MAX_CHARS: usize = 1000;
-    let mut text: String =
-        message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS).collect();
+    let printable = message.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut text: String = printable.take(MAX_CHARS).collect();
     if message.chars().nth(MAX_CHARS).is_some() {
         text.push('…');
     }
     text
 }
 
-/// Names in back quotes with commas between them, the first few of many.
+/// Names with commas between them, the first few of many.
 pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const MAX_NAMES: usize = 30;
     let mut names = names.into_iter();

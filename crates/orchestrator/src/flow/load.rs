@@ -29,7 +29,8 @@ use crate::plan::default_memory;
 /// All that is wrong with the file, at once, without secret values.
 pub fn load(path: &Path, settings: &Settings, registry: &Registry) -> Result<Vec<Flow>, FlowErrors> {
     let file = path.display().to_string();
-    let mut root = read::read(path).map_err(|mistake| FlowErrors::from(mistake.in_file(&file)))?;
+    let mut root =
+        read::read(path).map_err(|mistake| FlowErrors::from(mistake.in_file(&file, &Masks::default())))?;
     let base_dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut mistakes = Vec::new();
     let overrides = override_keys(&mut root, settings, &mut mistakes);
@@ -63,8 +64,8 @@ pub fn load(path: &Path, settings: &Settings, registry: &Registry) -> Result<Vec
 /// Adds mistakes, each once though every entry of a matrix makes it, in the order of the file, without secrets.
 fn keep(errors: &mut BTreeSet<(usize, usize, String, String)>, mistakes: Vec<Mistake>, masks: &Masks) {
     for mistake in mistakes {
-        let error = mistake.in_file("");
-        errors.insert((error.line, error.column, error.path, masks.mask(&error.message)));
+        let error = mistake.in_file("", masks);
+        errors.insert((error.line, error.column, error.path, error.message));
     }
 }
 
@@ -159,7 +160,7 @@ fn same_outputs(flows: &[Flow]) -> Vec<Mistake> {
                     "`{who}` and `{other}` write to one path, {}; expected a path for each",
                     path.display()
                 );
-                mistakes.push(Mistake::new(at, key, message));
+                mistakes.push(Mistake::new(at, key, flow.masks.mask(&message)));
             }
             seen.push((path, who, at));
         }

@@ -126,8 +126,7 @@ impl StepPlace {
     pub fn errors(&self, problems: impl IntoIterator<Item = Problem>) -> FlowErrors {
         let located = |problem: Problem| {
             let (at, path) = self.places.find(&problem.pointer);
-            let message = self.masks.mask(&problem.message);
-            error::Mistake::new(at, path, message).in_file(&self.file)
+            error::Mistake::new(at, path, problem.message).in_file(&self.file, &self.masks)
         };
         FlowErrors(problems.into_iter().map(located).collect())
     }

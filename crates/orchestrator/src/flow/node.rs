@@ -120,7 +120,7 @@ impl Node {
             Kind::Bool(value) => format!("`{value}`"),
             Kind::Int(value) => format!("the number {value}"),
             Kind::Float(value) => format!("the number {value}"),
-            Kind::Text(text) => format!("the text `{}`", shortened(text)),
+            Kind::Text(text) => format!("the text `{text}`"),
             Kind::List(_) => "a list".into(),
             Kind::Map(_) => "a map".into(),
         }
@@ -140,15 +140,6 @@ impl Node {
                 entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect::<Value>()
             }
         }
-    }
-}
-
-/// A value's text for a message: its beginning is enough.
-pub(crate) fn shortened(text: &str) -> String {
-    const MAX_CHARS: usize = 60;
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into(),
     }
 }
 

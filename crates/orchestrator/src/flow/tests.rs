@@ -321,6 +321,16 @@ fn secrets_are_hidden_and_not_read_before_a_run() {
 }
 
 #[test]
+fn long_secrets_are_hidden_before_messages_are_cut_short() {
+    let text = format!("{HEAD}stages: [{{ limit: \"${{API_TOKEN}}\" }}]\n{TAIL}");
+    let token = "tok".repeat(1000);
+    let told = load_as("f.yaml", &text, &settings(&[("API_TOKEN", &token)], &[])).err().unwrap();
+    assert_eq!(told, "f.yaml:3:20: stages.0.limit: found the text `***`; expected a whole number");
+    let long = load_as("f.yaml", &text.replace("API_TOKEN", "other"), &settings(&[("other", &token)], &[]));
+    assert!(long.err().unwrap().ends_with("tok…`; expected a whole number"));
+}
+
+#[test]
 fn secrets_come_out_of_files_and_programs() {
     let text = format!(
         "secrets: {{ key: {{ command: [printf, \"from-%s\\\\n\", program] }} }}\n{}{TAIL}",
