@@ -50,9 +50,9 @@ fn read_duration<E: Error>(written: Written) -> Result<Duration, E> {
         Written::Text(text) => humantime::parse_duration(&text).map_err(|error| {
             E::custom(format!("`{text}` is not a duration ({error}); expected one such as 10s or 2m"))
         }),
-        Written::Number(number) => Err(E::custom(format!(
-            "`{number}` is a duration without a unit; expected one such as {number}s"
-        ))),
+        Written::Number(number) => {
+            Err(E::custom(format!("`{number}` is a duration without a unit; expected one such as {number}s")))
+        }
     }
 }
 

@@ -9,10 +9,10 @@ pub mod describe;
 pub mod flow;
 mod ledger;
 mod lock;
-mod logging;
+pub mod logging;
 pub mod plan;
 mod process_memory;
-mod progress;
+pub mod progress;
 pub mod report;
 mod run;
 

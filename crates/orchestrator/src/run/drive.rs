@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::build::{Prepared, PreparedStep};
 use super::rejects::Rejects;
 use super::{Failure, RunOptions, wire};
-use crate::flow::StepKind;
+use crate::flow::{StepKind, merged};
 use crate::report::OutputReport;
 
 /// A step that is ready to run.
 enum Opened {
     Source(Box<dyn Source>),
-    Stage(Box<dyn Stage>),
+    /// With the columns of its input.
+    Stage(Box<dyn Stage>, SchemaRef),
     Sink(Box<dyn Sink>),
 }
 
@@ -50,6 +51,14 @@ struct Graph<'a> {
     contexts: &'a [Context],
 }
 
+impl Graph<'_> {
+    /// The columns of a step's inputs, merged.
+    fn merged(&self, step: usize, schemas: &[SchemaRef]) -> Result<SchemaRef, String> {
+        let named = |input: &usize| (self.contexts[*input].step(), Arc::clone(&schemas[*input]));
+        merged(&self.steps[step].inputs.iter().map(named).collect::<Vec<_>>())
+    }
+}
+
 /// The sealed parts of each sink, by its step.
 async fn rows_to_parts(
     graph: &Graph<'_>,
@@ -77,9 +86,9 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
     let mut schemas: Vec<SchemaRef> = Vec::new();
     for (at, kind) in kinds.into_iter().enumerate() {
         let context = &graph.contexts[at];
-        let inputs: Vec<SchemaRef> =
-            graph.steps[at].inputs.iter().map(|input| Arc::clone(&schemas[*input])).collect();
         let problems = |problems: Vec<Problem>| Failure::Flow(graph.steps[at].at.errors(problems));
+        let merged =
+            || graph.merged(at, &schemas).map_err(|message| problems(vec![Problem::at("", message)]));
         let (step, schema) = match kind {
             StepKind::Source(config) => {
                 let source =
@@ -88,15 +97,13 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
                 (Opened::Source(source), schema)
             }
             StepKind::Stage(config) => {
-                let merged = wire::merged_schema(&inputs)
-                    .map_err(|message| problems(vec![Problem::at("", message)]))?;
-                let stage = config.bind(&[merged]).map_err(problems)?;
+                let input = merged()?;
+                let stage = config.bind(&[Arc::clone(&input)]).map_err(problems)?;
                 let schema = stage.schema();
-                (Opened::Stage(stage), schema)
+                (Opened::Stage(stage, input), schema)
             }
             StepKind::Sink(config) => {
-                let merged = wire::merged_schema(&inputs)
-                    .map_err(|message| problems(vec![Problem::at("", message)]))?;
+                let merged = merged()?;
                 let unfit = config.fit(&merged);
                 if !unfit.is_empty() {
                     return Err(problems(unfit));
@@ -136,15 +143,11 @@ fn wire_all(
     let mut driven = Vec::new();
     for (at, step) in opened.into_iter().enumerate() {
         let context = graph.contexts[at].clone();
-        let inputs: Vec<_> = graph.steps[at]
-            .inputs
-            .iter()
-            .filter_map(|input| Some((ports[*input].pop()?, Arc::clone(&schemas[*input]))))
-            .collect();
+        let inputs = graph.steps[at].inputs.iter().filter_map(|input| ports[*input].pop()).collect();
         let stream = match step {
             Opened::Source(source) => source_stream(source, &context, options.limit_rows),
-            Opened::Stage(stage) => {
-                let input = wire::merged(inputs, &schemas_of(graph, schemas, at));
+            Opened::Stage(stage, schema) => {
+                let input = wire::merged(inputs, &schema);
                 let input = wire::counted(input, context.metrics(), |metrics, n| metrics.rows_in.add(n));
                 let output = stage.run(vec![input], context.clone());
                 wire::counted(output, context.metrics(), |metrics, n| metrics.rows_out.add(n))
@@ -171,14 +174,6 @@ fn source_stream(source: Box<dyn Source>, context: &Context, limit_rows: Option<
         None => stream,
     };
     wire::counted(stream, context.metrics(), |metrics, n| metrics.rows_out.add(n))
-}
-
-/// The columns that a stage was bound to: those of its inputs, merged.
-fn schemas_of(graph: &Graph<'_>, schemas: &[SchemaRef], at: usize) -> SchemaRef {
-    let inputs: Vec<SchemaRef> =
-        graph.steps[at].inputs.iter().map(|input| Arc::clone(&schemas[*input])).collect();
-    // They merged when the step was opened.
-    wire::merged_schema(&inputs).unwrap_or_else(|_| Arc::clone(&schemas[at]))
 }
 
 /// Drives all sinks at once. The first to fail stops the others.

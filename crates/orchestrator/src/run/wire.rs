@@ -7,7 +7,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use aqueduct_core::{Batch, BatchStream, Error, Result, StepMetrics};
 use aqueduct_primitives::{Task, Tasks};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -125,20 +125,17 @@ impl Stream for Received {
     }
 }
 
-/// Several inputs as one, whichever has something next; the first error ends it.
-pub(crate) fn merged(inputs: Vec<(BatchStream, SchemaRef)>, schema: &SchemaRef) -> BatchStream {
-    if inputs.len() == 1 {
-        return inputs
-            .into_iter()
-            .map(|(stream, _)| stream)
-            .next()
-            .unwrap_or_else(|| Box::pin(futures::stream::empty()));
+/// Several inputs as one, whichever has something next; the first error ends it. `schema` is what they merge to.
+pub(crate) fn merged(mut inputs: Vec<BatchStream>, schema: &SchemaRef) -> BatchStream {
+    match inputs.pop() {
+        Some(only) if inputs.is_empty() => only,
+        last => Box::pin(futures::stream::select_all(
+            inputs.into_iter().chain(last).map(|input| fit(input, Arc::clone(schema))),
+        )),
     }
-    let fitted = inputs.into_iter().map(|(stream, _)| fit(stream, Arc::clone(schema)));
-    Box::pin(futures::stream::select_all(fitted))
 }
 
-/// Brings the columns of each batch into the order and types of the merged schema.
+/// Brings the columns of each batch into the order of the merged schema.
 fn fit(stream: BatchStream, schema: SchemaRef) -> BatchStream {
     Box::pin(stream.map(move |batch| {
         let batch = batch?;
@@ -148,63 +145,11 @@ fn fit(stream: BatchStream, schema: SchemaRef) -> BatchStream {
 }
 
 fn fit_records(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let failed =
-        |error: arrow::error::ArrowError| Error::bug("merge inputs", "columns do not fit").with_source(error);
     let column = |field: &Arc<Field>| {
-        let column = records
-            .column_by_name(field.name())
-            .ok_or_else(|| Error::bug("merge inputs", "a column is missing").with("column", field.name()))?;
-        arrow::compute::cast(column, field.data_type()).map_err(failed)
+        let column = records.column_by_name(field.name()).map(Arc::clone);
+        column.ok_or_else(|| Error::bug("merge inputs", "a column is missing").with("column", field.name()))
     };
     let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(failed)
-}
-
-/// The columns of several inputs merged: the same names in each, of types that one of them can hold.
-///
-/// # Errors
-/// A sentence that names the column.
-pub(crate) fn merged_schema(inputs: &[SchemaRef]) -> Result<SchemaRef, String> {
-    let Some((first, rest)) = inputs.split_first() else { return Err("no input".into()) };
-    let mut fields: Vec<Field> = first.fields().iter().map(|field| field.as_ref().clone()).collect();
-    for other in rest {
-        if let Some(extra) =
-            other.fields().iter().find(|field| first.column_with_name(field.name()).is_none())
-        {
-            return Err(format!(
-                "the inputs differ: only one of them has the column `{}`; select the same columns from each",
-                extra.name()
-            ));
-        }
-        for field in &mut fields {
-            let Ok(twin) = other.field_with_name(field.name()) else {
-                return Err(format!(
-                    "the inputs differ: only one of them has the column `{}`; select the same columns from each",
-                    field.name()
-                ));
-            };
-            let Some(wider) = wider(field.data_type(), twin.data_type()) else {
-                let (name, a, b) = (field.name(), field.data_type(), twin.data_type());
-                return Err(format!(
-                    "the inputs differ: column `{name}` is {a} in one and {b} in another; cast one of them"
-                ));
-            };
-            let nullable = field.is_nullable() || twin.is_nullable();
-            *field = Field::new(field.name(), wider, nullable).with_metadata(field.metadata().clone());
-        }
-    }
-    Ok(Arc::new(Schema::new(fields)))
-}
-
-fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
-    use DataType::{Float32, Float64, Int8, Int16, Int32, Int64, Null};
-    match (a, b) {
-        _ if a == b => Some(a.clone()),
-        (Null, other) | (other, Null) => Some(other.clone()),
-        (Int8 | Int16 | Int32, Int64) | (Int64, Int8 | Int16 | Int32) => Some(Int64),
-        (Int8 | Int16 | Int32 | Float32, Float64) | (Float64, Int8 | Int16 | Int32 | Float32) => {
-            Some(Float64)
-        }
-        _ => None,
-    }
+    let unfit = |error| Error::bug("merge inputs", "columns do not fit").with_source(error);
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(unfit)
 }
