@@ -55,8 +55,12 @@ impl Disk {
         named("read", path, self.0.read(path, max_bytes))
     }
 
+    /// What is there; below a file there is nothing.
     pub(crate) fn stat(&self, path: &Path) -> Result<Option<FsEntry>> {
-        named("look at", path, self.0.stat(path))
+        match self.0.stat(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+            other => named("look at", path, other),
+        }
     }
 
     pub(crate) fn exists(&self, path: &Path) -> Result<bool> {

@@ -109,6 +109,9 @@ impl Staging {
     /// allow that; or the disk fails. Only [`Staging::abort`] may follow.
     pub fn seal(&mut self, mut parts: Vec<Part>, stamp: &RunStamp) -> Result<()> {
         self.check_not_empty(&parts)?;
+        if self.layout.is_file {
+            parts.iter_mut().for_each(|part| part.name.clone_from(&self.layout.name));
+        }
         parts.sort_by(|a, b| a.name.cmp(&b.name));
         self.check_names(&parts)?;
         self.collect(&parts)?;
@@ -157,7 +160,7 @@ impl Staging {
         let mut changed = Folders::below(&self.disk, &next);
         let mut open: Option<PathBuf> = None;
         for part in parts {
-            let place = next.join(if self.layout.is_file { &self.layout.name } else { &part.name });
+            let place = next.join(&part.name);
             let folder = place.parent().unwrap_or(&next);
             if open.as_deref() != Some(folder) {
                 self.disk.create_dir_all(folder)?;

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
 use arrow::record_batch::RecordBatch;
@@ -205,6 +205,11 @@ impl Context {
         })
     }
 
+    /// What all steps of the run share, by its type: the first to ask makes it.
+    pub fn shared<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.run.services.get_or_insert_with(make)
+    }
+
     /// Hands a bad item to the policy, counted.
     ///
     /// # Errors
@@ -288,18 +293,33 @@ pub fn run_id(now: DateTime<Utc>) -> String {
 /// Clients and pools, one of each type.
 #[derive(Debug, Default)]
 pub struct Services {
-    by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    by_type: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Services {
     /// Puts one in, in the place of any other of its type.
     pub fn insert<T: Any + Send + Sync>(&mut self, service: Arc<T>) {
-        self.by_type.insert(TypeId::of::<T>(), service);
+        self.lock().insert(TypeId::of::<T>(), service);
     }
 
     /// The one of this type.
     pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        Arc::clone(self.by_type.get(&TypeId::of::<T>())?).downcast().ok()
+        Arc::clone(self.lock().get(&TypeId::of::<T>())?).downcast().ok()
+    }
+
+    /// The one of this type; if there is none, what `make` makes, from now on for everybody.
+    pub fn get_or_insert_with<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(service) = self.get() {
+            return service;
+        }
+        let made = Arc::new(make());
+        let first =
+            Arc::clone(self.lock().entry(TypeId::of::<T>()).or_insert_with(|| Arc::clone(&made) as _));
+        first.downcast().unwrap_or(made)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TypeId, Arc<dyn Any + Send + Sync>>> {
+        self.by_type.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Flow files, planner, runner, reports and the command line, as a library.
 //!
-//! Knows factories, not files: which sources, stages and sinks there are is the [`Registry`](aqueduct_core::Registry)'s affair
-//!, so that a program of one's own runs flows over components of its own.
+//! Knows factories, not files: which sources, stages and sinks there are stands in the
+//! [`Registry`](aqueduct_core::Registry) that it is given, so that a program of one's own runs flows over
+//! components of its own.
 
 mod cli;
 mod demo;

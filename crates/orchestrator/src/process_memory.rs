@@ -1,17 +1,17 @@
 //! What the allocator and the kernel say about this process's memory.
 
 /// The most bytes that were resident at one moment, as the kernel counts (`VmHWM`); 0 where it does not say.
-pub fn rss_peak_bytes() -> u64 {
+pub(crate) fn rss_peak_bytes() -> u64 {
     status_kib("VmHWM:") * 1024
 }
 
 /// The bytes resident now (`VmRSS`); 0 where the kernel does not say.
-pub fn rss_bytes() -> u64 {
+pub(crate) fn rss_bytes() -> u64 {
     status_kib("VmRSS:") * 1024
 }
 
 /// The bytes that the allocator has given out and not got back; 0 where it is not jemalloc.
-pub fn allocated_bytes() -> u64 {
+pub(crate) fn allocated_bytes() -> u64 {
     if tikv_jemalloc_ctl::epoch::advance().is_err() {
         return 0;
     }

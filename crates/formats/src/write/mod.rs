@@ -22,11 +22,13 @@ mod parallel;
 mod parquet_file;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use aqueduct_core::Result;
 use aqueduct_primitives::ByteCount;
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::array::new_null_array;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 pub use arrow_file::ArrowCompression;
 pub use compress::{CompressedWriter, TextCompression};
@@ -129,7 +131,16 @@ impl WriteFormat {
     /// # Errors
     /// It has not; the message names what it lacks.
     pub fn check(&self, schema: &SchemaRef) -> Result<()> {
-        self.encoder(SchemaRef::clone(schema), std::io::sink(), ByteCount::mib(1)).map(drop)
+        // Some types are refused only when a value is written, so one row of nulls is.
+        let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+        let nulls = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let row = RecordBatch::try_new_with_options(Arc::clone(&schema), nulls, &options)
+            .map_err(|cause| error::encode("file", "the columns cannot be written", cause))?;
+        let mut encoder = self.encoder(schema, std::io::sink(), ByteCount::mib(1))?;
+        encoder.write(&row)?;
+        encoder.finish().map(drop)
     }
 }
 

@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use crate::support::{Member, Reader, options, packed, stream_of, zip};
 
 fn rows(n: u64) -> Vec<Value> {
-    (0..n).map(|n| json!({"id": n, "country": ["FR", "DE"][usize::from(n % 2 == 0)], "score": n as f64 / 8.0, "city": "Łódź 東京"})).collect()
+    let country = |n: u64| if n.is_multiple_of(2) { "DE" } else { "FR" };
+    let row =
+        |n: u64| json!({ "id": n, "country": country(n), "score": n as f64 / 8.0, "city": "Łódź 東京" });
+    (0..n).map(row).collect()
 }
 
 fn text_of(kind: &str, rows: &[Value]) -> String {

@@ -64,8 +64,8 @@ impl Division {
 
 /// The lane for records larger than a block: one file at a time may be in it.
 ///
-/// All sources that share a flow's memory should share a lane: the runner puts one into the services of the
-/// context. A source that finds none has its own.
+/// All sources of a run share one ([`Context::shared`](aqueduct_core::Context::shared)): with a lane each, two
+/// could each hold part of the flow's memory and wait for the other's.
 #[derive(Clone, Debug)]
 pub struct LargeRecordLane {
     turns: Arc<Semaphore>,

@@ -52,9 +52,7 @@ impl Opener {
         origin: bool,
         division: Division,
     ) -> Self {
-        let lane = cx
-            .service::<LargeRecordLane>()
-            .map_or_else(|_| LargeRecordLane::default(), |lane| (*lane).clone());
+        let lane = cx.shared(LargeRecordLane::default).as_ref().clone();
         let options = Arc::new(options);
         Self { cx: cx.clone(), fetcher, options, origin, division, lane, spool: Spool::of(cx) }
     }

@@ -33,7 +33,7 @@ impl Spool {
 
     /// The spool of a context.
     pub(crate) fn of(cx: &Context) -> Arc<Self> {
-        cx.service::<Self>().unwrap_or_else(|_| Arc::new(Self::new(std::env::temp_dir(), DEFAULT_MAX_SPOOL)))
+        cx.shared(|| Self::new(std::env::temp_dir(), DEFAULT_MAX_SPOOL))
     }
 
     /// Saves a body. The file is gone when the result is.
