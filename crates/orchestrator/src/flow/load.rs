@@ -210,11 +210,13 @@ impl Loader<'_> {
         let values = Values::new(self.settings, self.base_dir, self.entry, root);
         let mut mistakes = Vec::new();
         let mut file = self.filled(root, &values, &mut mistakes);
+        let unfilled: Vec<Span> = mistakes.iter().map(|mistake| mistake.at).collect();
         let masks = masks_of(&file, &values);
         let raw = graph::read(&mut file, &mut mistakes);
         let options = self.options(&mut file, &mut mistakes);
         let drafts = steps::build(raw, self.registry, &mut mistakes);
         let schemas = types::infer(&drafts, |draft| self.planning(draft, &options), &mut mistakes);
+        let mistakes = without_echoes(mistakes, &unfilled);
         let used =
             self.settings.set.iter().map(|(key, _)| key).filter(|key| values.is_used(key)).cloned().collect();
         let flow = if mistakes.is_empty() {
@@ -317,6 +319,14 @@ impl Loader<'_> {
             memory_at: Span::START,
         }
     }
+}
+
+/// Without what is wrong with a value only because it could not be filled in, which is told first.
+fn without_echoes(mistakes: Vec<Mistake>, unfilled: &[Span]) -> Vec<Mistake> {
+    let told = mistakes.into_iter().enumerate();
+    told.filter(|(n, mistake)| *n < unfilled.len() || !unfilled.contains(&mistake.at))
+        .map(|(_, mistake)| mistake)
+        .collect()
 }
 
 /// The values that tell runs of one flow apart: what is secret does not.

@@ -325,7 +325,13 @@ fn long_secrets_are_hidden_before_messages_are_cut_short() {
     let text = format!("{HEAD}stages: [{{ limit: \"${{API_TOKEN}}\" }}]\n{TAIL}");
     let token = "tok".repeat(1000);
     let told = load_as("f.yaml", &text, &settings(&[("API_TOKEN", &token)], &[])).err().unwrap();
-    assert_eq!(told, "f.yaml:3:20: stages.0.limit: found the text `***`; expected a whole number");
+    assert_eq!(told, "f.yaml:3:19: stages.0.limit: found the text `***`; expected a whole number");
+    // What could not be filled in is told once, not again as a text where a number is expected.
+    let missing = load_as("f.yaml", &text, &settings(&[], &[])).err().unwrap();
+    assert!(
+        missing.contains("nobody gives `API_TOKEN` a value") && missing.lines().count() == 1,
+        "{missing}"
+    );
     let long = load_as("f.yaml", &text.replace("API_TOKEN", "other"), &settings(&[("other", &token)], &[]));
     assert!(long.err().unwrap().ends_with("tok…`; expected a whole number"));
 }
@@ -339,7 +345,7 @@ fn secrets_come_out_of_files_and_programs() {
     let read = Settings { secrets: SecretMode::Read, ..Settings::default() };
     let flow = load_as("f.yaml", &text, &read).unwrap().remove(0);
     assert_eq!(flow.masks.mask("from-program"), "***");
-    let fails = text.replace("printf", "false");
+    let fails = text.replace("printf", "\"false\"");
     assert!(load_as("f.yaml", fails, &read).err().unwrap().contains("`false` failed"));
 }
 
