@@ -88,7 +88,10 @@ impl Input {
     /// Copies up to `room` bytes as they are.
     pub(crate) async fn copy(&mut self, mut out: Vec<u8>, room: usize) -> Result<(Vec<u8>, Left)> {
         self.peek(1).await?;
-        let Some(bytes) = self.take(room) else { return Ok((out, Left::End)) };
+        let Some(bytes) = self.take(room) else {
+            // No room is not the end.
+            return Ok((out, if self.pending.is_empty() { Left::End } else { Left::More }));
+        };
         out.extend_from_slice(&bytes);
         Ok((out, Left::More))
     }
