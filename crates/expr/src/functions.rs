@@ -13,10 +13,10 @@ use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
 use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion_functions_nested::planner::{FieldAccessPlanner, NestedFunctionPlanner};
 
-/// All scalar functions by name, and no tables, aggregates or windows: those are for other stages.
+/// All scalar functions by name, and no tables, aggregates or windows: those are for other stages. Functions
+/// that take functions are left out too: DataFusion's own dialect cannot write them.
 pub(crate) struct Functions {
     scalar: HashMap<String, Arc<ScalarUDF>>,
-    higher_order: HashMap<String, Arc<HigherOrderUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: Arc<ConfigOptions>,
 }
@@ -35,25 +35,18 @@ impl Functions {
             }
             scalar.insert(function.name().to_owned(), function);
         }
-        let mut higher_order = HashMap::new();
-        for function in datafusion_functions_nested::all_default_higher_order_functions() {
-            for alias in function.aliases() {
-                higher_order.insert(alias.clone(), Arc::clone(&function));
-            }
-            higher_order.insert(function.name().to_owned(), function);
-        }
-        Self { scalar, higher_order, planners: planners(), options }
+        Self { scalar, planners: planners(), options }
     }
 
     /// Whether a call of this name, in lower case, can be planned.
     pub(crate) fn has(&self, name: &str) -> bool {
         // `make_map` is planned by DataFusion under this name and registered under `map`.
-        self.scalar.contains_key(name) || self.higher_order.contains_key(name) || name == "make_map"
+        self.scalar.contains_key(name) || name == "make_map"
     }
 
     /// All names, for suggestions.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.scalar.keys().chain(self.higher_order.keys()).map(String::as_str)
+        self.scalar.keys().map(String::as_str)
     }
 
     pub(crate) fn shared_options(&self) -> &Arc<ConfigOptions> {
@@ -91,8 +84,8 @@ impl ContextProvider for Functions {
         self.scalar.get(name).cloned()
     }
 
-    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        self.higher_order.get(name).cloned()
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
     }
 
     fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
@@ -116,7 +109,7 @@ impl ContextProvider for Functions {
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {
-        self.higher_order.keys().cloned().collect()
+        Vec::new()
     }
 
     fn udaf_names(&self) -> Vec<String> {

@@ -86,7 +86,12 @@ pub trait LargeRecords: Send + Sync {
 
 #[async_trait]
 impl LargeRecords for Budget {
-    async fn reserve(&self, _held: ByteCount, more: ByteCount) -> Result<Reservation> {
+    async fn reserve(&self, held: ByteCount, more: ByteCount) -> Result<Reservation> {
+        // What the record holds already comes back only with the record: never wait for it.
+        let all = held.saturating_add(more);
+        if all > self.total() {
+            return Ok(Self::reserve(self, all).await?);
+        }
         Ok(Self::reserve(self, more).await?)
     }
 }

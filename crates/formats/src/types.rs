@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn what_is_no_type_is_told_with_the_nearest_name() {
         for (text, hint) in [
-            ("int46", "int64"),
+            ("int65", "int64"),
             ("strnig", "string"),
             ("", "expected a type"),
             ("decimal(10)", "`,`"),

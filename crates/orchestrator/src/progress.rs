@@ -103,8 +103,8 @@ fn json_line(live: &Live, elapsed: Duration) -> String {
     let memory = json!({
         "limit_bytes": live.limit.get(), "reserved_bytes": live.reserved().get(), "rss_bytes": process_memory::rss_bytes(),
     });
-    json!({ "event": "progress", "elapsed_ms": elapsed.as_millis() as u64, "steps": steps, "memory": memory })
-        .to_string()
+    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    json!({ "event": "progress", "elapsed_ms": elapsed_ms, "steps": steps, "memory": memory }).to_string()
 }
 
 async fn show_bars(live: &Live, console: &Console, stop: CancellationToken) {

@@ -58,7 +58,7 @@ pub(crate) async fn infer_columnar(
 ) -> Result<SchemaRef> {
     let schema = match format {
         Format::Parquet => parquet_file::schema(file, tasks).await?,
-        _ => arrow_file::schema(&file).await?,
+        _ => arrow_file::schema(&file, tasks).await?,
     };
     let fields: Vec<_> =
         schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();

@@ -84,7 +84,8 @@ struct MemberReader<'a> {
 
 impl<'a> MemberReader<'a> {
     fn new(cutting: &'a mut Cutting, blocks: &'a Blocks) -> Self {
-        let target = cutting.block_bytes;
+        // A byte order mark is looked for in one piece.
+        let target = cutting.block_bytes.max(BOM.len());
         Self {
             cutting,
             blocks,
@@ -136,7 +137,7 @@ impl<'a> MemberReader<'a> {
 
     /// Decides how to cut once the head is there; false while it is not.
     fn begin(&mut self, unpacker: &Unpacker, is_all: bool) -> Result<bool> {
-        if self.buffer.len() < HEAD_BYTES.min(self.target) && !is_all {
+        if self.buffer.len() < HEAD_BYTES.min(self.target).max(BOM.len()) && !is_all {
             return Ok(false);
         }
         let options = &self.cutting.options;

@@ -59,7 +59,7 @@ impl Unpacker {
         let mut input = Input::new(body);
         input.peek(6).await?;
         let compression = named.unwrap_or_else(|| Compression::detect(name, input.pending()));
-        Self::new(input, compression, limits, tasks, |input| Zip::of_stream(input))
+        Self::new(input, compression, limits, tasks, Zip::of_stream)
     }
 
     /// Begins to read a file by range: a zip goes by its central directory, from the member at `from` on.

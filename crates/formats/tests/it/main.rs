@@ -1,6 +1,10 @@
 //! Whole files in, rows out: formats, compressions, archives, hostile files.
 
+#[cfg(test)]
 mod columnar;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
 mod text;
+#[cfg(test)]
 mod unpacking;

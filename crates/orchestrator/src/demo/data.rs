@@ -73,7 +73,8 @@ fn rows(n: u32, stamp: &str) -> String {
 /// One value of an event: numbers where the codebook has numbers, and many empty fields, as in real files.
 fn field(column: usize, id: u64, stamp: &str) -> String {
     let mixed = mix(id * N_COLUMNS as u64 + column as u64);
-    let pick = |words: &[&str]| words[(mixed % words.len() as u64) as usize % words.len()].to_owned();
+    let at = usize::try_from(mixed % 1024).unwrap_or(0);
+    let pick = |words: &[&str]| words[at % words.len()].to_owned();
     match column {
         0 => (1_400_000_000 + id).to_string(),
         1 => stamp[..8].to_owned(),

@@ -332,7 +332,7 @@ fn long_secrets_are_hidden_before_messages_are_cut_short() {
         missing.contains("nobody gives `API_TOKEN` a value") && missing.lines().count() == 1,
         "{missing}"
     );
-    let long = load_as("f.yaml", &text.replace("API_TOKEN", "other"), &settings(&[("other", &token)], &[]));
+    let long = load_as("f.yaml", text.replace("API_TOKEN", "other"), &settings(&[("other", &token)], &[]));
     assert!(long.err().unwrap().ends_with("tok…`; expected a whole number"));
 }
 

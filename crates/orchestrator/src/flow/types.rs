@@ -55,9 +55,6 @@ fn input_of(
     if draft.inputs.is_empty() {
         return None;
     }
-    if draft.inputs.is_empty() {
-        return None;
-    }
     let inputs: Option<Vec<(&str, SchemaRef)>> = draft
         .inputs
         .iter()

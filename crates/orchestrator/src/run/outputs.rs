@@ -1,6 +1,7 @@
 //! The outputs of a run: claimed before anything is read, all sealed before the first becomes public.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aqueduct_commit::{Published, RunStamp, Staging};
 use aqueduct_core::{Error, Output, Part, Result, RunContext};
@@ -19,7 +20,7 @@ impl Outputs {
     /// # Errors
     /// One of them cannot be written; none is held then.
     pub(crate) async fn claim(run: &RunContext, outputs: Vec<Option<Output>>) -> Result<Self> {
-        let (fs, run_id) = (run.fs.clone(), run.run_id.clone());
+        let (fs, run_id) = (Arc::clone(&run.fs), run.run_id.clone());
         run.tasks
             .block(move || {
                 let mut staged = Vec::new();
