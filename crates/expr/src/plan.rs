@@ -1,4 +1,4 @@
-//! From the parser's tree to something that can be evaluated: planned, coerced, simplified, made physical.
+//! From the parser's tree to something that can be evaluated: planned, coerced, made physical.
 //!
 //! All of it recurses over the tree, so it runs on a thread with a stack that fits the deepest tree allowed.
 
@@ -7,14 +7,15 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::simplify::SimplifyContext;
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{Expr as Logical, Volatility};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
-use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion_physical_expr::{PhysicalExpr, PhysicalExprSimplifier, create_physical_expr};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast::Expr as Ast;
 
@@ -75,11 +76,43 @@ impl Plan {
             .with_config_options(Arc::clone(&self.options))
             .with_query_execution_start_time(Some(now))
             .build();
-        let simple = ExprSimplifier::new(context).simplify(self.logical.clone())?;
+        let written_out = write_out_functions(self.logical.clone(), &context)?;
         let mut props = ExecutionProps::new().with_query_execution_start_time(now);
         props.config_options = Some(Arc::clone(&self.options));
-        Ok(create_physical_expr(&simple, &self.schema, &props, &PhysicalPlanningContext::default())?)
+        let physical =
+            create_physical_expr(&written_out, &self.schema, &props, &PhysicalPlanningContext::default())?;
+        Ok(PhysicalExprSimplifier::new(self.schema.as_arrow()).simplify(physical)?)
     }
+}
+
+/// A function may stand for a function that stands for another, but not for longer chains than this.
+const MAX_PASSES: usize = 8;
+
+/// Puts in the place of functions that are only names for something else what they stand for: `coalesce` is a
+/// `case`, `now()` a constant.
+///
+/// DataFusion's logical simplifier would do this too. It is not used: it also takes
+/// `a in (1) and a in (2)` for false where `a` is null, so that `not` of it keeps rows that SQL drops.
+fn write_out_functions(logical: Logical, context: &SimplifyContext) -> Result<Logical> {
+    let mut written_out = logical;
+    for _ in 0..MAX_PASSES {
+        let pass = written_out.transform_up(|node| write_out(node, context))?;
+        written_out = pass.data;
+        if !pass.transformed {
+            break;
+        }
+    }
+    Ok(written_out)
+}
+
+fn write_out(node: Logical, context: &SimplifyContext) -> Result<Transformed<Logical>> {
+    let Logical::ScalarFunction(call) = node else { return Ok(Transformed::no(node)) };
+    Ok(match call.func.simplify(call.args, context)? {
+        ExprSimplifyResult::Simplified(meaning) => Transformed::yes(meaning),
+        ExprSimplifyResult::Original(args) => {
+            Transformed::no(Logical::ScalarFunction(ScalarFunction { func: call.func, args }))
+        }
+    })
 }
 
 fn check_depth(logical: &Logical) -> Result<(), ExprError> {

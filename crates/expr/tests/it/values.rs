@@ -18,6 +18,15 @@ fn conditions_and_arithmetic() {
 }
 
 #[test]
+fn null_stays_unknown_under_not() {
+    let truth = evaluate("not (country in ('FR') and country in ('DE'))");
+    let truth: Vec<_> = truth.as_boolean().iter().collect();
+    assert_eq!(truth, [Some(true), Some(true), None]);
+    let truth = evaluate("not (score <> score)");
+    assert_eq!(truth.as_boolean().iter().collect::<Vec<_>>(), [Some(true), None, Some(true)]);
+}
+
+#[test]
 fn a_constant_is_there_for_every_row() {
     assert_eq!(evaluate("'x'").as_string::<i32>(), &StringArray::from(vec!["x"; 3]));
     assert_eq!(evaluate("1 + 1").as_primitive::<Int64Type>(), &Int64Array::from(vec![2; 3]));
