@@ -139,9 +139,9 @@ fn what_cannot_fit_together_is_told() {
             flow("").replace("parquet: {", "parquet: { level: 300,"),
             ":3:27: sink.parquet.level: found the number 300; expected at most 255",
         ),
-        (flow("").replace("int64", "int65"), ":2:58: source.files.schema.id: unknown type `int65`"),
+        (flow("").replace("int64", "int65"), ":2:53: source.files.schema.id: unknown type `int65`"),
         (
-            flow("").replace("paths: [none.csv]", "format: csb"),
+            flow("").replace("paths:", "format: csb, paths:"),
             "source.files.format: found the text `csb`; expected one of csv, ndjson, auto; did you mean `csv`?",
         ),
         (
