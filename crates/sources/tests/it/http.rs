@@ -86,7 +86,7 @@ async fn an_early_stop_leaves_no_body_open() {
     drop(batches);
     room.check_all_is_back().await;
     gate.open();
-    server.until_connections(0).await;
+    server.until_bodies(0).await;
     assert!(server.n_requests() <= 5, "{}", server.n_requests());
 }
 
