@@ -26,7 +26,11 @@ pub(super) const TEMPLATES: &[Template] = &[
         summary: "files in, one Parquet dataset out",
         text: include_str!("templates/files.yaml"),
     },
-    Template { name: "gdelt", summary: "GDELT events of some days", text: include_str!("templates/gdelt.yaml") },
+    Template {
+        name: "gdelt",
+        summary: "GDELT events of some days",
+        text: include_str!("templates/gdelt.yaml"),
+    },
     Template {
         name: "graph",
         summary: "two sources, a shared stage, two sinks",
