@@ -19,12 +19,14 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// The project that this program was compiled from.
+    /// The project that cargo runs this program for. Asked when it runs, because clones share a build folder and the
+    /// program may have been compiled in another one.
     ///
     /// # Errors
-    /// Its manifests cannot be read.
+    /// Cargo did not start this program, or the manifests cannot be read.
     pub(crate) fn find() -> Result<Self> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
+        let package = env::var_os("CARGO_MANIFEST_DIR").context("start this as `cargo xtask`")?;
+        let manifest = Path::new(&package).with_file_name("Cargo.toml");
         let metadata = MetadataCommand::new()
             .manifest_path(&manifest)
             .exec()
