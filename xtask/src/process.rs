@@ -7,10 +7,19 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// The cargo that runs this task, in a folder.
+/// The cargo that runs this task, in a folder, without what the outer cargo said of this package: build scripts look
+/// at it, and would compile the TLS stack and all above it again with each change between here and a shell.
 pub(crate) fn cargo(folder: &Path) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    command(program, folder)
+    let mut command = command(program, folder);
+    for (name, _) in env::vars_os().filter(|(name, _)| is_of_a_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn is_of_a_package(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_")
 }
 
 /// A program in a folder, without standard input.
@@ -61,6 +70,13 @@ pub(crate) fn answers(command: &mut Command) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_not_told_of_the_package_that_runs_it() {
+        let told =
+            |command: &Command| command.get_envs().any(|(name, to)| name == "CARGO_PKG_NAME" && to.is_none());
+        assert!(env::var_os("CARGO_PKG_NAME").is_some() && told(&cargo(Path::new("/"))));
+    }
 
     #[test]
     fn a_failing_program_is_named_with_its_status() {
