@@ -27,23 +27,7 @@ const N_DISTINCT: usize = 20;
 const CURL: &str =
     "curl --silent --show-error --fail --parallel --parallel-max 10 --config \"$0\" && sync \"$1\"/*";
 
-const OBSTORE: &str = "import asyncio, os, sys\n\
-import obstore\n\
-from obstore.store import HTTPStore\n\
-root, names, folder = sys.argv[1], open(sys.argv[2]).read().split(), sys.argv[3]\n\
-async def main():\n\
-    store = HTTPStore.from_url(root, client_options={'allow_http': True})\n\
-    window = asyncio.Semaphore(10)\n\
-    async def one(name):\n\
-        async with window:\n\
-            answer = await obstore.get_async(store, name)\n\
-            with open(os.path.join(folder, name), 'wb') as file:\n\
-                async for chunk in answer.stream(min_chunk_size=1 << 18):\n\
-                    file.write(chunk)\n\
-                file.flush()\n\
-                os.fsync(file.fileno())\n\
-    await asyncio.gather(*[one(name) for name in names])\n\
-asyncio.run(main())";
+const OBSTORE: &str = include_str!("obstore_download.py");
 
 /// Runs it.
 ///

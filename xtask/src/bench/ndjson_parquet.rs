@@ -14,16 +14,7 @@ const INPUT_BYTES: u64 = 1_000_000_000;
 /// What is given to ours; DuckDB's limit is the same quarter of the input.
 const MEMORY: &str = "128MB";
 
-/// Two threads, as the machines that this is measured on have; order as it likes.
-const DUCKDB: &str = "import duckdb, sys\n\
-    source, target, spill = sys.argv[1:]\n\
-    c = duckdb.connect()\n\
-    c.sql(\"set threads = 2\")\n\
-    c.sql(\"set memory_limit = '256MB'\")\n\
-    c.sql(\"set preserve_insertion_order = false\")\n\
-    c.sql(f\"set temp_directory = '{spill}'\")\n\
-    c.sql(f\"copy (select * from read_json('{source}', format = 'newline_delimited')) \"\n\
-          f\"to '{target}' (format parquet, compression zstd)\")";
+const DUCKDB: &str = include_str!("duckdb_ndjson.py");
 
 /// Runs it.
 ///
