@@ -86,13 +86,21 @@ impl Tries {
         }
         let wait = self.backoff.wait(self.n_failed, retry_after);
         self.metrics.retries.add(1);
-        let wait_ms = wait.as_millis();
-        tracing::warn!(tries = self.n_made, wait_ms, error = error.chain(), "request is made again");
+        tell(self.n_made, wait, &error.chain());
         tokio::select! {
             biased;
             () = self.closed.cancelled() => Err(shut_down()),
             () = tokio::time::sleep(wait) => Ok(()),
         }
+    }
+}
+
+/// A first failure is everyday on the web, and counted in the report; one that comes again is worth a line.
+fn tell(tries: u32, wait: Duration, error: &str) {
+    let wait_ms = wait.as_millis();
+    match tries {
+        1 => tracing::debug!(tries, wait_ms, error, "request is made again"),
+        _ => tracing::warn!(tries, wait_ms, error, "request is made again"),
     }
 }
 
