@@ -10,6 +10,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use tokio::runtime::Handle;
 
 use super::ranges::Ranges;
@@ -40,17 +41,24 @@ pub(super) async fn batches(
     let wanted = fit::wanted(metadata.schema(), &spec)?;
     let mask = ProjectionMask::roots(metadata.parquet_schema(), wanted);
     let rows = batch_rows(&metadata, &spec);
+    let n_promised = rows_of_groups(metadata.metadata());
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(ranges, metadata);
     let builder = builder.with_projection(mask).with_batch_size(rows);
     let tasks = tasks.clone();
     Ok(Box::pin(try_stream! {
         let built = tasks.block(move || builder.build()).await.map_err(failed)?;
         let mut reader = built.map_err(|error| damaged("Parquet file", error))?;
+        let mut n_found = 0;
         loop {
             let (back, batch) = tasks.block(move || next(reader)).await.map_err(failed)?;
             reader = back;
-            let Some(batch) = batch else { break };
-            yield (batch?, Default::default());
+            let Some(batch) = batch.transpose()? else { break };
+            n_found += batch.num_rows() as u64;
+            yield (batch, Default::default());
+        }
+        if n_found != n_promised {
+            let message = format!("its footer promises {n_promised} rows, its pages hold {n_found}");
+            Err(damaged("Parquet file", message))?;
         }
     }))
 }
@@ -64,12 +72,42 @@ fn next(
 
 /// Rows whose columns take `batch_bytes` or so, by what the footer says.
 fn batch_rows(metadata: &ArrowReaderMetadata, spec: &DecodeSpec) -> usize {
-    let groups = metadata.metadata().row_groups();
-    let n_rows: i64 = groups.iter().map(|group| group.num_rows().max(0)).fold(0, i64::saturating_add);
-    let n_bytes: i64 = groups.iter().map(|group| group.total_byte_size().max(0)).fold(0, i64::saturating_add);
-    let row = u64::try_from(n_bytes / n_rows.max(1)).unwrap_or(0).max(1);
+    let groups = metadata.metadata().row_groups().iter();
+    let n_bytes = groups.map(|group| positive(group.total_byte_size())).fold(0, u64::saturating_add);
+    let row = (n_bytes / rows_of_groups(metadata.metadata()).max(1)).max(1);
     let fitting = usize::try_from(spec.batch_bytes.get() / row).unwrap_or(usize::MAX);
     fitting.clamp(1, spec.batch_rows.max(1))
+}
+
+/// How many rows the row groups have.
+fn rows_of_groups(metadata: &ParquetMetaData) -> u64 {
+    metadata.row_groups().iter().map(|group| positive(group.num_rows())).fold(0, u64::saturating_add)
+}
+
+/// A count of the footer; a negative one is damage that the reader finds.
+fn positive(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
+/// The footer, with the file's number of rows as its row groups say. Some writers leave it at 0, and the reader would
+/// then give no row and no error.
+fn with_rows_of_groups(metadata: ArrowReaderMetadata) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let footer = metadata.metadata();
+    let file = footer.file_metadata();
+    let n_rows = rows_of_groups(footer);
+    if positive(file.num_rows()) == n_rows {
+        return Ok(metadata);
+    }
+    let file = FileMetaData::new(
+        file.version(),
+        i64::try_from(n_rows).unwrap_or(i64::MAX),
+        file.created_by().map(str::to_owned),
+        file.key_value_metadata().cloned(),
+        file.schema_descr_ptr(),
+        file.column_orders().cloned(),
+    );
+    let footer = ParquetMetaData::new(file, footer.row_groups().to_vec());
+    ArrowReaderMetadata::try_new(Arc::new(footer), ArrowReaderOptions::new())
 }
 
 /// Reads and checks the footer.
@@ -85,7 +123,7 @@ async fn load(
     }
     let runtime = Handle::current();
     let small = Ranges::new(Arc::clone(&file), runtime.clone(), 0, 0);
-    let load = move || ArrowReaderMetadata::load(&small, ArrowReaderOptions::new());
+    let load = move || with_rows_of_groups(ArrowReaderMetadata::load(&small, ArrowReaderOptions::new())?);
     let metadata =
         tasks.block(load).await.map_err(failed)?.map_err(|error| damaged("Parquet file", error))?;
     let n_columns = metadata.parquet_schema().num_columns().max(1) as u64;

@@ -8,6 +8,7 @@ use aqueduct_formats::{DecodeSpec, declared_schema, decode_file};
 use aqueduct_primitives::ByteCount;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
@@ -63,6 +64,34 @@ async fn parquet_and_arrow_are_read_in_order_and_counted() {
         assert!(rows.iter().all(|row| row["_row"].as_i64() == row["id"].as_i64().map(|id| id + 1)), "{name}");
         assert_eq!(rows[1], json!({"id": 1, "score": 0.125, "word": "word 1", "_file": name, "_row": 2}));
     }
+}
+
+/// The same file with another number of rows in its footer, of the file and of its only row group.
+fn with_rows(file: &[u8], of_file: i64, of_group: i64) -> Vec<u8> {
+    let bytes = bytes::Bytes::copy_from_slice(file);
+    let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap();
+    let had = footer.file_metadata();
+    let (created_by, pairs) = (had.created_by().map(str::to_owned), had.key_value_metadata().cloned());
+    let schema = had.schema_descr_ptr();
+    let file_part = FileMetaData::new(had.version(), of_file, created_by, pairs, schema, None);
+    let group = footer.row_group(0).clone().into_builder().set_num_rows(of_group).build().unwrap();
+    let n = u32::from_le_bytes(*file[file.len() - 8..].first_chunk::<4>().unwrap()) as usize;
+    let mut changed = file[..file.len() - 8 - n].to_vec();
+    let footer = ParquetMetaData::new(file_part, vec![group]);
+    ParquetMetaDataWriter::new(&mut changed, &footer).finish().unwrap();
+    changed
+}
+
+#[tokio::test]
+async fn a_footer_that_miscounts_its_rows_loses_none_in_silence() {
+    let file = parquet_file(&[batch(0, 100)], 1000);
+    let outcome = Reader::new("a.parquet", json!({})).file(MemoryFile::new(with_rows(&file, 0, 100))).await;
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert_eq!(ids(&outcome.rows()), (0..100).collect::<Vec<_>>());
+    let outcome = Reader::new("a.parquet", json!({})).file(MemoryFile::new(with_rows(&file, 120, 120))).await;
+    let error = outcome.error.expect("rows are missing");
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(format!("{error:?}").contains("120"), "{error:?}");
 }
 
 // facts §4: a row group need not be in memory whole.
