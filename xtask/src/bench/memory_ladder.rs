@@ -9,8 +9,9 @@ use super::{Bench, Events, Promise, Report, megabytes, ratio};
 use crate::measure::measure;
 use crate::text::{self, say};
 
-/// The smallest input; the others are 10 and 100 times as large.
-const SMALLEST_BYTES: u64 = 10_000_000;
+/// The smallest input; the others are 10 and 100 times as large. It is several times `memory`, so that every buffer of
+/// the smallest is as full as it will ever be, and what grows after it grows with the input.
+const SMALLEST_BYTES: u64 = 100_000_000;
 
 /// `memory:` of the flow, in bytes and as a flow says it.
 const MEMORY_BYTES: u64 = 64_000_000;
