@@ -30,3 +30,41 @@ pub use aqueduct_transforms as transforms;
 pub fn registry() -> core::Registry {
     core::Registry::new().with_sources(sources::ALL).with_stages(transforms::ALL).with_sinks(sinks::ALL)
 }
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::orchestrator::flow::{Settings, load};
+    use super::registry;
+
+    /// A flow with this one step, around it such as take any columns. Every example is `name: options`.
+    fn flow_of(kind: &str, example: &str) -> String {
+        let step = |role: &str, usual: &str| {
+            let text = if role == kind { example } else { usual };
+            format!("{role}:\n  {}\n", text.replace('\n', "\n  "))
+        };
+        let stages = if kind == "stage" {
+            format!("stages:\n  - {}\n", example.replace('\n', "\n    "))
+        } else {
+            String::new()
+        };
+        let source = step("source", "files: { paths: ['none-here/*.csv'] }");
+        format!("name: example\n{source}{stages}{}", step("sink", "discard: {}"))
+    }
+
+    // SX: help that does not work is worse than none
+    #[test]
+    fn every_example_of_a_component_is_a_flow_that_checks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flow.yaml");
+        let registry = registry();
+        let sources = registry.sources().iter().map(|factory| ("source", factory.info()));
+        let stages = registry.stages().iter().map(|factory| ("stage", factory.info()));
+        let sinks = registry.sinks().iter().map(|factory| ("sink", factory.info()));
+        for (kind, info) in sources.chain(stages).chain(sinks) {
+            let flow = flow_of(kind, info.example);
+            std::fs::write(&path, &flow).unwrap();
+            let loaded = load(&path, &Settings::default(), &registry);
+            assert!(loaded.is_ok(), "{kind} `{}`: {}\n{flow}", info.name, loaded.err().unwrap());
+        }
+    }
+}
