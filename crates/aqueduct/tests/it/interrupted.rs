@@ -1,0 +1,118 @@
+//! Runs that are stopped, killed, or started twice: the output is as it was, and the next run works.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use aqueduct_testkit::http::{Answer, Gate, Server};
+use rustix::process::Signal;
+
+use crate::job::{Job, Running, ndjson};
+
+/// Two files; the second one waits half-way from the second run on, until its gate is opened.
+struct Stalled {
+    job: Job,
+    server: Server,
+    stalls: Arc<AtomicBool>,
+    gate: Gate,
+}
+
+impl Stalled {
+    /// After a first run, which wrote 0 to 19.
+    async fn after_a_run() -> Self {
+        let (server, gate, stalls) =
+            (Server::start().await, Gate::closed(), Arc::new(AtomicBool::new(false)));
+        server.file("/0.ndjson", ndjson(0..10));
+        let (is_stalled, waits) = (Arc::clone(&stalls), gate.clone());
+        server.route("/1.ndjson", move |_| {
+            let (first, second) = (ndjson(10..15), ndjson(15..20));
+            let answer = Answer::new(200).header("Content-Length", first.len() + second.len()).send(first);
+            if is_stalled.load(SeqCst) { answer.wait_for(&waits).send(second) } else { answer.send(second) }
+        });
+        let flow = r#"
+name: stalled
+source: { files: { paths: ["BASE/0.ndjson", "BASE/1.ndjson"], schema: { n: int64 } } }
+sink: { ndjson: { path: out } }
+"#;
+        let job = Job::with_flow(&flow.replace("BASE", &server.url("")));
+        job.run("run flow.yaml").exits(0);
+        stalls.store(true, SeqCst);
+        Self { job, server, stalls, gate }
+    }
+
+    /// A run that has had all but the end of the second file.
+    async fn start(&self, words: &str) -> Running {
+        let run = self.job.start(words);
+        self.server.until_bodies(1).await;
+        run
+    }
+
+    /// The numbers in the output, whatever its parts are called.
+    fn numbers(&self) -> Vec<i64> {
+        let parts = self.job.files("out").into_iter().filter(|name| !name.contains("_aqueduct"));
+        let mut numbers: Vec<_> =
+            parts.flat_map(|part| self.job.numbers(&format!("out/{part}")).unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_ends_with_130_and_leaves_everything_as_it_was() {
+    let stalled = Stalled::after_a_run().await;
+    let before = stalled.job.files(".");
+    for signal in [Signal::INT, Signal::TERM] {
+        let run = stalled.start("run flow.yaml --report report.json").await;
+        run.signal(signal);
+        run.wait().exits(130).says(&["interrupted"]);
+        stalled.server.until_connections(0).await;
+        assert_eq!(stalled.job.report()["status"], "interrupted");
+        std::fs::remove_file(stalled.job.path("report.json")).unwrap();
+        assert_eq!(stalled.job.files("."), before);
+        assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+    }
+    stalled.stalls.store(false, SeqCst);
+    stalled.job.run("run flow.yaml").exits(0);
+    assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_the_old_rows_are_there_and_the_next_run_clears_up() {
+    let stalled = Stalled::after_a_run().await;
+    let before = stalled.job.files(".").len();
+    let run = stalled.start("run flow.yaml").await;
+    run.signal(Signal::KILL);
+    drop(run);
+    stalled.server.until_connections(0).await;
+    assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+    stalled.stalls.store(false, SeqCst);
+    stalled.job.run("run flow.yaml").exits(0);
+    assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+    assert_eq!(stalled.job.files(".").len(), before, "{:?}", stalled.job.files("."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_flow_does_not_run_twice_at_once() {
+    let stalled = Stalled::after_a_run().await;
+    let first = stalled.start("run flow.yaml").await;
+    let process = format!("process {}", first.pid());
+    stalled.job.run("run flow.yaml").exits(4).says(&["running already", &process]);
+    stalled.gate.open();
+    first.wait().exits(0);
+    assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+    stalled.job.run("run flow.yaml").exits(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_stops_the_run() {
+    let job = Job::with_flow(
+        r#"
+name: head
+source: { generate: { rows: 1000000000 } }
+sink: { stdout: {} }
+"#,
+    );
+    let mut run = job.start("run flow.yaml");
+    assert!(run.line().starts_with('{'));
+    run.close_stdout();
+    run.wait().exits(130);
+}

@@ -1,0 +1,17 @@
+//! The binary from end to end: what it says, what it leaves behind, what it takes.
+//!
+//! Every test has a folder of its own, runs the binary that is shipped, and looks at its exit code, its words,
+//! its files and at what a server was asked. Nothing here reaches into the crates.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
+
+mod commands;
+mod disks;
+mod interrupted;
+mod job;
+mod memory;
+mod mistakes;
+mod outputs;
+mod rejects;
+mod servers;
+mod window;
