@@ -1,9 +1,48 @@
-//! Durations and byte counts as flow files write them: `10s`, `16MiB`. For `#[serde(deserialize_with)]`.
+//! Durations and byte counts as flow files write them: `10s`, `16MiB`. For `#[serde(deserialize_with)]`, and
+//! beside it [`Size`] or [`Period`] for `#[schemars(with)]`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use aqueduct_primitives::ByteCount;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error};
+
+/// The JSON Schema of what [`byte_count`] reads: a number, or text with a unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Size;
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "minimum": 0, "format": "bytes" })
+    }
+}
+
+/// The JSON Schema of what [`duration`] reads: text with a unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Period;
+
+impl JsonSchema for Period {
+    fn schema_name() -> Cow<'static, str> {
+        "Period".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration" })
+    }
+}
 
 /// A number, or text with a unit.
 #[derive(serde::Deserialize)]

@@ -1,6 +1,6 @@
 //! The options of everything that reads files: how they look, and what to do when they look otherwise.
 
-use aqueduct_core::Problem;
+use aqueduct_core::{Problem, units};
 use aqueduct_primitives::ByteCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -28,8 +28,8 @@ pub struct ReadOptions {
     /// Where the records are in a JSON document, as a JSON pointer (RFC 6901): `/features`, say.
     pub records: Option<String>,
     /// A record or line larger than this is an error.
-    #[serde(deserialize_with = "byte_count")]
-    #[schemars(with = "String")]
+    #[serde(deserialize_with = "units::byte_count")]
+    #[schemars(with = "units::Size", extend("default" = "16MiB"))]
     pub max_record_bytes: ByteCount,
 }
 
@@ -175,6 +175,12 @@ impl ReadOptions {
         problems
     }
 
+    /// The most bytes of one record, where those may be larger than a batch: bytes that are no records are
+    /// cut.
+    pub fn largest_record(&self) -> ByteCount {
+        if self.format.named() == Some(Format::Binary) { ByteCount::ZERO } else { self.max_record_bytes }
+    }
+
     /// The declared columns; empty when they are to be inferred.
     ///
     /// # Errors
@@ -248,20 +254,6 @@ fn ordered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, St
         }
     }
     deserializer.deserialize_map(Pairs)
-}
-
-/// A number of bytes, as a number or as text with a unit.
-fn byte_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteCount, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(u64),
-        Text(String),
-    }
-    match Written::deserialize(deserializer)? {
-        Written::Number(bytes) => Ok(ByteCount::new(bytes)),
-        Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
-    }
 }
 
 #[cfg(test)]

@@ -27,11 +27,11 @@ pub struct HttpOptions {
     pub headers: BTreeMap<String, Secret>,
     /// How long connecting may take, name lookup and TLS included. Default 10s.
     #[serde(default, deserialize_with = "units::optional_duration")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<units::Period>")]
     pub connect_timeout: Option<Duration>,
     /// How long no byte may arrive. Default 30s.
     #[serde(default, deserialize_with = "units::optional_duration")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<units::Period>")]
     pub read_timeout: Option<Duration>,
     /// How many times a request is made again after a failure that may pass. Default 5.
     #[serde(default)]
@@ -41,7 +41,7 @@ pub struct HttpOptions {
     pub max_redirects: Option<u32>,
     /// The most bytes taken of one answer, as they are sent. Default: no limit.
     #[serde(default, deserialize_with = "units::optional_byte_count")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<units::Size>")]
     pub max_bytes: Option<ByteCount>,
     /// Requests a second to one host. Default: no limit.
     #[serde(default)]

@@ -2,7 +2,7 @@
 //!
 //! Order: as the rows come, batch by batch. Memory: a batch being written and the file's index of batches.
 
-use aqueduct_core::units::optional_byte_count;
+use aqueduct_core::units::{Size, optional_byte_count};
 use aqueduct_core::{ComponentInfo, Factory};
 use aqueduct_formats::write::{ArrowCompression, WriteFormat};
 use aqueduct_primitives::ByteCount;
@@ -30,7 +30,7 @@ pub struct Config {
     pub compression: ArrowCompression,
     /// Start a new file at about this size.
     #[serde(default, deserialize_with = "optional_byte_count")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Size>")]
     pub file_bytes: Option<ByteCount>,
     /// Columns whose values make folders `column=value`; each a column, or `expression as name`.
     #[serde(default)]

@@ -1,6 +1,6 @@
 //! Options that several sinks share.
 
-use aqueduct_core::units::optional_byte_count;
+use aqueduct_core::units::{Size, optional_byte_count};
 use aqueduct_formats::write::{TextCompression, WriteFormat};
 use aqueduct_primitives::ByteCount;
 use schemars::JsonSchema;
@@ -33,7 +33,7 @@ pub struct TextOptions {
     pub compression: Option<TextCompression>,
     /// Start a new file at about this size.
     #[serde(default, deserialize_with = "optional_byte_count")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Size>")]
     pub file_bytes: Option<ByteCount>,
     /// Columns whose values make folders `column=value`; each a column, or `expression as name`.
     #[serde(default)]

@@ -3,7 +3,7 @@
 //! Order: as the rows come. Memory: the row group under way, at most three quarters of the step's share; the
 //! columns of a batch are encoded side by side. In a small memory row groups are small, too.
 
-use aqueduct_core::units::{byte_count, optional_byte_count};
+use aqueduct_core::units::{Size, byte_count, optional_byte_count};
 use aqueduct_core::{ComponentInfo, Factory};
 use aqueduct_formats::write::{ParquetCompression, ParquetOptions, WriteFormat};
 use aqueduct_primitives::ByteCount;
@@ -31,14 +31,14 @@ pub struct Config {
     pub compression: ParquetCompression,
     /// A row group ends at about this encoded size, or sooner when the memory is small.
     #[serde(default = "default_row_group_bytes", deserialize_with = "byte_count")]
-    #[schemars(with = "String")]
+    #[schemars(with = "Size")]
     pub row_group_bytes: ByteCount,
     /// A row group ends at this many rows.
     #[serde(default)]
     pub row_group_rows: Option<usize>,
     /// Start a new file at about this size.
     #[serde(default, deserialize_with = "optional_byte_count")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Size>")]
     pub file_bytes: Option<ByteCount>,
     /// Columns whose values make folders `column=value`; each a column, or `expression as name`.
     #[serde(default)]

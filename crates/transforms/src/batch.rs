@@ -37,11 +37,11 @@ pub(crate) struct Config {
     rows: Option<NonZeroUsize>,
     /// So many bytes in memory: `1MiB`; `execution.batch_bytes` if not given.
     #[serde(default, deserialize_with = "units::optional_byte_count")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<units::Size>")]
     bytes: Option<ByteCount>,
     /// So much time after its first row: `5s`.
     #[serde(default, deserialize_with = "units::optional_duration")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<units::Period>")]
     every: Option<Duration>,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Config {
     rows: NonZeroU32,
     /// In how much time: `1s`, `100ms`, `1m`.
     #[serde(default = "one_second", deserialize_with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::Period")]
     per: Duration,
 }
 
