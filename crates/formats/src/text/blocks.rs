@@ -35,6 +35,26 @@ pub(crate) struct Block {
     pub(crate) large: Reservation,
 }
 
+impl Block {
+    /// What is left of it, in memory of its own.
+    pub(crate) fn rest(self) -> Self {
+        let first_span = self.spans.as_ref().and_then(|spans| spans.get(self.next_span)).map(|span| span.0);
+        let base = first_span.unwrap_or(self.start);
+        let shifted = |spans: Vec<Span>| {
+            let left = spans.into_iter().skip(self.next_span);
+            left.map(|(start, end)| (start - base, end - base)).collect()
+        };
+        Self {
+            bytes: self.bytes.get(base..).unwrap_or_default().to_vec(),
+            start: 0,
+            spans: self.spans.map(shifted),
+            next_span: 0,
+            offset: self.offset + base as u64,
+            ..self
+        }
+    }
+}
+
 /// How to cut.
 pub(crate) struct Cutting {
     pub(crate) name: Arc<str>,
@@ -104,7 +124,7 @@ impl<'a> MemberReader<'a> {
             let is_idle = !self.buffer.is_empty() && self.is_idle(unpacker).await?;
             let mut left = Left::More;
             if !is_idle {
-                let room = self.target - self.buffer.len();
+                let room = (self.target - self.buffer.len()).min(self.cutting.block_bytes);
                 (self.buffer, left) = unpacker.fill(std::mem::take(&mut self.buffer), room).await?;
             }
             let is_end = left == Left::End;
@@ -114,13 +134,20 @@ impl<'a> MemberReader<'a> {
             if let Some((_, cutter)) = &mut self.cutter {
                 cutter.scan(&self.buffer, is_end)?;
             }
-            if (is_idle || is_end || self.buffer.len() >= self.target) && !self.emit(is_end).await? {
+            let is_full = self.buffer.len() >= self.target || self.has_large();
+            if (is_idle || is_end || is_full) && !self.emit(is_end).await? {
                 return Ok(false);
             }
             if is_end {
                 return Ok(true);
             }
         }
+    }
+
+    /// Whether a record that is larger than a block has come to its end. What came with it is less than a block.
+    fn has_large(&self) -> bool {
+        self.large.size() > ByteCount::ZERO
+            && self.cutter.as_ref().is_some_and(|(_, cutter)| cutter.has_whole())
     }
 
     /// Waits for input, but not for long while there is something that could go on.
@@ -214,6 +241,8 @@ impl<'a> MemberReader<'a> {
         })?;
         self.large.merge(reservation);
         self.target += more;
+        // Not more than was reserved.
+        self.buffer.reserve_exact(self.target - self.buffer.len());
         Ok(())
     }
 }

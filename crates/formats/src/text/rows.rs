@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aqueduct_core::{Error, Result};
+use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field};
 
@@ -30,7 +31,7 @@ pub(crate) struct Part {
     pub(crate) rejects: Vec<RowReject>,
     /// What is left of the block.
     pub(crate) rest: Option<Block>,
-    pub(crate) large: aqueduct_primitives::Reservation,
+    pub(crate) large: Reservation,
 }
 
 impl Part {
@@ -63,8 +64,11 @@ pub(crate) fn decode_part(mut block: Block) -> Result<Part> {
         None => block.start >= block.bytes.len(),
     };
     let (columns, n_good, rejects) = rows.finish()?;
-    let large = if is_done { std::mem::take(&mut block.large) } else { Default::default() };
-    let rest = (!is_done).then_some(block);
+    // A record that is larger than a block comes first in its own. Its memory goes with its rows: what is left of
+    // the block is small, and must not hold what these rows may have to wait for.
+    let large = std::mem::take(&mut block.large);
+    let is_large = large.size() > ByteCount::ZERO;
+    let rest = (!is_done).then(|| if is_large { block.rest() } else { block });
     Ok(Part { columns, n_good, rejects, rest, large })
 }
 

@@ -133,6 +133,31 @@ async fn a_large_record_takes_its_memory_from_the_lane_and_gives_it_back() {
 }
 
 #[tokio::test]
+async fn the_memory_of_a_large_record_goes_with_its_rows_and_with_nothing_else() {
+    let pad = "x".repeat(3_000_000);
+    let small: Vec<String> = (1..200).map(|n| format!("{{\"a\": {n}, \"pad\": \"y\"}}")).collect();
+    let large = format!("{{\"a\": 0, \"pad\": \"{pad}\"}}");
+    for (name, text) in [
+        ("a.ndjson", format!("{large}\n{}\n", small.join("\n"))),
+        ("a.json", format!("[{large},{}]", small.join(","))),
+    ] {
+        let reader = Reader::new(name, json!({"schema": {"a": "int64", "pad": "string"}}));
+        let schema = declared_schema(&options(reader.options.clone()), None).unwrap().unwrap();
+        let mut rows = decode(stream_of(text.as_bytes(), 5000), reader.spec(schema), &reader.tasks);
+        let first = rows.next().await.unwrap().unwrap();
+        assert_eq!(first.records.num_rows(), 1, "{name}");
+        assert!(first.reservation.size() >= aqueduct_core::retained_bytes(&first.records), "{name}");
+        let held = reader.large.total().saturating_sub(reader.large.free());
+        assert_eq!(held, first.reservation.size(), "{name}");
+        let mut n_rows = 0;
+        while let Some(rest) = rows.next().await {
+            n_rows += rest.unwrap().records.num_rows();
+        }
+        assert_eq!(n_rows, 199, "{name}: the rest passes while the first is held");
+    }
+}
+
+#[tokio::test]
 async fn an_endless_line_is_an_error_after_the_rows_before_it() {
     let line = Bytes::from("x".repeat(100_000));
     let head = std::iter::once(Bytes::from_static(b"{\"a\": 1}\n"));
