@@ -186,6 +186,7 @@ impl From<aqueduct_primitives::TaskError> for Error {
     fn from(error: aqueduct_primitives::TaskError) -> Self {
         match error {
             aqueduct_primitives::TaskError::Cancelled => Self::cancelled("task"),
+            aqueduct_primitives::TaskError::NotStarted(error) => error.into(),
             other => Self::bug("task", other.to_string()),
         }
     }
@@ -195,5 +196,23 @@ impl From<aqueduct_primitives::ReserveError> for Error {
     fn from(error: aqueduct_primitives::ReserveError) -> Self {
         Self::new(ErrorKind::Limit, "reserve memory", "one item needs more than its share; raise `memory`")
             .with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aqueduct_primitives::{Budget, ByteCount, TaskError};
+
+    #[tokio::test]
+    async fn a_task_that_never_fits_its_share_is_a_limit_and_no_bug() {
+        let share = Budget::new("share of files", ByteCount::mib(1));
+        let refused = share.reserve(ByteCount::mib(2)).await.unwrap_err();
+        let error = Error::from(TaskError::NotStarted(refused));
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        let told = error.chain();
+        for part in ["share of files", "2MiB", "1MiB", "`memory`"] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 }
