@@ -95,6 +95,12 @@ pub trait SourceConfig: Send + Sync {
     /// The memory to keep for its decoders and buffers.
     fn memory(&self, planning: &Planning) -> MemoryNeed;
 
+    /// The most bytes that one record may have, if it may be larger than a batch. The planner makes room for
+    /// one such record and its rows in the data in flight, as far as `memory` goes.
+    fn largest_record(&self) -> ByteCount {
+        ByteCount::ZERO
+    }
+
     /// Reads as much as it takes to know the schema.
     ///
     /// # Errors
@@ -115,6 +121,12 @@ pub trait StageConfig: Send + Sync {
     /// The memory to keep for it beside its input: room for what its output weighs more than its input.
     fn memory(&self, planning: &Planning) -> MemoryNeed {
         MemoryNeed::between(ByteCount::kib(256), planning.batch_bytes)
+    }
+
+    /// Whether all rows pass as they are, and what it does shows elsewhere, in a file or a log: where a flow is to
+    /// leave nothing behind, it is left out.
+    fn only_watches(&self) -> bool {
+        false
     }
 
     /// Whether it writes what its share of memory does not hold to disk.

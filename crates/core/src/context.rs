@@ -49,7 +49,39 @@ pub struct RunContext {
     pub notices: Notices,
     /// Clients and pools, by type.
     pub services: Services,
+    /// Where what memory does not hold goes.
+    pub scratch: Scratch,
+    /// What it takes for the largest records to fit.
+    pub record_room: RecordRoom,
 }
+
+/// Where a run puts what memory does not hold and what nobody needs after it: spill, spooled files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// The folder; whoever writes there makes it.
+    pub dir: PathBuf,
+    /// All that is there at once takes at most so much.
+    pub max_bytes: ByteCount,
+}
+
+impl Default for Scratch {
+    /// The system's folder for temporary files, and so much that there is room beside it.
+    fn default() -> Self {
+        Self { dir: std::env::temp_dir(), max_bytes: ByteCount::mib(20 * 1024) }
+    }
+}
+
+/// What it takes for a record of the largest size that the sources of a run allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordRoom {
+    /// Its part of the data in flight.
+    pub in_flight: ByteCount,
+    /// The `memory` with which there is so much.
+    pub memory: ByteCount,
+}
+
+/// Of a run's memory, at least one part in so many is for data in flight, once every step has what it must.
+pub const IN_FLIGHT_PART: u64 = 4;
 
 /// What one step has to itself.
 #[derive(Debug)]
@@ -104,6 +136,8 @@ impl Context {
             rejects: Arc::new(FailOnReject),
             notices: Notices::default(),
             services: Services::default(),
+            scratch: Scratch::default(),
+            record_room: RecordRoom::default(),
         };
         change_run(&mut run);
         let mut step = StepContext {
@@ -155,6 +189,18 @@ impl Context {
     /// Memory for the data in flight between steps. Only who brings in more data may wait for it.
     pub fn flow(&self) -> &Budget {
         &self.run.flow
+    }
+
+    /// The `memory` that a run needs for so much data in flight: what to say when there is less.
+    pub fn memory_for(&self, in_flight: ByteCount) -> ByteCount {
+        let RecordRoom { in_flight: room, memory } = self.run.record_room;
+        let enough = if in_flight <= room { memory } else { in_flight.saturating_mul(IN_FLIGHT_PART) };
+        enough.round_up_to_mb()
+    }
+
+    /// Where what memory does not hold goes.
+    pub fn scratch(&self) -> &Scratch {
+        &self.run.scratch
     }
 
     /// Memory that only this step takes from.
@@ -254,7 +300,12 @@ impl Context {
     /// Dropping the future drops the rows.
     pub async fn admit(&self, records: RecordBatch) -> Result<Batch> {
         let weight = retained_bytes(&records);
-        let reservation = self.flow().reserve(weight).await.map_err(|error| self.too_large(error))?;
+        let reservation = self.flow().reserve(weight).await.map_err(|error| {
+            let enough = self.memory_for(weight);
+            let message =
+                format!("the rows take more than there is for data in flight; set `memory` to {enough}");
+            Error::new(ErrorKind::Limit, "take in rows", message).with("step", self.step()).with_source(error)
+        })?;
         Ok(Batch::new(records, reservation))
     }
 

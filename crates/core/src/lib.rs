@@ -24,7 +24,10 @@ pub use component::{
     ComponentInfo, Factory, Guarantee, MemoryNeed, Output, Planning, Problem, SinkConfig, SinkFactory,
     SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
 };
-pub use context::{Context, NoticeList, Notices, RunContext, Services, StepContext, run_id};
+pub use context::{
+    Context, IN_FLIGHT_PART, NoticeList, Notices, RecordRoom, RunContext, Scratch, Services, StepContext,
+    run_id,
+};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fs::{Fs, FsEntry, FsFile, StdFs};
 pub use map_stage::{MapRows, map_stage};

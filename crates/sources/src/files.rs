@@ -12,6 +12,7 @@ use aqueduct_core::{
 };
 use aqueduct_formats::{ReadOptions, declared_schema, output_schema};
 use aqueduct_net::{Fetcher, HttpOptions, Location};
+use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -138,6 +139,10 @@ impl SourceConfig for Config {
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
         need_of_files(self.n_files(planning.max_concurrency))
+    }
+
+    fn largest_record(&self) -> ByteCount {
+        self.read.largest_record()
     }
 
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {

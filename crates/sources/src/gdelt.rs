@@ -9,10 +9,11 @@ use std::path::Path;
 
 use aqueduct_core::{
     ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, Planning, Problem, Result, Source,
-    SourceConfig,
+    SourceConfig, units,
 };
 use aqueduct_formats::{CsvOptions, Format, FormatOption, ReadOptions, declared_schema, output_schema};
 use aqueduct_net::{Fetcher, HttpOptions, Location, Trust};
+use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use async_trait::async_trait;
@@ -67,6 +68,10 @@ pub struct Config {
     /// Whether it is fine that there is no file at all.
     #[serde(default)]
     pub allow_empty: bool,
+    /// A line larger than this is an error.
+    #[serde(default = "default_max_record_bytes", deserialize_with = "units::byte_count")]
+    #[schemars(with = "units::Size", extend("default" = "16MiB"))]
+    pub max_record_bytes: ByteCount,
     /// How files are fetched, on top of the flow's `http`.
     #[serde(flatten)]
     pub http: HttpOptions,
@@ -113,6 +118,10 @@ fn official_base_url() -> String {
     OFFICIAL_BASE_URL.into()
 }
 
+fn default_max_record_bytes() -> ByteCount {
+    ReadOptions::default().max_record_bytes
+}
+
 impl Dataset {
     /// The suffix and the columns; none for what is not read yet.
     fn file_kind(self) -> Option<(&'static str, &'static [(&'static str, &'static str)])> {
@@ -138,6 +147,7 @@ impl Dataset {
 impl SourceConfig for Config {
     fn validate(&self) -> Vec<Problem> {
         let mut problems = self.http.validate();
+        problems.extend(self.read_options().validate());
         if self.dataset.file_kind().is_none() {
             let message = "this dataset is not read yet; expected events, mentions or gkg";
             problems.push(Problem::at("/dataset", message));
@@ -167,6 +177,10 @@ impl SourceConfig for Config {
         need_of_files(self.window.unwrap_or(planning.max_concurrency))
     }
 
+    fn largest_record(&self) -> ByteCount {
+        self.max_record_bytes
+    }
+
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {
         let fetcher = cx.service::<Fetcher>()?.with(&self.http)?;
         let list = Location::parse(&self.list_url(), cx.base_dir())?;
@@ -189,6 +203,7 @@ impl Config {
         ReadOptions {
             format: FormatOption::Is(Format::Tsv),
             csv: CsvOptions { header: false, quote: Some("none".into()), ..CsvOptions::default() },
+            max_record_bytes: self.max_record_bytes,
             schema: columns.iter().map(|(name, of)| ((*name).to_owned(), (*of).to_owned())).collect(),
             ..ReadOptions::default()
         }

@@ -3,8 +3,8 @@
 //! Every source is a [`Factory`](aqueduct_core::Factory) in [`ALL`]. Bytes come through `aqueduct-net`, rows
 //! through `aqueduct-formats`; this crate decides what is read, how much at once, and what is complete.
 //!
-//! The context of a source that reads files has a [`Fetcher`](aqueduct_net::Fetcher) in its services, and may
-//! have a [`LargeRecordLane`] and a [`Spool`].
+//! The context of a source that reads files has a [`Fetcher`](aqueduct_net::Fetcher) in its services. Files that
+//! cannot be read as they come are saved in its [`Scratch`](aqueduct_core::Scratch).
 
 use aqueduct_core::SourceFactory;
 
@@ -16,8 +16,12 @@ mod source_fn;
 pub mod stdin;
 mod when;
 
-pub use file_set::{LargeRecordLane, Spool};
 pub use source_fn::source_fn;
+
+// What a source is read with, for those who use this crate alone.
+pub use aqueduct_core as core;
+pub use aqueduct_net as net;
+pub use aqueduct_primitives as primitives;
 
 /// All sources, in the order in which help lists them.
 pub const ALL: &[&dyn SourceFactory] = &[

@@ -16,7 +16,7 @@ use aqueduct_formats::{
     Compression, CompressionOption, DecodeSpec, DecodedLimits, ReadOptions, declared_schema, decode, infer,
     memory_need, output_schema,
 };
-use aqueduct_primitives::Tasks;
+use aqueduct_primitives::{ByteCount, Tasks};
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use async_trait::async_trait;
@@ -27,8 +27,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::file_set::memory::Division;
+use crate::file_set::memory::{Division, FileLane};
 use crate::file_set::open::FLUSH_AFTER;
+use crate::file_set::oversize::sorted_out;
 use crate::file_set::peek::Peek;
 use crate::file_set::read::admit;
 
@@ -91,6 +92,10 @@ impl SourceConfig for Config {
     fn memory(&self, _planning: &Planning) -> MemoryNeed {
         let MemoryNeed { min, want } = memory_need();
         MemoryNeed::between(min.saturating_mul(2), want.saturating_mul(2))
+    }
+
+    fn largest_record(&self) -> ByteCount {
+        self.read.largest_record()
     }
 
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {
@@ -158,15 +163,17 @@ impl Source for Stdin {
         let Self { options, body, read } = *self;
         let output = output_schema(&read, &options, false);
         let division = Division::of(cx.share().total(), 1);
+        let batch_bytes = cx.batch_bytes().min(division.batch());
+        let largest = options.largest_record();
         let spec = DecodeSpec {
             name: NAME.into(),
             options,
             schema: read,
             origin: false,
             batch_rows: cx.batch_rows(),
-            batch_bytes: cx.batch_bytes().min(division.batch()),
+            batch_bytes,
             memory: division.decoder(),
-            large_records: Arc::new(cx.flow().clone()),
+            large_records: Arc::new(FileLane::open(&cx, largest, batch_bytes)),
             limits: DecodedLimits::default(),
             flush_after: FLUSH_AFTER,
             after: None,
@@ -175,13 +182,10 @@ impl Source for Stdin {
             let _reserve = cx.share().reserve(division.per_file.min(cx.share().total())).await?;
             let body = counted(body, &cx);
             let mut rows = decode(body, spec, cx.tasks());
+            let mut n_rows = 0;
             while let Some(decoded) = rows.next().await {
-                let mut decoded = decoded?;
-                for reject in decoded.rejects.drain(..) {
-                    cx.reject(reject.into_reject(NAME))?;
-                }
-                if decoded.records.num_rows() > 0 {
-                    let batch = admit(&cx, decoded).await?;
+                for fitting in sorted_out(&cx, NAME, decoded?, &mut n_rows).await? {
+                    let batch = admit(&cx, fitting).await?;
                     yield batch;
                 }
             }
@@ -251,7 +255,6 @@ fn read_some(from: &impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aqueduct_primitives::ByteCount;
     use futures::TryStreamExt;
     use std::io::Write;
 

@@ -60,6 +60,10 @@ impl StageConfig for Config {
         }
     }
 
+    fn only_watches(&self) -> bool {
+        true
+    }
+
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         Ok(Box::new(Tap { path: self.path.clone(), every: self.every, schema: only(inputs)? }))
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_core::{Clock, Fs, StdFs, SystemClock, run_id};
+use aqueduct_core::{Fs, StdFs};
 use aqueduct_primitives::ByteCount;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +51,7 @@ pub(super) async fn execute(
     let state_dir = flow.state_dir.clone();
     let console = program.console.clone();
     let shown = CancellationToken::new();
-    let ended = run::run(flow, plan, options, run_id(SystemClock.now()), async |live| {
+    let ended = run::run(flow, plan, options, async |live| {
         progress::show(progress, Arc::clone(&live), console, shown.clone()).await;
     })
     .await;

@@ -120,14 +120,22 @@ impl Program {
                 self.print(|out| describe::components(&self.registry, name.as_deref(), format, out))
             }
             Command::Schema => self.print(|out| describe::schema(&self.registry, out)),
-            Command::New { template, file } => {
-                self.print(|out| describe::new(template.as_deref(), file.as_deref(), out))
-            }
+            Command::New { template, file } => self.tell(describe::new(template.as_deref(), file.as_deref())),
             Command::Completions { shell } => self.print(|out| {
                 clap_complete::generate(shell, &mut Arguments::command(), "aqueduct", out);
                 Ok(exit::DONE)
             }),
         }
+    }
+
+    /// Answers with a line for people, which is no data: on standard error, as what is wrong.
+    fn tell(&self, answer: Result<String, String>) -> u8 {
+        let (line, code) = match answer {
+            Ok(line) => (line, exit::DONE),
+            Err(message) => (message, exit::WRONG),
+        };
+        self.console.line(&line);
+        code
     }
 
     /// Answers with text on standard output, or with what is wrong on standard error.

@@ -34,7 +34,7 @@ pub(super) async fn preview(program: &Program, arguments: PreviewArguments) -> u
     let stop = CancellationToken::new();
     let options = RunOptions { limit_rows: None, stop: stop.clone() };
     let ended = tokio::select! {
-        ended = run::run(flow, plan, options, "preview".to_owned(), async |_| std::future::pending().await) => ended,
+        ended = run::run(flow, plan, options, async |_| std::future::pending().await) => ended,
         () = super::execute::stop_on_signals(stop, program.console.clone()) => return exit::INTERRUPTED,
     };
     match ended.failure {

@@ -91,10 +91,7 @@ async fn run_given(
 
 async fn run_quietly(flow: Flow) -> Result<Report, String> {
     let plan = plan(&flow).map_err(|errors| errors.to_string())?;
-    let ended = run::run(flow, plan, RunOptions::default(), "test".to_owned(), async |_| {
-        std::future::pending().await
-    })
-    .await;
+    let ended = run::run(flow, plan, RunOptions::default(), async |_| std::future::pending().await).await;
     match ended.failure {
         None => Ok(ended.report),
         Some(Failure::Interrupted) => Err("interrupted".to_owned()),

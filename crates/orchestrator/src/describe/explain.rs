@@ -68,7 +68,13 @@ fn print_memory(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()>
     for (step, share) in flow.steps.iter().zip(&plan.shares) {
         writeln!(out, "  {:width$}  {:>9}", step.name, share.human())?;
     }
-    writeln!(out, "  batches of at most {} rows and {}", plan.batch_rows, plan.batch_bytes)
+    writeln!(out, "  batches of at most {} rows and {}", plan.batch_rows, plan.batch_bytes)?;
+    let room = plan.record_room;
+    if plan.flow_bytes >= room.in_flight {
+        return Ok(());
+    }
+    let enough = room.memory.round_up_to_mb();
+    writeln!(out, "  records near `max_record_bytes` do not fit; with memory {enough} they would")
 }
 
 /// What a source fetches at once; what a stage or a sink does at once is told if somebody set it.
@@ -93,7 +99,7 @@ fn spilling(flow: &Flow) -> String {
     if spilling.is_empty() {
         return "nothing spills: every step works row by row within its share".into();
     }
-    let dir = flow.execution.spill.dir.clone().unwrap_or_else(|| flow.state_dir.join("spill"));
+    let dir = flow.spill_dir();
     format!("{}: what does not fit the share goes to {}", spilling.join(", "), dir.display())
 }
 

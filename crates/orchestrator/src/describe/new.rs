@@ -6,8 +6,6 @@ use std::path::Path;
 
 use aqueduct_core::nearest;
 
-use super::{DONE, unwritten};
-
 /// A flow to start from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Template {
@@ -41,11 +39,11 @@ pub(super) const TEMPLATES: &[Template] = &[
 /// Where a flow is written when no place is named.
 const DEFAULT_FILE: &str = "flow.yaml";
 
-/// Writes a template to a file that is not there yet.
+/// Writes a template to a file that is not there yet; the line that says so, which is no data.
 ///
 /// # Errors
 /// There is no such template, or the file is there already or cannot be written.
-pub fn new(template: Option<&str>, file: Option<&Path>, out: &mut dyn Write) -> Result<u8, String> {
+pub fn new(template: Option<&str>, file: Option<&Path>) -> Result<String, String> {
     let [default, ..] = TEMPLATES else { return Err("error: no templates".into()) };
     let template = match template {
         None => default,
@@ -62,9 +60,7 @@ pub fn new(template: Option<&str>, file: Option<&Path>, out: &mut dyn Write) -> 
     };
     let mut created = OpenOptions::new().write(true).create_new(true).open(path).map_err(told)?;
     created.write_all(template.text.as_bytes()).map_err(told)?;
-    writeln!(out, "wrote {}: {}; next: aqueduct check {}", path.display(), template.summary, path.display())
-        .map_err(unwritten)?;
-    Ok(DONE)
+    Ok(format!("wrote {}: {}; next: aqueduct check {}", path.display(), template.summary, path.display()))
 }
 
 fn unknown(name: &str) -> String {

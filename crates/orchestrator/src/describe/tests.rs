@@ -165,12 +165,12 @@ fn new_writes_a_commented_flow_and_never_over_another() {
     let folder = tempfile::tempdir().unwrap();
     for template in TEMPLATES {
         let path = folder.path().join(format!("{}.yaml", template.name));
-        says(&text(|out| new(Some(template.name), Some(&path), out)), &["wrote", "aqueduct check"]);
+        says(&new(Some(template.name), Some(&path)).unwrap(), &["wrote", "aqueduct check"]);
         let written = std::fs::read_to_string(&path).unwrap();
         says(&written, &["# ", "name:", "source", "sink"]);
         assert!(crate::flow::parses(&path), "{}", template.name);
-        says(&new(Some(template.name), Some(&path), &mut Vec::new()).unwrap_err(), &["is there already"]);
+        says(&new(Some(template.name), Some(&path)).unwrap_err(), &["is there already"]);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
     }
-    says(&new(Some("file"), None, &mut Vec::new()).unwrap_err(), &["did you mean `files`?"]);
+    says(&new(Some("file"), None).unwrap_err(), &["did you mean `files`?"]);
 }

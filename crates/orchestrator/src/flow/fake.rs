@@ -47,6 +47,10 @@ struct Files {
     #[serde(default)]
     #[expect(dead_code, reason = "checked only")]
     window: Option<u32>,
+    /// A record larger than this is an error.
+    #[serde(default, deserialize_with = "units::optional_byte_count")]
+    #[schemars(with = "Option<units::Size>")]
+    max_record_bytes: Option<ByteCount>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -88,6 +92,10 @@ impl SourceConfig for Files {
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
         MemoryNeed::between(planning.batch_bytes.saturating_mul(2), ByteCount::mib(64))
+    }
+
+    fn largest_record(&self) -> ByteCount {
+        self.max_record_bytes.unwrap_or_default()
     }
 
     async fn open(self: Box<Self>, _: &Context) -> Result<Box<dyn Source>> {

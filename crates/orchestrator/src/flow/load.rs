@@ -1,7 +1,7 @@
 //! A flow file from its path to [`Flow`]s.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use aqueduct_core::{Planning, Registry};
 use serde_json::Value;
@@ -15,8 +15,8 @@ use crate::flow::steps::{self, Draft};
 use crate::flow::substitute::{fill, variables};
 use crate::flow::values::Values;
 use crate::flow::{
-    Flow, FlowError, FlowErrors, FlowOptions, Places, Settings, Span, Step, StepKind, StepPlace, check,
-    closed, read, scalar, types, yaml,
+    Flow, FlowError, FlowErrors, FlowOptions, Places, RunIdentity, Settings, Span, Step, StepPlace, check,
+    closed, hosts, later, outputs, read, scalar, types, yaml,
 };
 use crate::plan::default_memory;
 
@@ -39,15 +39,16 @@ pub fn load(path: &Path, settings: &Settings, registry: &Registry) -> Result<Vec
     keep(&mut errors, mistakes, &Masks::default());
     let mut flows = Vec::new();
     let mut used = BTreeSet::new();
-    for entry in &entries {
-        let loader = Loader { file: &file, base_dir: &base_dir, settings, registry, entry };
+    for (n, entry) in entries.iter().enumerate() {
+        let run = if entries.len() == 1 { settings.run.clone() } else { settings.run.of_entry(n) };
+        let loader = Loader { file: &file, base_dir: &base_dir, settings, registry, entry, run };
         let loaded = loader.load(&root);
         used.extend(loaded.used);
         keep(&mut errors, loaded.mistakes, &loaded.masks);
         flows.extend(loaded.flow);
     }
     keep(&mut errors, unused(settings, &used, &overrides, &root), &Masks::default());
-    keep(&mut errors, same_outputs(&flows), &Masks::default());
+    keep(&mut errors, outputs::in_the_way(&flows), &Masks::default());
     if errors.is_empty() {
         return Ok(flows);
     }
@@ -140,51 +141,8 @@ fn unused(settings: &Settings, used: &BTreeSet<String>, overrides: &[String], ro
     told.collect()
 }
 
-/// Two sinks on one path, of one entry or of two.
-fn same_outputs(flows: &[Flow]) -> Vec<Mistake> {
-    let mut seen: Vec<(PathBuf, String, Span)> = Vec::new();
-    let mut mistakes = Vec::new();
-    for flow in flows {
-        for step in &flow.steps {
-            let StepKind::Sink(sink) = &step.kind else { continue };
-            let Some(output) = sink.output(&flow.planning(step)) else { continue };
-            let path = normal(&output.path);
-            let (at, key) = step.at.places.find("/path");
-            let who = if flow.entry.is_empty() {
-                step.name.clone()
-            } else {
-                format!("{} of entry {}", step.name, shown(&flow.entry))
-            };
-            if let Some((_, other, _)) = seen.iter().find(|(one, ..)| *one == path) {
-                let message = format!(
-                    "`{who}` and `{other}` write to one path, {}; expected a path for each",
-                    path.display()
-                );
-                mistakes.push(Mistake::new(at, key, flow.masks.mask(&message)));
-            }
-            seen.push((path, who, at));
-        }
-    }
-    mistakes
-}
-
 pub(crate) fn shown(entry: &MatrixEntry) -> String {
     entry.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
-}
-
-/// A path without `.` and `..`, so that `out` and `./out` are one.
-fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
-                normal.pop();
-            }
-            other => normal.push(other),
-        }
-    }
-    normal
 }
 
 /// Makes one flow.
@@ -194,6 +152,7 @@ struct Loader<'l> {
     settings: &'l Settings,
     registry: &'l Registry,
     entry: &'l MatrixEntry,
+    run: RunIdentity,
 }
 
 /// What came of one entry.
@@ -207,14 +166,17 @@ struct Loaded {
 
 impl Loader<'_> {
     fn load(&self, root: &Node) -> Loaded {
-        let values = Values::new(self.settings, self.base_dir, self.entry, root);
+        let values = Values::new(self.settings, self.base_dir, self.entry, root).of_run(&self.run);
         let mut mistakes = Vec::new();
         let mut file = self.filled(root, &values, &mut mistakes);
         let unfilled: Vec<Span> = mistakes.iter().map(|mistake| mistake.at).collect();
         let masks = masks_of(&file, &values);
+        let hosts = hosts::named(&file);
+        later::take(&mut file, &mut mistakes);
         let raw = graph::read(&mut file, &mut mistakes);
         let options = self.options(&mut file, &mut mistakes);
-        let drafts = steps::build(raw, self.registry, &mut mistakes);
+        let defaults = steps::Defaults { max_record_bytes: options.http.max_record_bytes };
+        let drafts = steps::build(raw, self.registry, defaults, &mut mistakes);
         let schemas = types::infer(&drafts, |draft| self.planning(draft, &options), &mut mistakes);
         let mistakes = without_echoes(mistakes, &unfilled);
         let used =
@@ -227,6 +189,7 @@ impl Loader<'_> {
                 schemas,
                 masks: masks.clone(),
                 memory_at,
+                hosts,
                 values: given(&values, &masks),
                 ..self.flow(options)
             })
@@ -267,7 +230,9 @@ impl Loader<'_> {
                 FlowOptions::default()
             }
         };
-        for (key, problems) in [("http", options.http.validate()), ("storage", options.storage.validate())] {
+        for (key, problems) in
+            [("http", options.http.requests.validate()), ("storage", options.storage.validate())]
+        {
             mistakes.extend(problems.into_iter().map(|problem| {
                 let (at, path) = places.find(&format!("/{key}{}", problem.pointer));
                 Mistake::new(at, path.trim_start_matches('.'), problem.message)
@@ -304,13 +269,15 @@ impl Loader<'_> {
             name: options.name,
             file: self.file.into(),
             entry: self.entry.clone(),
+            run: self.run.clone(),
+            hosts: Vec::new(),
             values: Default::default(),
             base_dir: self.base_dir.to_path_buf(),
             state_dir: self.base_dir.join(options.state.unwrap_or_else(|| ".aqueduct".into())),
             memory: self.settings.memory.or(options.memory).unwrap_or_else(default_memory),
             execution: options.execution,
             commit: options.commit,
-            http: options.http,
+            http: options.http.requests,
             storage: options.storage,
             steps: Vec::new(),
             schemas: Vec::new(),

@@ -9,11 +9,14 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod graph;
+mod hosts;
+mod later;
 mod load;
 mod masks;
 mod matrix;
 mod node;
 mod options;
+mod outputs;
 mod read;
 mod scalar;
 mod secrets;
@@ -52,6 +55,10 @@ pub struct Flow {
     pub name: String,
     /// The file, as it was named on the command line.
     pub file: String,
+    /// What its run is called and when it starts: `${run.id}`, the report and the names of parts agree on it.
+    pub run: RunIdentity,
+    /// The hosts that the file names.
+    pub hosts: Vec<String>,
     /// The values of its matrix entry; empty without a matrix.
     pub entry: Vec<(String, String)>,
     /// The values from `--set`, the matrix and the environment that it uses, secrets masked. Together with
@@ -152,6 +159,14 @@ impl Flow {
             batch_rows: self.execution.batch_size,
             batch_bytes: self.execution.batch_bytes,
             max_concurrency: step.max_concurrency.unwrap_or(self.execution.max_concurrency),
+        }
+    }
+
+    /// Where what memory does not hold goes.
+    pub fn spill_dir(&self) -> PathBuf {
+        match &self.execution.spill.dir {
+            Some(dir) => self.base_dir.join(dir),
+            None => self.state_dir.join("spill"),
         }
     }
 

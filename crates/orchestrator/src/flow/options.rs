@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aqueduct_core::units;
+use aqueduct_core::units::{self, Period, Size};
 use aqueduct_net::{HttpOptions, StorageOptions};
 use aqueduct_primitives::ByteCount;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -43,11 +43,35 @@ pub(crate) struct FlowOptions {
     #[schemars(with = "BTreeMap<String, SecretSource>")]
     pub(crate) secrets: Value,
     /// How HTTP requests are made; each key may also stand on a source.
-    pub(crate) http: HttpOptions,
+    pub(crate) http: HttpDefaults,
+    /// In which times without a zone are read: UTC.
+    pub(crate) timezone: Timezone,
     /// How object stores are reached, by prefix: {"s3://lake": {region: eu-west-1}}. The longest prefix wins.
     pub(crate) storage: StorageOptions,
     /// The flow's own tests, run by `aqueduct test`.
     pub(crate) tests: Vec<TestOptions>,
+}
+
+/// What stands under `http:`: how requests are made, and what every source takes from there that does not say
+/// it itself.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(crate) struct HttpDefaults {
+    /// How requests are made.
+    #[serde(flatten)]
+    pub(crate) requests: HttpOptions,
+    /// A record or line larger than this is an error. Default 16MiB.
+    #[serde(default, deserialize_with = "units::optional_byte_count")]
+    #[schemars(with = "Option<units::Size>")]
+    pub(crate) max_record_bytes: Option<ByteCount>,
+}
+
+/// The zones that times can be read in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(crate) enum Timezone {
+    /// Universal time.
+    #[default]
+    #[serde(rename = "UTC")]
+    Utc,
 }
 
 /// How rows are batched, how much happens at once, what happens to bad rows.
@@ -273,10 +297,6 @@ macro_rules! schema_only {
 }
 
 schema_only! {
-    /// A number of bytes.
-    Size = { "type": ["string", "integer"], "minimum": 0, "format": "bytes", "description": "A number of bytes: 64MB, 4MiB" };
-    /// A duration.
-    Period = { "type": "string", "format": "duration", "description": "A duration: 10s, 5m" };
     /// The name of a flow or step.
     Name = { "type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[A-Za-z0-9_-]+$", "format": "name" };
     /// One value.
@@ -301,10 +321,10 @@ schema_only! {
     ] };
 }
 
-/// The schema of [`FlowOptions`]. `http:` is closed here, although it may stand open among a source's keys.
+/// The schema of [`FlowOptions`]. `http:` is closed here, although its keys stand open among a source's.
 pub(crate) fn closed<T: JsonSchema>() -> Value {
     let mut schema = schemars::schema_for!(T).to_value();
-    if let Some(http) = schema.pointer_mut("/$defs/HttpOptions").and_then(Value::as_object_mut) {
+    if let Some(http) = schema.pointer_mut("/$defs/HttpDefaults").and_then(Value::as_object_mut) {
         http.insert("additionalProperties".into(), false.into());
     }
     schema

@@ -3,13 +3,25 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::flow::node::Node;
 use crate::flow::read::bounded;
 
 /// A secret is a token, a key or a certificate; more than this is a wrong file.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// A program that gives a secret may ask somebody over a network; one that takes longer hangs.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// At most so many bytes are read of a program at once.
+const CHUNK_BYTES: usize = 4096;
+
+/// How often it is looked whether a program has ended that prints no more.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// The value of one entry of `secrets:`, whose shape is checked already.
 ///
@@ -44,37 +56,107 @@ fn raw(from: &Node, base_dir: &Path, env: &HashMap<String, String>) -> Result<St
     let words: Vec<&str> =
         from.get("command").map(Node::items).unwrap_or_default().iter().filter_map(Node::text).collect();
     match words.split_first() {
-        Some((program, arguments)) => run(program, arguments),
+        Some((program, arguments)) => run(program, arguments, TIME_LIMIT),
         None => Err("expected one of env, file, command".into()),
     }
 }
 
-/// What a program prints. Started without a shell; its complaints go where ours go.
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+/// What a program prints. Started without a shell; its complaints go where ours go. One that takes too long is
+/// killed.
+fn run(program: &str, arguments: &[&str], time_limit: Duration) -> Result<String, String> {
+    let named = |message: String| format!("`{program}` {message}");
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("`{program}` cannot be started: {error}"))?;
-    let mut bytes = Vec::new();
-    let read = match child.stdout.take() {
-        Some(output) => output.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes),
-        None => Ok(0),
-    };
-    if bytes.len() as u64 > MAX_SECRET_BYTES {
-        // It may still be writing; what it has to say is too long anyway, so how it ends does not matter.
+        .map_err(|error| named(format!("cannot be started: {error}")))?;
+    let (bytes, status) = finish(&mut child, time_limit).map_err(|why| {
+        // It may have ended by now; then there is nothing to kill.
         let _ = child.kill();
-    }
-    let status = child.wait().map_err(|error| format!("`{program}`: {error}"))?;
-    read.map_err(|error| format!("`{program}`: {error}"))?;
-    if bytes.len() as u64 > MAX_SECRET_BYTES {
-        return Err(format!(
-            "`{program}` printed more than {MAX_SECRET_BYTES} bytes; the limit is {MAX_SECRET_BYTES}"
-        ));
-    }
+        let _ = child.wait();
+        named(why)
+    })?;
     if !status.success() {
-        return Err(format!("`{program}` failed: {status}"));
+        return Err(named(format!("failed: {status}")));
     }
-    String::from_utf8(bytes).map_err(|_| format!("`{program}` printed no UTF-8"))
+    String::from_utf8(bytes).map_err(|_| named("printed no UTF-8".into()))
+}
+
+/// All that a child prints, and how it ends.
+///
+/// # Errors
+/// It prints too much, takes too long, or cannot be waited for.
+fn finish(child: &mut Child, time_limit: Duration) -> Result<(Vec<u8>, ExitStatus), String> {
+    let until = Instant::now() + time_limit;
+    let late =
+        || format!("has not ended after {}, which is the limit", humantime::format_duration(time_limit));
+    let mut bytes = Vec::new();
+    if let Some(mut output) = child.stdout.take() {
+        let mut chunk = [0; CHUNK_BYTES];
+        loop {
+            if !is_readable(&output, until).map_err(|error| error.to_string())? {
+                return Err(late());
+            }
+            match output.read(&mut chunk).map_err(|error| error.to_string())? {
+                0 => break,
+                n_bytes => bytes.extend_from_slice(&chunk[..n_bytes]),
+            }
+            if bytes.len() as u64 > MAX_SECRET_BYTES {
+                return Err(format!("printed more than {MAX_SECRET_BYTES} bytes, which is the limit"));
+            }
+        }
+    }
+    loop {
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            return Ok((bytes, status));
+        }
+        if Instant::now() >= until {
+            return Err(late());
+        }
+        std::thread::sleep(LOOK_AGAIN_AFTER);
+    }
+}
+
+/// Waits until there is something to read, or the end of it; false when the time is over.
+fn is_readable(output: &ChildStdout, until: Instant) -> std::io::Result<bool> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = left.try_into().map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidInput))?;
+        match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&wait)) {
+            Ok(n_ready) => return Ok(n_ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(script: &str, time_limit: Duration) -> String {
+        run("sh", &["-c", script], time_limit).unwrap_err()
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed_and_named_with_the_limit() {
+        // One holds its output open, the other closes it and goes on.
+        for script in ["echo s3cret; exec sleep 600", "echo s3cret; exec 1>&-; exec sleep 600"] {
+            let told = told(script, Duration::from_millis(200));
+            assert_eq!(told, "`sh` has not ended after 200ms, which is the limit");
+        }
+    }
+
+    #[test]
+    fn a_program_that_prints_without_end_is_killed_and_named_with_the_limit() {
+        let told = told("exec cat /dev/zero", TIME_LIMIT);
+        assert_eq!(told, "`sh` printed more than 65536 bytes, which is the limit");
+    }
+
+    #[test]
+    fn what_a_program_prints_is_the_secret_unless_it_fails() {
+        assert_eq!(run("printf", &["a\\nb"], TIME_LIMIT).unwrap(), "a\nb");
+        assert!(told("echo s3cret; exit 3", TIME_LIMIT).contains("failed: exit status: 3"));
+    }
 }

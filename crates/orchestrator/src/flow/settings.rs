@@ -53,6 +53,14 @@ impl Default for RunIdentity {
     }
 }
 
+impl RunIdentity {
+    /// Of one entry of a matrix: each is a run with a report of its own.
+    #[must_use]
+    pub fn of_entry(&self, n: usize) -> Self {
+        Self { id: format!("{}e{n:03}", self.id), started: self.started }
+    }
+}
+
 impl Settings {
     /// Nothing but the process's environment. Variables that are not Unicode are left out.
     pub fn from_env() -> Self {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use aqueduct_core::{ComponentInfo, Problem, Registry, nearest};
+use aqueduct_primitives::ByteCount;
 use serde_json::Value;
 
 use crate::flow::error::{Mistake, did_you_mean, list};
@@ -21,20 +22,48 @@ pub(crate) struct Draft {
     pub(crate) places: Places,
 }
 
+/// What a source takes from `http:` unless it says it itself, beside how requests are made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Defaults {
+    pub(crate) max_record_bytes: Option<ByteCount>,
+}
+
+impl Defaults {
+    /// Adds to a source's options what they leave open, as far as the source knows it.
+    fn complete(self, options: &mut Value, schema: &Value) {
+        const KEY: &str = "max_record_bytes";
+        let is_known = schema.get("properties").is_some_and(|all| all.get(KEY).is_some());
+        if let (Some(max), Some(options), true) = (self.max_record_bytes, options.as_object_mut(), is_known) {
+            options.entry(KEY).or_insert(max.get().into());
+        }
+    }
+}
+
 /// Configures every step and puts them in order.
-pub(crate) fn build(raw: Vec<RawStep>, registry: &Registry, mistakes: &mut Vec<Mistake>) -> Vec<Draft> {
-    let drafts: Vec<Draft> = raw.into_iter().map(|step| configured(step, registry, mistakes)).collect();
+pub(crate) fn build(
+    raw: Vec<RawStep>,
+    registry: &Registry,
+    defaults: Defaults,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<Draft> {
+    let drafts: Vec<Draft> =
+        raw.into_iter().map(|step| configured(step, registry, defaults, mistakes)).collect();
     let drafts = linked(drafts, mistakes);
     in_order(drafts, mistakes)
 }
 
-fn configured(mut raw: RawStep, registry: &Registry, mistakes: &mut Vec<Mistake>) -> Draft {
+fn configured(
+    mut raw: RawStep,
+    registry: &Registry,
+    defaults: Defaults,
+    mistakes: &mut Vec<Mistake>,
+) -> Draft {
     let Some(entry) = raw.component.take() else {
         return Draft { raw, kind: None, component: "", inputs: Vec::new(), places: Places::default() };
     };
     let path = join(&raw.path, &entry.key);
     let places = Places::of(&entry.value, path.clone(), entry.key_at);
-    let (component, kind) = match configure(raw.role, entry, &path, registry) {
+    let (component, kind) = match configure(raw.role, entry, &path, registry, defaults) {
         Ok((component, kind)) => (component, Some(kind)),
         Err(Refused::Shape(wrong)) => {
             mistakes.extend(wrong);
@@ -64,13 +93,16 @@ fn configure(
     entry: Entry,
     path: &str,
     registry: &Registry,
+    defaults: Defaults,
 ) -> Result<(&'static str, StepKind), Refused> {
     let name = entry.key.as_str();
     let unknown = || Refused::Shape(vec![unknown_component(role, name, entry.key_at, path, registry)]);
     match role {
         Role::Source => {
             let factory = registry.source(name).ok_or_else(unknown)?;
-            let options = fitting(entry, &factory.options().to_value(), path)?;
+            let schema = factory.options().to_value();
+            let mut options = fitting(entry, &schema, path)?;
+            defaults.complete(&mut options, &schema);
             let config = factory.configure(options).map_err(Refused::Problems)?;
             Ok((factory.info().name, StepKind::Source(config)))
         }

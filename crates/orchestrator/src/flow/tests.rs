@@ -3,7 +3,7 @@
 use aqueduct_primitives::ByteCount;
 
 use crate::flow::fake::{load_as, load_yaml, settings};
-use crate::flow::{Expected, Flow, MaxRejected, OnError, SecretMode, Settings};
+use crate::flow::{Expected, Flow, MaxRejected, OnError, SecretMode, Settings, StepKind};
 
 const HEAD: &str =
     "name: x\nsource: { files: { paths: [none.csv], schema: { id: int64, country: string } } }\n";
@@ -287,6 +287,44 @@ fn a_matrix_makes_one_flow_an_entry() {
         .replace("{ land: [FR, DE], year: [2024, 2025] }", "[{land: FR, year: 1}, {land: DE, year: 2}]");
     assert_eq!(load_yaml(&list).unwrap().len(), 2);
     assert!(refused(&list.replace("[{land", "[3, {land")).contains("matrix.0: found the number 3"));
+}
+
+#[test]
+fn every_entry_is_a_run_of_its_own_and_its_variables_name_it() {
+    let text = format!("{HEAD}sink: {{ parquet: {{ path: 'out/${{run.id}}' }} }}\n");
+    let one = Settings::default();
+    let paths = |text: &str| -> Vec<(String, String)> {
+        let flows = load_as("f.yaml", text, &one).unwrap();
+        let output = |flow: &Flow| {
+            let StepKind::Sink(sink) = &flow.steps[1].kind else { panic!("no sink") };
+            sink.output(&flow.planning(&flow.steps[1])).unwrap().path
+        };
+        let named =
+            |flow: &Flow| (flow.run.id.clone(), output(flow).file_name().unwrap().display().to_string());
+        flows.iter().map(named).collect()
+    };
+    assert_eq!(paths(&text), [(one.run.id.clone(), one.run.id.clone())]);
+    let [first, second] = paths(&format!("matrix: {{ n: [1, 2] }}\n{text}")).try_into().unwrap();
+    assert!(first.0 == first.1 && second.0 == second.1 && first.0 < second.0, "{first:?} {second:?}");
+}
+
+#[test]
+fn byte_counts_may_be_numbers_and_durations_need_a_unit() {
+    let flow = |http: &str| format!("{HEAD}http: {{ {http} }}\n{TAIL}");
+    assert_eq!(one(&flow("max_bytes: 5000")).http.max_bytes, Some(ByteCount::new(5000)));
+    assert_eq!(one(&flow("max_bytes: '5000'")).http.max_bytes, Some(ByteCount::new(5000)));
+    assert_eq!(one(&flow("max_bytes: 64MB")).http.max_bytes, Some(ByteCount::mb(64)));
+    for (http, told) in [
+        (
+            "max_bytes: lots",
+            ":3:20: http.max_bytes: found the text `lots`; expected a number of bytes such as 64MB",
+        ),
+        ("max_bytes: -1", ":3:20: http.max_bytes: found the number -1; expected at least 0"),
+        ("read_timeout: 5", ":3:23: http.read_timeout: found the number 5; expected a duration such as 10s"),
+    ] {
+        let found = refused(&flow(http));
+        assert!(found.contains(told), "{found}");
+    }
 }
 
 #[test]

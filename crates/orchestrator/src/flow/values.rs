@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::flow::masks::{HIDDEN, is_secret_name};
 use crate::flow::node::Node;
 use crate::flow::secrets;
-use crate::flow::settings::{SecretMode, Settings};
+use crate::flow::settings::{RunIdentity, SecretMode, Settings};
 use crate::flow::substitute::fill_text;
 
 /// Where a value came from.
@@ -27,6 +27,7 @@ type Found = Result<(String, Origin), String>;
 /// The variables of a flow, for one entry of its matrix.
 pub(crate) struct Values<'f> {
     settings: &'f Settings,
+    run: &'f RunIdentity,
     base_dir: &'f Path,
     entry: &'f [(String, String)],
     vars: Option<&'f Node>,
@@ -51,6 +52,7 @@ impl<'f> Values<'f> {
     ) -> Self {
         Self {
             settings,
+            run: &settings.run,
             base_dir,
             entry,
             vars: file.get("vars"),
@@ -59,6 +61,11 @@ impl<'f> Values<'f> {
             making: RefCell::default(),
             n_bytes: Cell::new(0),
         }
+    }
+
+    /// The same, with what the built-in variables say of another run.
+    pub(crate) fn of_run(self, run: &'f RunIdentity) -> Self {
+        Self { run, ..self }
     }
 
     /// The value of a variable; `None` if nobody gives one.
@@ -109,7 +116,7 @@ impl<'f> Values<'f> {
     }
 
     fn built_in(&self, name: &str) -> Option<String> {
-        let run = &self.settings.run;
+        let run = self.run;
         let day = |n_back| Some((run.started.date_naive() - chrono::Days::new(n_back)).to_string());
         match name {
             "run.id" => Some(run.id.clone()),

@@ -4,11 +4,11 @@ mod cgroup;
 #[cfg(test)]
 mod tests;
 
-use aqueduct_core::{MemoryNeed, Planning};
+use aqueduct_core::{IN_FLIGHT_PART, MemoryNeed, Planning, RecordRoom};
 use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 
-use crate::flow::{Flow, FlowError, FlowErrors, StepKind};
+use crate::flow::{Flow, FlowError, FlowErrors, Step, StepKind};
 
 /// What a flow gets when neither the file nor the command line says.
 const DEFAULT_MEMORY: ByteCount = ByteCount::mb(512);
@@ -16,13 +16,13 @@ const DEFAULT_MEMORY: ByteCount = ByteCount::mb(512);
 /// Of a cgroup's limit: the rest is for what libraries and the system take.
 const PERCENT_OF_CGROUP: u64 = 60;
 
-/// Of `memory`, for data in flight, before steps get more than they must have. More would only let a source run
-/// farther ahead; with less, large records would not fit.
-const PERCENT_IN_FLIGHT: u64 = 25;
-
 /// Batches that the data in flight must hold for every source: one being made, one on its way, one being
 /// written, one to spare. With fewer, sources and sinks would take turns instead of working side by side.
 const MIN_BATCHES_IN_FLIGHT: u64 = 4;
+
+/// A record that is larger than a batch is held as text and as rows at once, while the batches before it pass.
+const COPIES_OF_A_RECORD: u64 = 2;
+const BATCHES_BESIDE_A_RECORD: u64 = 2;
 
 /// A batch is at most this part of `memory`: what is in flight is then eight of them.
 const MEMORY_PER_BATCH: u64 = 32;
@@ -46,13 +46,16 @@ pub struct Plan {
     pub schemas: Vec<Option<SchemaRef>>,
     /// The smallest `memory` that would do.
     pub smallest: ByteCount,
+    /// What it takes for the largest record that a source allows to fit.
+    pub record_room: RecordRoom,
 }
 
 /// Divides the memory of a flow.
 ///
-/// Every step gets what it must have, the data in flight at least [a few batches](MIN_BATCHES_IN_FLIGHT); of the
-/// rest, data in flight gets its part first, then every step more in proportion to what it wants, and what is
-/// left goes to data in flight.
+/// Every step gets what it must have, the data in flight at least [a few batches](MIN_BATCHES_IN_FLIGHT). Of the
+/// rest, data in flight gets its [part](IN_FLIGHT_PART) first, or room for the largest record if that is more: more
+/// would only let a source run farther ahead. Then all steps get more, equally, up to what they want: who wants
+/// little gets it whole. What is left goes to data in flight.
 ///
 /// # Errors
 /// The memory is too little: names the step that needs most and the smallest memory that would do.
@@ -73,6 +76,7 @@ pub fn plan(flow: &Flow) -> Result<Plan, FlowErrors> {
         batch_rows: flow.execution.batch_size,
         schemas: flow.schemas.clone(),
         smallest,
+        record_room: record_room(&sizes),
     })
 }
 
@@ -80,6 +84,8 @@ pub fn plan(flow: &Flow) -> Result<Plan, FlowErrors> {
 struct Needs {
     batch_bytes: ByteCount,
     in_flight: ByteCount,
+    /// For the largest record and the batches beside it; nothing if all records fit batches.
+    record_room: ByteCount,
     steps: Vec<MemoryNeed>,
 }
 
@@ -107,28 +113,60 @@ fn needs(flow: &Flow, batch_bytes: ByteCount) -> Needs {
     };
     let n_sources = flow.steps.iter().filter(|step| step.is_source()).count().max(1) as u64;
     let in_flight = batch_bytes.saturating_mul(MIN_BATCHES_IN_FLIGHT * n_sources);
-    Needs { batch_bytes, in_flight, steps: flow.steps.iter().map(need).collect() }
+    let steps = flow.steps.iter().map(need).collect();
+    Needs { batch_bytes, in_flight, record_room: room_for_records(flow, batch_bytes), steps }
+}
+
+/// For one of the largest records that any source allows: there is one at a time.
+fn room_for_records(flow: &Flow, batch_bytes: ByteCount) -> ByteCount {
+    let largest = |step: &Step| match &step.kind {
+        StepKind::Source(source) => source.largest_record(),
+        _ => ByteCount::ZERO,
+    };
+    let largest = flow.steps.iter().map(largest).max().unwrap_or_default();
+    if largest <= batch_bytes {
+        return ByteCount::ZERO;
+    }
+    let record = largest.saturating_mul(COPIES_OF_A_RECORD);
+    record.saturating_add(batch_bytes.saturating_mul(BATCHES_BESIDE_A_RECORD))
+}
+
+/// The memory with which the largest record fits: with the largest batches that so much memory has.
+fn record_room(sizes: &[Needs]) -> RecordRoom {
+    let with = |needs: &Needs| {
+        let in_flight = needs.record_room.max(needs.in_flight);
+        let steps = needs.sum().saturating_sub(needs.in_flight);
+        RecordRoom { in_flight: needs.record_room, memory: steps.saturating_add(in_flight) }
+    };
+    let has_such_batches =
+        |needs: &&Needs| needs.batch_bytes.saturating_mul(MEMORY_PER_BATCH) <= with(needs).memory;
+    sizes.iter().find(has_such_batches).or(sizes.last()).map(with).unwrap_or_default()
 }
 
 fn divide(memory: ByteCount, needs: &Needs) -> (ByteCount, Vec<ByteCount>) {
     let mut rest = memory.saturating_sub(needs.sum());
-    let more_in_flight = memory.percent(PERCENT_IN_FLIGHT).saturating_sub(needs.in_flight).min(rest);
+    let at_best = ByteCount::new(memory.get() / IN_FLIGHT_PART).max(needs.record_room);
+    let more_in_flight = at_best.saturating_sub(needs.in_flight).min(rest);
     rest = rest.saturating_sub(more_in_flight);
     let wishes: Vec<ByteCount> = needs.steps.iter().map(|need| need.want.saturating_sub(need.min)).collect();
-    let wished: ByteCount = wishes.iter().copied().sum();
-    let granted: Vec<ByteCount> = wishes.iter().map(|wish| part(*wish, rest, wished)).collect();
+    let granted = shared_out(rest, &wishes);
     let left = rest.saturating_sub(granted.iter().copied().sum());
     let shares = needs.steps.iter().zip(granted).map(|(need, more)| need.min.saturating_add(more)).collect();
     (needs.in_flight.saturating_add(more_in_flight).saturating_add(left), shares)
 }
 
-/// A wish, or its part of what there is.
-fn part(wish: ByteCount, there_is: ByteCount, wished: ByteCount) -> ByteCount {
-    if wished <= there_is {
-        return wish;
+/// Of what there is, equal parts for all, except that nobody gets more than they wish.
+fn shared_out(there_is: ByteCount, wishes: &[ByteCount]) -> Vec<ByteCount> {
+    let mut modest_first: Vec<usize> = (0..wishes.len()).collect();
+    modest_first.sort_by_key(|place| wishes[*place]);
+    let mut granted = vec![ByteCount::ZERO; wishes.len()];
+    let mut rest = there_is;
+    for (n_served, place) in modest_first.into_iter().enumerate() {
+        let equal = ByteCount::new(rest.get() / (wishes.len() - n_served) as u64);
+        granted[place] = wishes[place].min(equal);
+        rest = rest.saturating_sub(granted[place]);
     }
-    let part = u128::from(wish.get()) * u128::from(there_is.get()) / u128::from(wished.get());
-    ByteCount::new(u64::try_from(part).unwrap_or(u64::MAX))
+    granted
 }
 
 fn refusal(flow: &Flow, needs: Option<&Needs>, smallest: ByteCount) -> FlowError {

@@ -3,12 +3,16 @@
 use aqueduct_primitives::ByteCount;
 
 use crate::flow::fake::load_yaml;
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, plan, shared_out};
 
 fn planned(memory: &str, stages: &str) -> Result<Plan, String> {
+    planned_with(memory, stages, "")
+}
+
+fn planned_with(memory: &str, stages: &str, http: &str) -> Result<Plan, String> {
     let text = format!(
         "name: x\nmemory: {memory}\nsources: {{ incoming: {{ files: {{ paths: [n] }} }} }}\n\
-         stages: {{ ordered: {{ input: incoming, {stages} }} }}\nsinks: {{ kept: {{ input: ordered, parquet: {{ path: o }} }} }}\n"
+         stages: {{ ordered: {{ input: incoming, {stages} }} }}\nsinks: {{ kept: {{ input: ordered, parquet: {{ path: o }} }} }}\n{http}"
     );
     let flow = load_yaml(&text).unwrap().remove(0);
     plan(&flow).map_err(|errors| errors.to_string())
@@ -51,4 +55,46 @@ fn the_smallest_memory_that_is_told_does_and_less_does_not() {
     assert_eq!(planned(smallest, "sort: { by: [id] }").unwrap().smallest, smallest.parse().unwrap());
     let less = smallest.parse::<ByteCount>().unwrap().percent(90);
     assert!(planned(&less.to_string(), "sort: { by: [id] }").is_err());
+}
+
+#[test]
+fn equal_parts_for_all_but_nobody_gets_more_than_they_wish() {
+    let mb = |n: &[u64]| n.iter().map(|n| ByteCount::mb(*n)).collect::<Vec<_>>();
+    assert_eq!(shared_out(ByteCount::mb(90), &mb(&[100, 10, 200])), mb(&[40, 10, 40]));
+    assert_eq!(shared_out(ByteCount::mb(90), &mb(&[30, 10, 20])), mb(&[30, 10, 20]));
+    assert_eq!(shared_out(ByteCount::ZERO, &mb(&[30, 0])), mb(&[0, 0]));
+    assert_eq!(shared_out(ByteCount::mb(1), &[]), []);
+}
+
+// S0.4
+#[test]
+fn there_is_room_for_the_largest_record_and_the_memory_that_is_told_for_it_has_it() {
+    let of = |memory: &str, http: &str| planned_with(memory, "limit: 1", http).unwrap();
+    let large = "http: { max_record_bytes: 16MiB }\n";
+    assert_eq!(of("64MB", "").flow_bytes.human(), "16.0 MB");
+    let plan = of("64MB", large);
+    let room = plan.record_room;
+    assert_eq!(room.in_flight, ByteCount::mib(34), "text and rows of the record, and two batches");
+    assert!(plan.flow_bytes >= room.in_flight, "{}", plan.flow_bytes);
+    assert!(room.memory < ByteCount::mb(64), "{}", room.memory);
+    let smallest = of(&room.memory.round_up_to_mb().to_string(), large);
+    assert!(smallest.flow_bytes >= smallest.record_room.in_flight, "{}", smallest.flow_bytes);
+    let less = of(&room.memory.percent(90).to_string(), large);
+    assert!(less.flow_bytes < less.record_room.in_flight, "{}", less.flow_bytes);
+    assert!(of("1GB", large).flow_bytes >= ByteCount::mb(250));
+}
+
+#[test]
+fn what_a_source_says_itself_goes_before_what_stands_under_http() {
+    let flow = |own: &str, http: &str| {
+        let text = format!(
+            "name: x\nmemory: 512MB\nsource: {{ files: {{ paths: [n]{own} }} }}\nsink: {{ discard: {{}} }}\n{http}"
+        );
+        plan(&load_yaml(&text).unwrap().remove(0)).unwrap().record_room.in_flight
+    };
+    let batches = ByteCount::kib(512);
+    assert_eq!(flow("", ""), ByteCount::ZERO);
+    assert_eq!(flow("", "http: { max_record_bytes: 5000000 }"), ByteCount::mb(10).saturating_add(batches));
+    let both = flow(", max_record_bytes: 8MiB", "http: { max_record_bytes: 64MiB, retries: 2 }");
+    assert_eq!(both, ByteCount::mib(16).saturating_add(batches));
 }

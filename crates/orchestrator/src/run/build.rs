@@ -1,20 +1,24 @@
 //! Carves the memory of a run and makes the context of each step.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_core::{
-    Context, Notices, Output, Result, RunContext, Services, StdFs, StepContext, StepMetrics, SystemClock,
+    Context, Notices, Output, Result, RunContext, Scratch, Services, StdFs, StepContext, StepMetrics,
+    SystemClock,
 };
 use aqueduct_net::Fetcher;
-use aqueduct_primitives::{Budget, Tasks};
+use aqueduct_primitives::{Budget, ByteCount, Tasks};
 
 use super::live::{Live, LiveStep, Role};
 use super::outputs::Outputs;
 use super::rejects::{Policy, Rejects};
 use crate::flow::{Flow, OnError, Step, StepKind, StepPlace};
 use crate::plan::Plan;
+
+/// Of what is free on the disk, for spill unless told otherwise: outputs need room, too.
+const PERCENT_OF_FREE_DISK: u64 = 80;
 
 /// A flow whose outputs are claimed, whose memory is carved and whose contexts are made. Nothing is read yet.
 pub(super) struct Prepared {
@@ -42,10 +46,10 @@ impl Prepared {
     ///
     /// # Errors
     /// The shares do not fit `memory`, a client cannot be built, an output cannot be written.
-    pub(super) async fn new(flow: Flow, plan: &Plan, run_id: String) -> Result<Self> {
+    pub(super) async fn new(flow: Flow, plan: &Plan) -> Result<Self> {
         let memory = Budget::new("memory", flow.memory);
-        let rejects = Arc::new(rejects_of(&flow, &run_id));
-        let run = Arc::new(run_context(&flow, plan, run_id, &memory, &rejects)?);
+        let rejects = Arc::new(rejects_of(&flow));
+        let run = Arc::new(run_context(&flow, plan, &memory, &rejects).await?);
         let outputs = Outputs::claim(&run, outputs_of(&flow)).await?;
         let mut contexts = Vec::new();
         let mut live_steps = Vec::new();
@@ -66,18 +70,20 @@ impl Prepared {
     }
 }
 
-fn run_context(
+async fn run_context(
     flow: &Flow,
     plan: &Plan,
-    run_id: String,
     memory: &Budget,
     rejects: &Arc<Rejects>,
 ) -> Result<RunContext> {
     let tasks = Tasks::default();
     let mut services = Services::default();
-    services.insert(Arc::new(Fetcher::new(flow.http.clone(), flow.storage.clone(), tasks.clone())?));
+    let fetcher = Fetcher::new(flow.http.clone(), flow.storage.clone(), tasks.clone())?;
+    fetcher.trust(flow.hosts.iter().cloned());
+    services.insert(Arc::new(fetcher));
+    let scratch = scratch_of(flow, &tasks).await?;
     Ok(RunContext {
-        run_id,
+        run_id: flow.run.id.clone(),
         base_dir: flow.base_dir.clone(),
         fs: Arc::new(StdFs),
         clock: Arc::new(SystemClock),
@@ -88,7 +94,28 @@ fn run_context(
         rejects: Arc::clone(rejects) as _,
         notices: Notices::default(),
         services,
+        scratch,
+        record_room: plan.record_room,
     })
+}
+
+/// The folder for spill, and how much may be there.
+async fn scratch_of(flow: &Flow, tasks: &Tasks) -> Result<Scratch> {
+    let dir = flow.spill_dir();
+    let max_bytes = match flow.execution.spill.max_bytes {
+        Some(max_bytes) => max_bytes,
+        None => {
+            let dir = dir.clone();
+            tasks.block(move || free_bytes(&dir)).await?.percent(PERCENT_OF_FREE_DISK)
+        }
+    };
+    Ok(Scratch { dir, max_bytes })
+}
+
+/// What is free where a folder is, or will be. Where nobody can say, the disk itself sets the limit.
+fn free_bytes(dir: &Path) -> ByteCount {
+    let disk = dir.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok());
+    disk.map_or(ByteCount::new(u64::MAX), |disk| ByteCount::new(disk.f_bavail.saturating_mul(disk.f_frsize)))
 }
 
 fn live_step(step: &Step, own: &StepContext) -> LiveStep {
@@ -117,7 +144,7 @@ fn outputs_of(flow: &Flow) -> Vec<Option<Output>> {
     flow.steps.iter().map(output).collect()
 }
 
-fn rejects_of(flow: &Flow, run_id: &str) -> Rejects {
+fn rejects_of(flow: &Flow) -> Rejects {
     let policy =
         |on_error: OnError, folder: &PathBuf| Policy { on_error, folder: flow.base_dir.join(folder) };
     let default = policy(flow.execution.on_error, &flow.execution.dead_letter);
@@ -137,6 +164,6 @@ fn rejects_of(flow: &Flow, run_id: &str) -> Rejects {
         own.collect::<HashMap<_, _>>(),
         flow.execution.max_rejected,
         Arc::new(StdFs),
-        run_id,
+        &flow.run.id,
     )
 }

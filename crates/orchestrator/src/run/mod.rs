@@ -70,12 +70,10 @@ pub(crate) async fn run(
     flow: Flow,
     plan: Plan,
     options: RunOptions,
-    run_id: String,
     watch: impl AsyncFnOnce(Arc<Live>),
 ) -> Ended {
-    let started = SystemClock.now();
-    let about = About::of(&flow, &run_id, started);
-    let prepared = match Prepared::new(flow, &plan, run_id).await {
+    let about = About::of(&flow);
+    let prepared = match Prepared::new(flow, &plan).await {
         Ok(prepared) => prepared,
         Err(error) => return about.without_steps(error.into()),
     };
@@ -120,13 +118,13 @@ struct About {
 }
 
 impl About {
-    fn of(flow: &Flow, run_id: &str, started: chrono::DateTime<chrono::Utc>) -> Self {
+    fn of(flow: &Flow) -> Self {
         Self {
-            run_id: run_id.to_owned(),
+            run_id: flow.run.id.clone(),
             flow: flow.name.clone(),
             entry: flow.entry.iter().cloned().collect(),
             memory_limit_bytes: flow.memory.get(),
-            started: timestamp(started),
+            started: timestamp(flow.run.started),
         }
     }
 

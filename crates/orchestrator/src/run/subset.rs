@@ -7,7 +7,7 @@ use aqueduct_core::{Registry, SourceConfig};
 use serde_json::json;
 
 use super::collect::{CollectSink, FirstRows};
-use crate::flow::{Flow, Step, StepKind, StepPlace};
+use crate::flow::{Flow, OnError, Step, StepKind, StepPlace};
 
 /// The flow with only the steps that lead to some, and a collecting sink after each of those. In the place
 /// of a sink, what it would get is collected. With `first_rows`, no more than so many are read.
@@ -44,6 +44,23 @@ pub(crate) fn collected_at(mut flow: Flow, at: Vec<(usize, CollectSink)>, first_
     }
     flow.schemas = steps.iter().map(|_| None).collect();
     flow.steps = steps;
+    without_traces(flow)
+}
+
+/// The flow so that nothing of a run is left on the disk: bad rows are counted only, taps are closed, and what
+/// memory does not hold goes where the system keeps temporary files.
+fn without_traces(mut flow: Flow) -> Flow {
+    let counted = |on_error: OnError| if on_error == OnError::DeadLetter { OnError::Skip } else { on_error };
+    let default = counted(flow.execution.on_error);
+    flow.execution.on_error = default;
+    for step in &mut flow.steps {
+        let has_folder = step.dead_letter.take().is_some();
+        step.on_error = step.on_error.map(counted).or(has_folder.then_some(OnError::Skip));
+        if matches!(&step.kind, StepKind::Stage(stage) if stage.only_watches()) {
+            step.kind = StepKind::Stage(Box::new(FirstRows(u64::MAX)));
+        }
+    }
+    flow.execution.spill.dir.get_or_insert_with(std::env::temp_dir);
     flow
 }
 
@@ -109,7 +126,7 @@ pub(crate) fn over_file(
     let sink = internal("rows".to_owned(), StepKind::Sink(Box::new(sink)), vec![0]);
     flow.steps = vec![source, sink];
     flow.schemas = vec![None, None];
-    Ok(flow)
+    Ok(without_traces(flow))
 }
 
 fn file_source(path: &Path, registry: &Registry) -> Result<Box<dyn SourceConfig>, String> {

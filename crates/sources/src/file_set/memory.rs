@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, MemoryNeed, Result};
+use aqueduct_core::{Context, Error, ErrorKind, MemoryNeed, Result};
 use aqueduct_formats::{LargeRecords, memory_need};
 use aqueduct_primitives::{Budget, ByteCount, Reservation};
 use async_trait::async_trait;
@@ -64,10 +64,10 @@ impl Division {
 
 /// The lane for records larger than a block: one file at a time may be in it.
 ///
-/// All sources of a run share one ([`Context::shared`](aqueduct_core::Context::shared)): with a lane each, two
+/// All sources of a run share one ([`Context::shared`]): with a lane each, two
 /// could each hold part of the flow's memory and wait for the other's.
 #[derive(Clone, Debug)]
-pub struct LargeRecordLane {
+pub(crate) struct LargeRecordLane {
     turns: Arc<Semaphore>,
 }
 
@@ -82,26 +82,45 @@ pub(crate) struct FileLane {
     lane: LargeRecordLane,
     flow: Budget,
     max_bytes: ByteCount,
+    /// The `memory` with which the largest record would fit.
+    enough: ByteCount,
     /// Set once the consumer reads this file. Before that it must not hold any of the flow's memory, which
     /// those before it need.
     is_read: CancellationToken,
 }
 
 impl FileLane {
-    /// A way into the lane, open once `is_read`. Of the flow's memory it leaves `kept_free` to others, so that
-    /// the consumer can always take the batches that stand before the large record.
+    /// A way for records of at most `largest` bytes into the lane of a context, open once `is_read`. Of the
+    /// flow's memory it leaves two batches to others, so that the consumer can always take those that stand
+    /// before the large record.
     pub(crate) fn new(
-        lane: LargeRecordLane,
-        flow: Budget,
-        kept_free: ByteCount,
+        cx: &Context,
+        largest: ByteCount,
+        batch_bytes: ByteCount,
         is_read: CancellationToken,
     ) -> Self {
+        let lane = cx.shared(LargeRecordLane::default).as_ref().clone();
+        let flow = cx.flow().clone();
+        let kept_free = batch_bytes.saturating_mul(2);
         let max_bytes = flow.total().saturating_sub(kept_free);
-        Self { lane, flow, max_bytes, is_read }
+        // Its text, and its rows beside that.
+        let enough = cx.memory_for(largest.saturating_mul(2).saturating_add(kept_free));
+        Self { lane, flow, max_bytes, enough, is_read }
+    }
+
+    /// [`FileLane::new`] for the only file there is, which is always read.
+    pub(crate) fn open(cx: &Context, largest: ByteCount, batch_bytes: ByteCount) -> Self {
+        let is_read = CancellationToken::new();
+        is_read.cancel();
+        Self::new(cx, largest, batch_bytes, is_read)
     }
 
     fn too_large(&self, needed: ByteCount) -> Error {
-        let message = "a record needs more than the memory for data in flight; raise `memory`";
+        let message = format!(
+            "a record needs more than there is for data in flight; set `memory` to {} for records of \
+             `max_record_bytes`",
+            self.enough
+        );
         Error::new(ErrorKind::Limit, "read large record", message)
             .with("needed", needed)
             .with("limit", self.max_bytes)
@@ -142,17 +161,22 @@ mod tests {
         assert_eq!(of(min), Division { n_files: 1, per_file: min });
     }
 
+    fn context(flow: ByteCount) -> Context {
+        let budget = Budget::new("memory", flow.saturating_mul(2));
+        Context::standalone(&budget).unwrap()
+    }
+
+    fn way(cx: &Context, is_read: &CancellationToken) -> FileLane {
+        FileLane::new(cx, ByteCount::mib(16), ByteCount::kib(512), is_read.clone())
+    }
+
     #[tokio::test]
     async fn one_record_at_a_time_is_in_the_lane_and_only_when_its_file_is_read() {
-        let flow = Budget::new("flow", ByteCount::mib(8));
-        let lane = LargeRecordLane::default();
-        let way = |is_read: &CancellationToken| {
-            FileLane::new(lane.clone(), flow.clone(), ByteCount::mib(1), is_read.clone())
-        };
+        let cx = context(ByteCount::mib(8));
         let (nothing, two) = (ByteCount::ZERO, ByteCount::mib(2));
         let read = CancellationToken::new();
         read.cancel();
-        let (first, second, third) = (way(&read), way(&read), way(&CancellationToken::new()));
+        let (first, second, third) = (way(&cx, &read), way(&cx, &read), way(&cx, &CancellationToken::new()));
         let mut held = first.reserve(nothing, two).await.unwrap();
         held.merge(first.reserve(held.size(), two).await.unwrap());
         let mut of_same_file = first.reserve(nothing, two);
@@ -163,18 +187,16 @@ mod tests {
         drop(held);
         drop(of_same_file.await.unwrap());
         drop(of_other_file.await.unwrap());
-        assert_eq!(flow.free(), flow.total());
+        assert_eq!(cx.flow().free(), cx.flow().total());
     }
 
     #[tokio::test]
-    async fn a_record_larger_than_the_flow_names_the_memory() {
-        let flow = Budget::new("flow", ByteCount::mib(8));
-        let read = CancellationToken::new();
-        read.cancel();
-        let way = FileLane::new(LargeRecordLane::default(), flow, ByteCount::mib(1), read);
+    async fn a_record_larger_than_the_flow_names_the_memory_that_would_do() {
+        let cx = context(ByteCount::mib(8));
+        let way = FileLane::open(&cx, ByteCount::mib(16), ByteCount::kib(512));
         let held = way.reserve(ByteCount::ZERO, ByteCount::mib(4)).await.unwrap();
         let error = way.reserve(held.size(), ByteCount::mib(4)).await.unwrap_err();
         assert_eq!((error.kind(), error.context("limit")), (ErrorKind::Limit, Some("7MiB")));
-        assert!(error.message().contains("`memory`"), "{error}");
+        assert!(error.message().contains("set `memory` to 139MB"), "{error}");
     }
 }

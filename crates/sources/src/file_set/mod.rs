@@ -13,6 +13,7 @@ pub(crate) mod input;
 pub(crate) mod lines;
 pub(crate) mod memory;
 pub(crate) mod open;
+pub(crate) mod oversize;
 pub(crate) mod peek;
 pub(crate) mod read;
 pub(crate) mod spool;
@@ -33,9 +34,6 @@ use futures::stream::{self, BoxStream};
 use self::input::{Input, Inputs, Queued};
 use self::memory::Division;
 use self::open::Opener;
-
-pub use self::memory::LargeRecordLane;
-pub use self::spool::Spool;
 
 /// So many empty files are passed over in search of one that tells the columns. More would be a list of empty
 /// files, all opened before the first row.
@@ -178,7 +176,6 @@ fn give_up(cx: &Context, input: &Input, error: Error) -> Result<()> {
     if !error.kind().is_about_one_item() {
         return Err(error.with("file", &input.name));
     }
-    tracing::warn!(file = &*input.name, "not read to its end: {}", error.chain());
     cx.reject(Reject {
         item: RejectedItem::File,
         reason: reason(error.kind()),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::input::Input;
-use super::memory::{Division, FileLane, LargeRecordLane};
+use super::memory::{Division, FileLane};
 use super::peek::Peek;
 use super::spool::Spool;
 use super::verify::verified;
@@ -31,7 +31,6 @@ pub(crate) struct Opener {
     pub(crate) options: Arc<ReadOptions>,
     pub(crate) origin: bool,
     pub(crate) division: Division,
-    lane: LargeRecordLane,
     spool: Arc<Spool>,
 }
 
@@ -44,7 +43,7 @@ pub(crate) enum Opened {
 }
 
 impl Opener {
-    /// An opener with the lane and the spool of the context.
+    /// An opener with the spool of the context.
     pub(crate) fn new(
         cx: &Context,
         fetcher: Fetcher,
@@ -52,9 +51,8 @@ impl Opener {
         origin: bool,
         division: Division,
     ) -> Self {
-        let lane = cx.shared(LargeRecordLane::default).as_ref().clone();
         let options = Arc::new(options);
-        Self { cx: cx.clone(), fetcher, options, origin, division, lane, spool: Spool::of(cx) }
+        Self { cx: cx.clone(), fetcher, options, origin, division, spool: Spool::of(cx) }
     }
 
     /// The columns of a file, none if it has no rows to tell; and the file itself, still open where possible.
@@ -170,8 +168,8 @@ impl Opener {
     }
 
     fn spec(&self, input: &Input, schema: &SchemaRef, is_read: &CancellationToken) -> DecodeSpec {
-        let flow = self.cx.flow().clone();
-        let kept_free = self.batch_bytes().saturating_mul(2);
+        let largest = self.options.largest_record();
+        let lane = FileLane::new(&self.cx, largest, self.batch_bytes(), is_read.clone());
         DecodeSpec {
             name: Arc::clone(&input.name),
             options: Arc::clone(&self.options),
@@ -180,7 +178,7 @@ impl Opener {
             batch_rows: self.cx.batch_rows(),
             batch_bytes: self.batch_bytes(),
             memory: self.division.decoder(),
-            large_records: Arc::new(FileLane::new(self.lane.clone(), flow, kept_free, is_read.clone())),
+            large_records: Arc::new(lane),
             limits: DecodedLimits::default(),
             flush_after: FLUSH_AFTER,
             after: None,

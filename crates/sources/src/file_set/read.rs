@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aqueduct_core::{Batch, BatchStream, Context, Error, ErrorKind, Positions, Result, retained_bytes};
+use aqueduct_core::{Batch, BatchStream, Context, Error, Positions, Result, retained_bytes};
 use aqueduct_formats::{Decoded, NeedsSpool};
 use aqueduct_primitives::{
     BufferReceiver, BufferSender, ByteCount, Charged, Reservation, Task, TaskError, WindowLimit, buffer,
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::input::{Input, Queued};
 use super::open::{Opened, Opener};
+use super::oversize::sorted_out;
 use super::{FileSet, give_up};
 
 /// Events that wait outside the task that reads a file. With none, decoder and consumer would take turns;
@@ -176,9 +177,10 @@ impl FileReader {
     async fn read(&self, opened: Option<Opened>) -> Result<(), Stop> {
         let Self { opener, input, schema, is_read, .. } = self;
         let mut rows = opener.rows(input, opened, schema, is_read).await.map_err(Stop::File)?;
+        let mut n_rows = 0;
         while let Some(decoded) = rows.next().await {
             match decoded {
-                Ok(decoded) => self.send(decoded).await.map_err(Stop::Run)?,
+                Ok(decoded) => self.send(decoded, &mut n_rows).await.map_err(Stop::Run)?,
                 Err(error) => {
                     let Some(after) = NeedsSpool::of(&error).cloned() else { return Err(Stop::File(error)) };
                     drop(rows);
@@ -189,14 +191,11 @@ impl FileReader {
         Ok(())
     }
 
-    async fn send(&self, mut decoded: Decoded) -> Result<()> {
-        for reject in decoded.rejects.drain(..) {
-            self.opener.cx.reject(reject.into_reject(&self.input.name))?;
+    async fn send(&self, decoded: Decoded, n_rows: &mut u64) -> Result<()> {
+        for fitting in sorted_out(&self.opener.cx, &self.input.name, decoded, n_rows).await? {
+            self.events.send(Ok(Event::Rows(fitting))).await.map_err(|_| Error::cancelled("read"))?;
         }
-        if decoded.records.num_rows() == 0 {
-            return Ok(());
-        }
-        self.events.send(Ok(Event::Rows(decoded))).await.map_err(|_| Error::cancelled("read"))
+        Ok(())
     }
 }
 
@@ -211,12 +210,7 @@ pub(crate) async fn admit(cx: &Context, decoded: Decoded) -> Result<Batch> {
     let missing = weight.saturating_sub(reservation.size());
     if reservation.try_grow(missing).is_err() {
         // Only one file is in the lane, and the flow's other memory drains downstream.
-        reservation.merge(cx.flow().reserve(missing).await.map_err(too_large)?);
+        reservation.merge(cx.flow().reserve(missing).await?);
     }
     Ok(Batch::new(records, reservation))
-}
-
-fn too_large(error: aqueduct_primitives::ReserveError) -> Error {
-    Error::new(ErrorKind::Limit, "read large record", "a record needs more than the flow has; raise `memory`")
-        .with_source(error)
 }

@@ -1,39 +1,35 @@
 //! A file saved to disk because it cannot be read as it comes: Parquet from a server without ranges, a zip
 //! that only its directory explains.
 
+use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{ByteStream, Context, Error, ErrorKind, RandomAccess, Result};
+use aqueduct_core::{ByteStream, Context, Error, ErrorKind, RandomAccess, Result, Scratch};
 use aqueduct_primitives::{Budget, ByteCount, Reservation, Tasks};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use tempfile::NamedTempFile;
 
-/// All files that a step saves to disk may take so much at once unless told otherwise. More could fill the
-/// disk that outputs need.
-const DEFAULT_MAX_SPOOL: ByteCount = ByteCount::mib(20 * 1024);
-
-/// Where files are saved that cannot be read as they come, and how much they may take in all. The runner puts
-/// one into the services of the context; without it, it is the system's folder for temporary files.
+/// Where files are saved that cannot be read as they come, and how much they may take in all. All sources of a
+/// run share one ([`Context::shared`]).
 #[derive(Clone, Debug)]
-pub struct Spool {
+pub(crate) struct Spool {
     dir: PathBuf,
     quota: Budget,
 }
 
 impl Spool {
-    /// Files go to this folder, which is there, and take at most so much in all.
-    pub fn new(dir: impl Into<PathBuf>, max_bytes: ByteCount) -> Self {
-        Self { dir: dir.into(), quota: Budget::new("spool on disk", max_bytes) }
+    /// Files go to this folder, which is made if need be, and take at most so much in all.
+    pub(crate) fn new(scratch: &Scratch) -> Self {
+        Self { dir: scratch.dir.clone(), quota: Budget::new("spool on disk", scratch.max_bytes) }
     }
 
     /// The spool of a context.
     pub(crate) fn of(cx: &Context) -> Arc<Self> {
-        cx.shared(|| Self::new(std::env::temp_dir(), DEFAULT_MAX_SPOOL))
+        cx.shared(|| Self::new(cx.scratch()))
     }
 
     /// Saves a body. The file is gone when the result is.
@@ -51,35 +47,36 @@ impl Spool {
                 self.quota.try_reserve(ByteCount::of(chunk.len())).map_err(|error| self.full(error))?;
             space.merge(more);
             n_bytes += chunk.len() as u64;
-            file = tasks.block(move || append(file, &chunk)).await??;
+            let dir = self.dir.clone();
+            file = tasks.block(move || append(file, &chunk, &dir)).await??;
         }
-        let file = Arc::new(file.into_file());
-        Ok(Arc::new(Saved { file, n_bytes, tasks: tasks.clone(), _space: space }))
+        Ok(Arc::new(Saved { file: Arc::new(file), n_bytes, tasks: tasks.clone(), _space: space }))
     }
 
     fn full(&self, error: aqueduct_primitives::ReserveError) -> Error {
-        Error::new(ErrorKind::Limit, "save to disk", "the files saved at once are larger than the quota")
+        let message = "the files that are saved at once take more than they may; raise `execution.spill.max_bytes`, or \
+                       lower `window`";
+        Error::new(ErrorKind::Limit, "save to disk", message)
             .with("folder", self.dir.display())
             .with("limit", self.quota.total())
             .with_source(error)
     }
 }
 
-fn create(dir: &Path) -> Result<NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix("aqueduct-")
-        .tempfile_in(dir)
-        .map_err(|error| Error::io("save to disk", dir.display(), error))
+/// A file without a name, so that nothing is left of it whatever happens.
+fn create(dir: &Path) -> Result<File> {
+    let created = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir));
+    created.map_err(|error| Error::io("save to disk", dir.display(), error))
 }
 
-fn append(mut file: NamedTempFile, chunk: &Bytes) -> Result<NamedTempFile> {
-    file.write_all(chunk).map_err(|error| Error::io("save to disk", file.path().display(), error))?;
+fn append(mut file: File, chunk: &Bytes, dir: &Path) -> Result<File> {
+    file.write_all(chunk).map_err(|error| Error::io("save to disk", dir.display(), error))?;
     Ok(file)
 }
 
-/// A saved file; it has no name any more, so that nothing is left of it whatever happens.
+/// A saved file.
 struct Saved {
-    file: Arc<std::fs::File>,
+    file: Arc<File>,
     n_bytes: u64,
     tasks: Tasks,
     _space: Reservation,
@@ -122,12 +119,13 @@ mod tests {
     #[tokio::test]
     async fn what_was_saved_is_read_by_range_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::new(dir.path(), ByteCount::new(100));
+        let state = dir.path().join("state/spill");
+        let spool = Spool::new(&Scratch { dir: state.clone(), max_bytes: ByteCount::new(100) });
         let saved = spool.save(body("0123456789", 3), &Tasks::default()).await.unwrap();
         assert_eq!(saved.len(), 30);
         assert_eq!(saved.read(8..13).await.unwrap(), "89012");
         assert!(saved.read(25..31).await.is_err());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
         assert_eq!(spool.quota.free(), ByteCount::new(70));
         drop(saved);
         assert_eq!(spool.quota.free(), spool.quota.total());
@@ -135,9 +133,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_quota_is_named_when_it_is_used_up() {
-        let spool = Spool::new(std::env::temp_dir(), ByteCount::new(25));
+        let spool = Spool::new(&Scratch { max_bytes: ByteCount::new(25), ..Scratch::default() });
         let error = spool.save(body("0123456789", 3), &Tasks::default()).await.err().unwrap();
         assert_eq!((error.kind(), error.context("limit")), (ErrorKind::Limit, Some("25")));
+        assert!(error.message().contains("execution.spill.max_bytes"), "{error}");
         assert_eq!(spool.quota.free(), spool.quota.total());
     }
 }

@@ -280,3 +280,57 @@ async fn too_little_memory_for_one_file_says_so() {
     assert_eq!(error.kind(), ErrorKind::Limit);
     assert!(error.message().contains("`memory`"));
 }
+
+// S0.4: the rows of a large record wait for nothing that the rest of its block holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_records_pass_although_two_of_them_do_not_fit_at_once() {
+    let blob = "x".repeat(11_900_000);
+    let mut records = Vec::new();
+    for n in 0..3 {
+        records.push(format!("{{\"n\":{n},\"blob\":\"{blob}\"}}"));
+        records
+            .extend((0..500).map(|small| format!("{{\"n\":{},\"blob\":\"small\"}}", 1000 * (n + 1) + small)));
+    }
+    let expected: Vec<i64> =
+        (0..3).flat_map(|n| [n].into_iter().chain((0..500).map(move |m| 1000 * (n + 1) + m))).collect();
+    let room = Room::new();
+    room.write("a.ndjson", records.join("\n"));
+    room.write("a.json", format!("[{}]", records.join(",\n")));
+    for name in ["a.ndjson", "a.json"] {
+        let options = json!({"paths": [name], "max_record_bytes": 12_000_000, "schema": {"n": "int64", "blob": "string"}});
+        let mut batches = room.stream(&FACTORY, options).await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(batch) = batches.next().await {
+            let batch = batch.unwrap();
+            assert!(batch.reserved() <= ByteCount::mb(13), "{}", batch.reserved());
+            seen.extend(numbers(&[batch.records().clone()], "n"));
+        }
+        assert_eq!(seen, expected, "{name}");
+        drop(batches);
+        room.check_all_is_back().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_beyond_all_memory_is_rejected_by_name_and_the_others_pass() {
+    let (room, kept) = Room::tolerant();
+    let texts = ["a".to_owned(), "b".repeat(40_000_000), "c".to_owned()];
+    let columns: [(&str, ArrayRef); 2] = [
+        ("n", Arc::new(Int64Array::from_iter_values(0..3))),
+        ("text", Arc::new(arrow::array::StringArray::from_iter_values(&texts))),
+    ];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(room.path().join("a.parquet")).unwrap();
+    let mut parquet = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
+    parquet.write(&rows).unwrap();
+    parquet.close().unwrap();
+    let read = room.read(&FACTORY, json!({"paths": ["a.parquet"]})).await.unwrap();
+    assert_eq!(numbers(&read, "n"), [0, 2]);
+    let kept = kept.all();
+    assert_eq!((kept.len(), kept[0].item, kept[0].origin.row), (1, RejectedItem::Row, Some(2)));
+    assert!(
+        kept[0].origin.file.ends_with("a.parquet") && kept[0].message.contains("set `memory` to"),
+        "{kept:?}"
+    );
+    room.check_all_is_back().await;
+}

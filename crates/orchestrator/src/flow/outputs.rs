@@ -1,0 +1,128 @@
+//! Where the sinks of a file write: no two of them to one place, and none inside of another's.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::flow::error::Mistake;
+use crate::flow::load::shown;
+use crate::flow::{Flow, Step, StepKind};
+
+/// An output and whose it is.
+struct Claimed {
+    path: PathBuf,
+    who: String,
+}
+
+/// Sinks whose outputs are in each other's way, of one entry of the matrix or of two.
+pub(crate) fn in_the_way(flows: &[Flow]) -> Vec<Mistake> {
+    let mut claimed: Vec<Claimed> = Vec::new();
+    let mut mistakes = Vec::new();
+    for flow in flows {
+        for step in &flow.steps {
+            let Some(one) = claim(flow, step) else { continue };
+            if let Some(message) = claimed.iter().find_map(|other| conflict(&one, other)) {
+                let (at, key) = step.at.places.find("/path");
+                mistakes.push(Mistake::new(at, key, flow.masks.mask(&message)));
+            }
+            claimed.push(one);
+        }
+    }
+    mistakes
+}
+
+fn claim(flow: &Flow, step: &Step) -> Option<Claimed> {
+    let StepKind::Sink(sink) = &step.kind else { return None };
+    let output = sink.output(&flow.planning(step))?;
+    let who = if flow.entry.is_empty() {
+        step.name.clone()
+    } else {
+        format!("{} of entry {}", step.name, shown(&flow.entry))
+    };
+    Some(Claimed { path: resolved(&output.path), who })
+}
+
+fn conflict(one: &Claimed, other: &Claimed) -> Option<String> {
+    let (Claimed { path, who }, Claimed { path: taken, who: by }) = (one, other);
+    if path == taken {
+        return Some(format!(
+            "`{who}` and `{by}` write to one path, {}; expected a path for each",
+            path.display()
+        ));
+    }
+    let (inner, outer, whole) = if path.starts_with(taken) {
+        (who, by, taken)
+    } else if taken.starts_with(path) {
+        (by, who, path)
+    } else {
+        return None;
+    };
+    Some(format!(
+        "`{inner}` would write inside of what `{outer}` writes, {}, which a run replaces as a whole; expected paths \
+         beside each other",
+        whole.display()
+    ))
+}
+
+/// The path as the system would take it: absolute, symbolic links followed as far as there are any, so that what
+/// is one place has one name. What is not there yet stays as it is written.
+fn resolved(path: &Path) -> PathBuf {
+    // Without a working directory, the path is as good a name as any.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut resolved = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                resolved.pop();
+            }
+            other => {
+                resolved.push(other);
+                if let Ok(real) = resolved.canonicalize() {
+                    resolved = real;
+                }
+            }
+        }
+    }
+    resolved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::fake::{registry, settings};
+    use crate::flow::load;
+
+    fn told(folder: &Path, first: &str, second: &str) -> Option<String> {
+        let text = format!(
+            "name: x\nsources: {{ a: {{ files: {{ paths: [n] }} }} }}\nsinks:\n  one: {{ input: a, parquet: {{ path: '{first}' }} }}\n  \
+             two: {{ input: a, parquet: {{ path: '{second}' }} }}\n"
+        );
+        let file = folder.join("flow.yaml");
+        std::fs::write(&file, text).unwrap();
+        load(&file, &settings(&[], &[]), &registry()).err().map(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn one_output_inside_another_is_refused_with_both_names() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+        for (first, second) in [
+            ("out", "out/x.parquet"),
+            ("out/deep/er", "out"),
+            ("out", "b/../out/y"),
+            ("real", "link/new"),
+            ("link/new/x", "real/../link/new"),
+        ] {
+            let told = told(folder.path(), first, second).unwrap();
+            assert!(told.contains(":5:"), "{first} {second}: {told}");
+            assert!(told.contains("`one`") && told.contains("`two`") && told.contains("inside of"), "{told}");
+        }
+        for (first, second) in [("out", "./out"), ("out/a/..", "out"), ("real/x", "link/x")] {
+            let told = told(folder.path(), first, second).unwrap();
+            assert!(told.contains("`two` and `one` write to one path"), "{first} {second}: {told}");
+        }
+        for (first, second) in [("out", "out2"), ("out.parquet", "out"), ("real/a", "link/b")] {
+            assert_eq!(told(folder.path(), first, second), None, "{first} {second}");
+        }
+    }
+}
