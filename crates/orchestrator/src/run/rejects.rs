@@ -105,10 +105,9 @@ impl Rejects {
         let (rows_rejected, files_rejected) = (metrics.rows_rejected.get(), metrics.files_rejected.get());
         let rows_in = metrics.rows_out.get() + rows_rejected;
         let files_in = metrics.files_done.get() + files_rejected;
-        if (rows_rejected > 0 || files_rejected > 0)
-            && metrics.rows_out.get() == 0
-            && metrics.files_done.get() == 0
-        {
+        // A file of which every row is bad has been read to its end, and gave nothing all the same.
+        let no_file = files_rejected > 0 && metrics.files_done.get() == 0;
+        if metrics.rows_out.get() == 0 && (rows_rejected > 0 || no_file) {
             return Err(self.too_many(format!("all that step `{step}` read")));
         }
         let MaxRejected::Percent(percent) = self.max else { return Ok(()) };
