@@ -92,7 +92,7 @@ sink: { stdout: {} }
     assert_eq!(server.n_requests(), 4);
 }
 
-/// The first 500 rows of a list of so many URLs; each has ten rows.
+/// The first 100 rows of a list of so many URLs; each has ten rows.
 fn first_rows_of(server: &Server, n_urls: usize) -> Done {
     let flow = r#"
 name: list
