@@ -26,7 +26,7 @@ use serde::Deserialize;
 use crate::file_names::{encode, guarded, of_url, shorten};
 use crate::ledger::Ledger;
 use crate::options::Mode;
-use crate::staged_file::StagedFile;
+use crate::staged_file::{StagedFile, StagedPart};
 use crate::table::path_problems;
 
 /// Files that become durable at once. More would keep the disk no busier, and each waits for its sync.
@@ -213,8 +213,8 @@ struct Files {
     open: HashMap<Arc<str>, OpenFile>,
     /// Who has which name.
     names: HashMap<String, Arc<str>>,
-    finishing: VecDeque<Task<Result<Result<Part>, TaskError>>>,
-    done: Vec<Part>,
+    finishing: VecDeque<Task<Result<Result<StagedPart>, TaskError>>>,
+    done: Vec<StagedPart>,
 }
 
 /// A file of which some pieces have come.
@@ -263,7 +263,7 @@ impl Files {
         self.claim(&name, &run.file)?;
         let (fs, metrics) = (Arc::clone(self.cx.fs()), Arc::clone(self.cx.metrics()));
         let path = self.stage_dir.join(&name);
-        let file = self.cx.tasks().block(move || StagedFile::create(&*fs, path, metrics)).await??;
+        let file = self.cx.tasks().block(move || StagedFile::create(&fs, path, metrics)).await??;
         Ok(OpenFile { name, next_offset: 0, n_rows: 0, file })
     }
 
@@ -330,10 +330,17 @@ impl Sink for Files {
         for (file, open) in &self.open {
             self.cx.warn(format!("{file} did not come to its end and was left out as {}", open.name));
         }
-        Ok(std::mem::take(&mut self.done))
+        Ok(StagedPart::seal(std::mem::take(&mut self.done)))
     }
 
-    async fn abort(self: Box<Self>) {}
+    async fn abort(self: Box<Self>) {
+        let Self { cx, open, finishing, mut done, .. } = *self;
+        for file in finishing {
+            done.extend(file.await.ok().and_then(Result::ok).and_then(Result::ok));
+        }
+        // Dropped off the async threads, for that removes files. A panic there leaves them to the folder's owner.
+        let _ = cx.tasks().block(move || drop((open, done))).await;
+    }
 }
 
 fn runs(records: &RecordBatch) -> Vec<Run> {

@@ -24,10 +24,28 @@ pub(crate) struct PartMaker {
 
 /// How parts are called.
 pub(crate) enum Names {
-    /// The one file's own name.
-    One(String),
+    /// The one file's own name; each seal gives one more part of it.
+    One { name: String, n_parts: u64 },
     /// `part-RUN-00000.SUFFIX` and so on.
     Numbered { run_id: String, n_parts: u64 },
+}
+
+impl Names {
+    /// The next part's name, and the path that it is staged at.
+    fn next(&mut self, folder: &str, suffix: &str) -> (String, String) {
+        match self {
+            Self::One { name, n_parts } => {
+                *n_parts += 1;
+                let staged_as = if *n_parts == 1 { name.clone() } else { format!("{n_parts}-{name}") };
+                (name.clone(), staged_as)
+            }
+            Self::Numbered { run_id, n_parts } => {
+                *n_parts += 1;
+                let name = format!("{folder}part-{run_id}-{:05}.{suffix}", *n_parts - 1);
+                (name.clone(), name)
+            }
+        }
+    }
 }
 
 impl PartMaker {
@@ -65,20 +83,14 @@ impl PartMaker {
 
     /// Whether all rows must go into the same file.
     pub(crate) fn is_one_file(&self) -> bool {
-        matches!(self.names, Names::One(_))
+        matches!(self.names, Names::One { .. })
     }
 
     /// Opens the next part. `folder` is empty or ends in `/`.
     pub(crate) fn open(&mut self, folder: &str, memory: ByteCount) -> Result<OpenPart> {
-        let name = match &mut self.names {
-            Names::One(name) => name.clone(),
-            Names::Numbered { run_id, n_parts } => {
-                *n_parts += 1;
-                format!("{folder}part-{run_id}-{:05}.{}", *n_parts - 1, self.format.suffix())
-            }
-        };
-        let path = self.stage_dir.join(&name);
-        let file = StagedFile::create(&*self.fs, path.clone(), Arc::clone(&self.metrics))?;
+        let (name, staged_as) = self.names.next(folder, &self.format.suffix());
+        let path = self.stage_dir.join(staged_as);
+        let file = StagedFile::create(&self.fs, path.clone(), Arc::clone(&self.metrics))?;
         let written = file.counter();
         let encoder = self.format.encoder(SchemaRef::clone(&self.schema), file.buffered(), memory)?;
         Ok(OpenPart { encoder, written, name, path, n_rows: 0 })

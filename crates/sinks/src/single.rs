@@ -6,13 +6,14 @@ use arrow::array::RecordBatch;
 
 use crate::ledger::Ledger;
 use crate::part::{OpenPart, PartMaker};
+use crate::staged_file::StagedPart;
 
 /// One open part at a time.
 pub(crate) struct Single {
     maker: PartMaker,
     file_bytes: Option<ByteCount>,
     part: Option<OpenPart>,
-    done: Vec<Part>,
+    done: Vec<StagedPart>,
     has_parts: bool,
 }
 
@@ -50,7 +51,7 @@ impl Single {
             self.part = Some(self.open(ledger)?);
         }
         self.close(ledger)?;
-        Ok(std::mem::take(&mut self.done))
+        Ok(StagedPart::seal(std::mem::take(&mut self.done)))
     }
 
     fn open(&mut self, ledger: &Ledger) -> Result<OpenPart> {

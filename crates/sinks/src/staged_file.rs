@@ -15,10 +15,58 @@ const MAX_WAITING: usize = 64;
 /// Files synced at once. Eight make it ten times as fast as one after the other; more, hardly faster.
 const N_SYNCS: usize = 8;
 
+/// A place in the staging folder. What lies there is removed when this is dropped: only a seal keeps it. Blocks.
+pub(crate) struct Place {
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl Place {
+    /// Creates a file there, and its folder if need be.
+    pub(crate) fn create(fs: &Arc<dyn Fs>, path: PathBuf) -> Result<(Self, Box<dyn FsFile>)> {
+        if let Some(folder) = path.parent() {
+            fs.create_dir_all(folder).map_err(|error| Error::io("create folder", folder.display(), error))?;
+        }
+        let file = fs.create_new(&path).map_err(|error| Error::io("create file", path.display(), error))?;
+        Ok((Self { fs: Arc::clone(fs), path, is_kept: false }, file))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves what lies there to somebody else.
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+
+    /// Removes what lies there now.
+    pub(crate) fn remove(self) -> Result<()> {
+        self.fs
+            .remove_file(&self.path)
+            .map_err(|error| Error::io("remove file", self.path.display(), error))?;
+        self.keep();
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        if let Err(error) = self.fs.remove_file(&self.path) {
+            // Whoever owns the folder sweeps it, if not now then at the next run.
+            tracing::warn!(path = %self.path.display(), "a staged file could not be removed: {error}");
+        }
+    }
+}
+
 /// A staged file. Blocks.
 pub(crate) struct StagedFile {
-    path: PathBuf,
     file: Box<dyn FsFile>,
+    place: Place,
     hasher: blake3::Hasher,
     n_bytes: Arc<Counter>,
     metrics: Arc<StepMetrics>,
@@ -26,13 +74,10 @@ pub(crate) struct StagedFile {
 
 impl StagedFile {
     /// Creates the file, and its folder if need be.
-    pub(crate) fn create(fs: &dyn Fs, path: PathBuf, metrics: Arc<StepMetrics>) -> Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs.create_dir_all(folder).map_err(|error| Error::io("create folder", folder.display(), error))?;
-        }
-        let file = fs.create_new(&path).map_err(|error| Error::io("create file", path.display(), error))?;
+    pub(crate) fn create(fs: &Arc<dyn Fs>, path: PathBuf, metrics: Arc<StepMetrics>) -> Result<Self> {
+        let (place, file) = Place::create(fs, path)?;
         let (hasher, n_bytes) = (blake3::Hasher::new(), Arc::default());
-        Ok(Self { path, file, hasher, n_bytes, metrics })
+        Ok(Self { file, place, hasher, n_bytes, metrics })
     }
 
     /// The same, with a buffer for encoders that write in small pieces.
@@ -42,7 +87,7 @@ impl StagedFile {
 
     /// Where it lies.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// Counts the bytes written, while somebody else has the file.
@@ -57,28 +102,46 @@ impl StagedFile {
             rows: n_rows,
             n_bytes: self.n_bytes.get(),
             blake3: self.hasher.finalize().to_hex().to_string(),
-            staged: self.path,
+            staged: self.place.path().to_owned(),
         };
-        Complete { file: self.file, part }
+        Complete { file: self.file, staged: StagedPart { part, place: self.place } }
     }
 }
 
 /// A staged file to which nothing is added any more.
 pub(crate) struct Complete {
     file: Box<dyn FsFile>,
-    part: Part,
+    staged: StagedPart,
 }
 
 impl Complete {
     /// Makes it durable.
-    pub(crate) fn sync(mut self) -> Result<Part> {
-        self.file.sync().map_err(|error| Error::io("sync file", self.part.staged.display(), error))?;
-        Ok(self.part)
+    pub(crate) fn sync(mut self) -> Result<StagedPart> {
+        let synced = self.file.sync();
+        synced.map_err(|error| Error::io("sync file", self.staged.part.staged.display(), error))?;
+        Ok(self.staged)
     }
 
     /// Leaves it to the system when it becomes durable.
-    pub(crate) fn unsynced(self) -> Part {
-        self.part
+    pub(crate) fn unsynced(self) -> StagedPart {
+        self.staged
+    }
+}
+
+/// A part that waits for the seal; dropped, its file goes.
+pub(crate) struct StagedPart {
+    part: Part,
+    place: Place,
+}
+
+impl StagedPart {
+    /// Seals parts: their files stay, whatever becomes of the sink.
+    pub(crate) fn seal(parts: Vec<Self>) -> Vec<Part> {
+        let sealed = parts.into_iter().map(|Self { part, place }| {
+            place.keep();
+            part
+        });
+        sealed.collect()
     }
 }
 
@@ -86,7 +149,7 @@ impl Complete {
 #[derive(Default)]
 pub(crate) struct Syncs {
     waiting: Vec<Complete>,
-    done: Vec<Part>,
+    done: Vec<StagedPart>,
 }
 
 impl Syncs {
@@ -96,10 +159,10 @@ impl Syncs {
         if self.waiting.len() < MAX_WAITING { Ok(()) } else { self.sync_waiting() }
     }
 
-    /// The parts since the last call, all durable.
+    /// The parts since the last call, all durable, and sealed.
     pub(crate) fn finish(&mut self) -> Result<Vec<Part>> {
         self.sync_waiting()?;
-        Ok(std::mem::take(&mut self.done))
+        Ok(StagedPart::seal(std::mem::take(&mut self.done)))
     }
 
     fn sync_waiting(&mut self) -> Result<()> {
@@ -111,7 +174,7 @@ impl Syncs {
                 let files = self.waiting.split_off(self.waiting.len().saturating_sub(n_each));
                 threads.push(scope.spawn(move || sync(files)));
             }
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<Part>>>| {
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<StagedPart>>>| {
                 thread.join().unwrap_or_else(|_| Err(Error::bug("sync file", "a thread panicked")))
             };
             // All are joined before the first error counts.

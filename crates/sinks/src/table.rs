@@ -86,7 +86,9 @@ impl Table {
         let by = self.by(&input).map_err(|problems| unfit(&problems))?;
         let schema = by.as_ref().map_or(input, |by| SchemaRef::clone(by.data_schema()));
         let names = match Path::new(&self.path).file_name() {
-            Some(name) if self.is_file => Names::One(name.to_string_lossy().into_owned()),
+            Some(name) if self.is_file => {
+                Names::One { name: name.to_string_lossy().into_owned(), n_parts: 0 }
+            }
             _ => Names::Numbered { run_id: cx.run_id().to_owned(), n_parts: 0 },
         };
         let maker = PartMaker::new(cx, self.format, schema, names)?;
@@ -197,5 +199,9 @@ impl Sink for TableSink {
         self.compute(Writing::seal).await
     }
 
-    async fn abort(self: Box<Self>) {}
+    async fn abort(mut self: Box<Self>) {
+        let writing = self.writing.take();
+        // Dropped off the async threads, for that removes files. A panic there leaves them to the folder's owner.
+        let _ = self.cx.tasks().block(move || drop(writing)).await;
+    }
 }

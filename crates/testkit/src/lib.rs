@@ -1,3 +1,13 @@
 //! Conformance suites, fixtures and faults for tests.
+//!
+//! - [`source_suite`], [`stage_suite`] and [`sink_suite`]: what every component of a kind promises, as generated
+//!   tests over a whole registry list. A component is known to its suite by a row in a table of fixtures.
+//! - [`faults`]: a disk that fails when it is told to, a clock that is set by hand.
+//! - [`http`]: a scripted server that counts.
 
+pub mod faults;
 pub mod http;
+pub mod sink_suite;
+pub mod source_suite;
+pub mod stage_suite;
+pub mod suite;

@@ -1,6 +1,4 @@
 //! Publishing as a user of the crate sees it: on a real disk, and on one that fails at every step in turn.
 
 #[cfg(test)]
-mod failing_fs;
-#[cfg(test)]
 mod publish;

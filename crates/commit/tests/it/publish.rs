@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 use aqueduct_commit::{Manifest, Published, RunStamp, Staging};
 use aqueduct_core::{Error, ErrorKind, Fs, Output, Part, Result, StdFs};
+use aqueduct_testkit::faults::FailingFs;
 use tempfile::TempDir;
-
-use crate::failing_fs::FailingFs;
 
 type Files = BTreeMap<String, String>;
 
@@ -263,8 +261,10 @@ fn every_crash(output_of: fn(&TempDir) -> Output, has_old: bool, can_exchange: b
         if has_old {
             run(&std_fs(), &output, "r1", old).unwrap();
         }
-        let failing = FailingFs::after(n_good);
-        failing.can_exchange.store(can_exchange, SeqCst);
+        let failing = match can_exchange {
+            true => FailingFs::dead_after(n_good),
+            false => FailingFs::dead_after(n_good).without_exchange(),
+        };
         let result = run(&(Arc::new(failing) as Arc<dyn Fs>), &output, "r2", new);
         let before = if has_old { files(old) } else { Files::new() };
         let seen = in_sight(&output);

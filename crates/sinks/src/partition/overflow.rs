@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aqueduct_core::{Error, FsFile, Result, retained_bytes};
 use aqueduct_primitives::ByteCount;
@@ -18,7 +18,7 @@ use super::{by, take};
 use crate::ledger::Ledger;
 use crate::part::{OpenPart, PartMaker};
 use crate::partition::By;
-use crate::staged_file::Syncs;
+use crate::staged_file::{Place, Syncs};
 
 /// Buckets of one level. More split faster and hold more buffers.
 pub(super) const N_BUCKETS: usize = 16;
@@ -55,8 +55,8 @@ pub(super) struct Overflow {
 
 /// Rows on disk.
 struct Bucket {
-    path: PathBuf,
     writer: StreamWriter<BufWriter<Box<dyn FsFile>>>,
+    place: Place,
     n_bytes: ByteCount,
     n_batches: u64,
 }
@@ -95,15 +95,13 @@ impl Overflow {
 
 impl Bucket {
     fn create(maker: &PartMaker, name: &str, records: &RecordBatch) -> Result<Self> {
-        let path = maker.scratch_path(&format!("{name}.tmp"));
-        let file = maker.fs().create_new(&path);
-        let file = file.map_err(|error| Error::io("create file", path.display(), error))?;
+        let (place, file) = Place::create(maker.fs(), maker.scratch_path(&format!("{name}.tmp")))?;
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let writer = IpcWriteOptions::default()
             .try_with_compression(Some(CompressionType::LZ4_FRAME))
             .and_then(|options| StreamWriter::try_new_with_options(file, &records.schema(), options))
-            .map_err(|error| at(&path, error))?;
-        Ok(Self { path, writer, n_bytes: ByteCount::ZERO, n_batches: 0 })
+            .map_err(|error| at(place.path(), error))?;
+        Ok(Self { writer, place, n_bytes: ByteCount::ZERO, n_batches: 0 })
     }
 
     fn write(&mut self, maker: &PartMaker, records: &RecordBatch) -> Result<()> {
@@ -111,19 +109,19 @@ impl Bucket {
         self.n_bytes = self.n_bytes.saturating_add(weight);
         self.n_batches += 1;
         maker.metrics().spilled_bytes.add(weight.get());
-        self.writer.write(records).map_err(|error| at(&self.path, error))
+        self.writer.write(records).map_err(|error| at(self.place.path(), error))
     }
 
     /// Ends the writing; the rows to read back.
-    fn read_back(mut self) -> Result<(Stored, PathBuf)> {
-        let path = self.path;
-        self.writer.finish().map_err(|error| at(&path, error))?;
-        let mut file = self.writer.into_inner().map_err(|error| at(&path, error))?;
+    fn read_back(mut self) -> Result<(Stored, Place)> {
+        let path = self.place.path();
+        self.writer.finish().map_err(|error| at(path, error))?;
+        let mut file = self.writer.into_inner().map_err(|error| at(path, error))?;
         file.flush().map_err(|error| Error::io("write", path.display(), error))?;
         drop(file);
-        let file = File::open(&path).map_err(|error| Error::io("read", path.display(), error))?;
+        let file = File::open(path).map_err(|error| Error::io("read", path.display(), error))?;
         let reader = StreamReader::try_new(BufReader::with_capacity(BUFFER_BYTES, file), None);
-        Ok((reader.map_err(|error| at(&path, error))?, path))
+        Ok((reader.map_err(|error| at(path, error))?, self.place))
     }
 }
 
@@ -143,16 +141,15 @@ impl Drain<'_> {
         let most = ByteCount::new((self.ledger.limit().get() / LOAD_PART).max(MIN_LOAD));
         let is_small = bucket.n_bytes <= most || level >= MAX_LEVELS;
         let n_bytes = bucket.n_bytes;
-        let (rows, path) = bucket.read_back()?;
+        let (rows, place) = bucket.read_back()?;
         if is_small {
             self.ledger.hold(n_bytes.saturating_mul(3).min(self.ledger.limit()))?;
-            self.load(rows, &path)?;
+            self.load(rows, place.path())?;
             self.ledger.hold(ByteCount::ZERO)?;
         } else {
-            self.split(rows, &path, level + 1)?;
+            self.split(rows, place.path(), level + 1)?;
         }
-        let removed = self.maker.fs().remove_file(&path);
-        removed.map_err(|error| Error::io("remove file", path.display(), error))
+        place.remove()
     }
 
     /// One bucket in memory: sorted by value, each value into its file.
@@ -208,10 +205,10 @@ impl Drain<'_> {
 
     /// The rows of one value, more than fit in memory.
     fn stream(&mut self, bucket: Bucket) -> Result<()> {
-        let (rows, path) = bucket.read_back()?;
+        let (rows, place) = bucket.read_back()?;
         let mut open: Option<OpenPart> = None;
         for records in rows {
-            let records = records.map_err(|error| at(&path, error))?;
+            let records = records.map_err(|error| at(place.path(), error))?;
             let mut part = match open.take() {
                 Some(part) => part,
                 None => {
@@ -231,8 +228,7 @@ impl Drain<'_> {
             self.syncs.push(part.complete()?)?;
         }
         self.ledger.hold(ByteCount::ZERO)?;
-        let removed = self.maker.fs().remove_file(&path);
-        removed.map_err(|error| Error::io("remove file", path.display(), error))
+        place.remove()
     }
 }
 

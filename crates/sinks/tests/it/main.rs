@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod binary_files;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod partitions;
 #[cfg(test)]
 mod support;

@@ -1,12 +1,11 @@
 //! Tables: what is on disk, how it is named, how much memory it took.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use aqueduct_commit::{Manifest, RunStamp, Staging};
-use aqueduct_core::{ErrorKind, Fs, FsEntry, FsFile, Planning, StdFs};
+use aqueduct_core::{ErrorKind, Fs, Planning, StdFs};
 use aqueduct_primitives::ByteCount;
+use aqueduct_testkit::faults::FailingFs;
 use serde_json::json;
 
 use crate::support::{Place, checked, configure, files_below, free, ids, parquet, rows};
@@ -114,87 +113,11 @@ fn a_suffix_makes_one_file() {
     }
 }
 
-/// A disk that takes so many files and not a byte.
-#[derive(Debug)]
-struct FullFs;
-
-struct FullFile;
-
-impl io::Write for FullFile {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl FsFile for FullFile {
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Fs for FullFs {
-    fn create_new(&self, _: &Path) -> io::Result<Box<dyn FsFile>> {
-        Ok(Box::new(FullFile))
-    }
-
-    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn rename_no_replace(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn exchange(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn link(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove_file(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove_empty_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn list(&self, _: &Path) -> io::Result<Vec<FsEntry>> {
-        Ok(Vec::new())
-    }
-
-    fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-        StdFs.read(path, max_bytes)
-    }
-
-    fn stat(&self, _: &Path) -> io::Result<Option<FsEntry>> {
-        Ok(None)
-    }
-}
-
 // 50: a full disk is told as such, with the file
 #[tokio::test]
 async fn a_full_disk_is_named() {
     for sink in ["parquet", "ndjson", "json", "csv", "arrow"] {
-        let place = Place::on(Arc::new(FullFs), ByteCount::mib(16));
+        let place = Place::on(Arc::new(FailingFs::full()), ByteCount::mib(16));
         let error = place.write(sink, json!({ "path": "out" }), &[rows(0, 50_000, 7)]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DiskFull, "{sink}: {error:?}");
         assert!(error.to_string().contains("no space left"), "{error}");

@@ -1,0 +1,220 @@
+//! What every source promises.
+//!
+//! In the crate of the sources, `tests/it/conformance.rs` holds a table of [`Fixture`]s and one line that makes
+//! the tests:
+//!
+//! ```ignore
+//! aqueduct_testkit::source_suite!(aqueduct_sources::ALL, fixtures, services);
+//! ```
+
+mod cases;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use aqueduct_core::{BatchStream, Positions, Source, SourceConfig, SourceFactory};
+use serde_json::Value;
+
+use crate::http::Server;
+use crate::suite::room::{FLOW_BYTES, Folders, Memory, Room, Share};
+use crate::suite::{Objection, Row, Time, Verdict, on_runtime};
+
+pub use cases::*;
+
+/// A table of fixtures over a list of sources.
+pub type Suite = crate::suite::Suite<dyn SourceFactory, Fixture>;
+
+/// Makes one `#[test]` of every case: of a list of sources, a function that gives the table of
+/// [`Fixture`](crate::source_suite::Fixture)s, and one that puts clients into the context.
+#[macro_export]
+macro_rules! source_suite {
+    ($components:expr, $fixtures:expr, $services:expr) => {
+        fn suite() -> $crate::source_suite::Suite {
+            $crate::source_suite::Suite {
+                components: $components,
+                fixtures: $fixtures,
+                services: $services,
+                file: file!(),
+            }
+        }
+
+        #[test]
+        fn every_component_has_a_fixture() {
+            suite().every_component_has_a_fixture();
+        }
+
+        $crate::source_suite!(@cases
+            the_schema_is_constant,
+            an_empty_input_ends_cleanly,
+            dropped_mid_stream_it_gives_everything_back,
+            a_slow_consumer_stays_inside_the_budget,
+            an_error_is_the_last_item,
+            positions_come_in_order_and_end_each_split_once,
+            a_resumed_run_repeats_and_skips_nothing,
+            cancelling_leaves_no_task,
+        );
+    };
+    (@cases $($case:ident,)+) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::source_suite::judge(&suite(), stringify!($case), $crate::source_suite::$case);
+            }
+        )+
+    };
+}
+
+/// How one source is tried. Its rows must weigh more than 1 MiB in all, so that a slow consumer makes it wait,
+/// and come in more batches than one: a batch has at most 500 rows.
+pub struct Fixture {
+    /// The source's name.
+    pub component: &'static str,
+    /// Which of several fixtures; may be empty.
+    pub variant: &'static str,
+    /// What it reads.
+    pub usual: Input,
+    /// The rows that come of it, as [`texts`](crate::suite::texts) writes them.
+    pub rows: Vec<String>,
+    /// How many splits its positions speak of in the end.
+    pub n_splits: usize,
+    /// The same source where there is nothing to read.
+    pub empty: Input,
+    /// The same source where reading fails after it was opened; or why that cannot be.
+    pub failing: Result<Input, &'static str>,
+}
+
+impl Row for Fixture {
+    fn component(&self) -> &'static str {
+        self.component
+    }
+
+    fn variant(&self) -> &'static str {
+        self.variant
+    }
+}
+
+/// Makes a file the standard input of the process.
+pub type Redirect = fn(&Path) -> std::io::Result<()>;
+
+/// Options, and what they speak of.
+#[derive(Default)]
+pub struct Input {
+    options: Value,
+    files: Vec<(String, Vec<u8>)>,
+    served: Vec<(String, Vec<u8>)>,
+    stdin: Option<(String, Redirect)>,
+    from: Positions,
+}
+
+impl Input {
+    /// Options alone. In texts, `{server}` stands for the address of the server of [`Input::served`].
+    pub fn of(options: Value) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// Lays down a file, relative to the flow's folder.
+    #[must_use]
+    pub fn file(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.files.push((name.to_owned(), bytes.into()));
+        self
+    }
+
+    /// Serves bytes over HTTP at a path that begins with `/`.
+    #[must_use]
+    pub fn served(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.served.push((path.to_owned(), bytes.into()));
+        self
+    }
+
+    /// Makes one of the files what the whole process reads from its standard input, each time before the
+    /// source is opened. Trials that do so run one after the other.
+    #[must_use]
+    pub fn stdin(mut self, name: &str, redirect: Redirect) -> Self {
+        self.stdin = Some((name.to_owned(), redirect));
+        self
+    }
+
+    /// Begins after these positions.
+    #[must_use]
+    pub fn from(mut self, positions: Positions) -> Self {
+        self.from = positions;
+        self
+    }
+}
+
+/// One fixture, about to be tried.
+pub struct Trial {
+    factory: &'static dyn SourceFactory,
+    fixture: Fixture,
+    services: fn(&mut aqueduct_core::RunContext),
+    server: Option<Server>,
+    time: Time,
+}
+
+/// The standard input of the process, of which there is one.
+static STDIN: Mutex<()> = Mutex::new(());
+
+/// Tries a case on every fixture.
+///
+/// # Panics
+/// A source breaks the promise.
+pub fn judge<V: Future<Output = Verdict>>(suite: &Suite, case: &str, run: impl Fn(Trial) -> V) {
+    suite.judge(case, |factory, fixture| {
+        let _alone =
+            fixture.usual.stdin.is_some().then(|| STDIN.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_served = !fixture.usual.served.is_empty();
+        let time = if is_served || fixture.usual.stdin.is_some() { Time::Real } else { Time::Still };
+        let trial = async {
+            let server = if is_served { Some(Server::start().await) } else { None };
+            run(Trial { factory, fixture, services: suite.services, server, time }).await
+        };
+        on_runtime(time, trial)
+    });
+}
+
+impl Trial {
+    /// Surroundings in which an input is laid down.
+    fn room(&self, input: &Input, share: Share) -> Result<Room, Objection> {
+        let folders = Folders::new()?;
+        let share = share.of(self.configure(input)?.memory(&folders.planning()));
+        let room = Room::new(folders, Memory { flow: FLOW_BYTES, share }, self.services)?;
+        for (name, bytes) in &input.files {
+            let path = room.base().join(name);
+            path.parent().map(std::fs::create_dir_all).transpose()?;
+            std::fs::write(path, bytes)?;
+        }
+        for (path, bytes) in &input.served {
+            self.server.as_ref().map(|server| server.file(path, bytes.clone()));
+        }
+        Ok(room)
+    }
+
+    fn configure(&self, input: &Input) -> Result<Box<dyn SourceConfig>, Objection> {
+        let address = self.server.as_ref().map(|server| server.url("")).unwrap_or_default();
+        Ok(self.factory.configure(replaced(&input.options, &address))?)
+    }
+
+    async fn open(&self, room: &Room, input: &Input) -> Result<Box<dyn Source>, Objection> {
+        if let Some((name, redirect)) = &input.stdin {
+            redirect(&room.base().join(name))?;
+        }
+        Ok(self.configure(input)?.open(room.cx()).await?)
+    }
+
+    /// The batches that come after these positions.
+    async fn stream(&self, room: &Room, input: &Input, from: &Positions) -> Result<BatchStream, Objection> {
+        Ok(self.open(room, input).await?.run(room.cx().clone(), from.clone()))
+    }
+}
+
+/// Options in which `{server}` is a server's address.
+fn replaced(options: &Value, address: &str) -> Value {
+    match options {
+        Value::String(text) => Value::String(text.replace("{server}", address)),
+        Value::Array(items) => items.iter().map(|item| replaced(item, address)).collect(),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| (key.clone(), replaced(value, address))).collect()
+        }
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,141 @@
+//! What every stage promises.
+//!
+//! In the crate of the stages, `tests/it/conformance.rs` holds a table of [`Fixture`]s and one line that makes
+//! the tests:
+//!
+//! ```ignore
+//! aqueduct_testkit::stage_suite!(aqueduct_transforms::ALL, fixtures);
+//! ```
+
+mod cases;
+mod feed;
+
+use aqueduct_core::{BatchStream, Stage, StageFactory};
+use aqueduct_primitives::ByteCount;
+use arrow::array::RecordBatch;
+use serde_json::Value;
+
+use self::feed::{Cut, Feed};
+use crate::suite::room::{Folders, Memory, Room, Share};
+use crate::suite::{Objection, Row, Time, Verdict, on_runtime};
+
+pub use cases::*;
+
+/// A table of fixtures over a list of stages.
+pub type Suite = crate::suite::Suite<dyn StageFactory, Fixture>;
+
+/// Makes one `#[test]` of every case: of a list of stages, and a function that gives the table of
+/// [`Fixture`](crate::stage_suite::Fixture)s.
+#[macro_export]
+macro_rules! stage_suite {
+    ($components:expr, $fixtures:expr) => {
+        fn suite() -> $crate::stage_suite::Suite {
+            $crate::stage_suite::Suite {
+                components: $components,
+                fixtures: $fixtures,
+                services: |_| {},
+                file: file!(),
+            }
+        }
+
+        #[test]
+        fn every_component_has_a_fixture() {
+            suite().every_component_has_a_fixture();
+        }
+
+        $crate::stage_suite!(@cases
+            the_schema_is_as_declared,
+            positions_pass_and_never_overtake_their_rows,
+            positions_pass_even_when_all_rows_are_dropped,
+            halves_of_a_batch_give_the_same_rows,
+            nothing_is_held_at_the_end,
+            an_empty_input_ends_cleanly,
+            dropping_the_output_drops_the_inputs,
+            an_error_of_the_input_is_passed_on_and_is_last,
+            it_never_waits_for_the_memory_of_the_flow,
+        );
+    };
+    (@cases $($case:ident,)+) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::stage_suite::judge(&suite(), stringify!($case), $crate::stage_suite::$case);
+            }
+        )+
+    };
+}
+
+/// How one stage is tried.
+pub struct Fixture {
+    /// The stage's name.
+    pub component: &'static str,
+    /// Which of several fixtures; may be empty.
+    pub variant: &'static str,
+    /// Its options. Paths are relative to the flow's folder.
+    pub options: Value,
+    /// The rows of each input; the first has at least ten.
+    pub inputs: Vec<RecordBatch>,
+    /// The rows that come of them, as [`texts`](crate::suite::texts) writes them.
+    pub rows: Vec<String>,
+    /// Options under which no row of these inputs comes out; or why every row does.
+    pub dropping: Result<(Value, Vec<RecordBatch>), &'static str>,
+}
+
+impl Row for Fixture {
+    fn component(&self) -> &'static str {
+        self.component
+    }
+
+    fn variant(&self) -> &'static str {
+        self.variant
+    }
+}
+
+/// One fixture, about to be tried.
+pub struct Trial {
+    factory: &'static dyn StageFactory,
+    fixture: Fixture,
+    services: fn(&mut aqueduct_core::RunContext),
+}
+
+/// Tries a case on every fixture.
+///
+/// # Panics
+/// A stage breaks the promise.
+pub fn judge<V: Future<Output = Verdict>>(suite: &Suite, case: &str, run: impl Fn(Trial) -> V) {
+    suite.judge(case, |factory, fixture| {
+        on_runtime(Time::Still, run(Trial { factory, fixture, services: suite.services }))
+    });
+}
+
+/// A stage that runs over its inputs, in surroundings of its own.
+struct Running {
+    room: Room,
+    schema: arrow::datatypes::SchemaRef,
+    feeds: Vec<Feed>,
+    stream: BatchStream,
+}
+
+impl Trial {
+    /// The stage over its inputs, cut into pieces, in the least memory that it works in.
+    fn run(&self, cut: Cut) -> Result<Running, Objection> {
+        self.run_over(&self.fixture.options, &self.fixture.inputs, cut)
+    }
+
+    /// As [`Trial::run`], with other options and inputs. The flow has just the memory that the inputs weigh.
+    fn run_over(&self, options: &Value, inputs: &[RecordBatch], cut: Cut) -> Result<Running, Objection> {
+        let pieces: Vec<_> = inputs.iter().map(|input| cut.pieces(input)).collect();
+        let weight: ByteCount = pieces.iter().flatten().map(aqueduct_core::retained_bytes).sum();
+        let folders = Folders::new()?;
+        let config = self.factory.configure(options.clone())?;
+        let share = Share::Least.of(config.memory(&folders.planning()));
+        let room = Room::new(folders, Memory { flow: weight, share }, self.services)?;
+        let feeds = pieces.into_iter().enumerate().map(|(n, pieces)| Feed::new(n, &room, pieces, cut));
+        let mut feeds = feeds.collect::<Result<Vec<_>, _>>()?;
+        let schemas: Vec<_> = inputs.iter().map(RecordBatch::schema).collect();
+        let stage: Box<dyn Stage> = config.bind(&schemas)?;
+        let (schema, inputs) = (stage.schema(), feeds.iter_mut().map(Feed::stream).collect());
+        let stream = stage.run(inputs, room.cx().clone());
+        Ok(Running { room, schema, feeds, stream })
+    }
+}

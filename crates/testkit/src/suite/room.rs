@@ -1,0 +1,176 @@
+//! The surroundings of one trial, and what must be left of them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aqueduct_core::{Context, Fs, MemoryNeed, Planning, RunContext, StdFs};
+use aqueduct_primitives::{Budget, ByteCount};
+use tempfile::TempDir;
+
+use super::{Verdict, ensure};
+use crate::faults::ManualClock;
+
+/// Rows in a batch at most: few, so that small inputs make many batches.
+pub(crate) const BATCH_ROWS: usize = 500;
+
+/// Bytes in a batch at most.
+pub(crate) const BATCH_BYTES: ByteCount = ByteCount::kib(128);
+
+/// For data in flight: eight batches. Inputs must be larger, or nobody ever waits.
+pub(crate) const FLOW_BYTES: ByteCount = ByteCount::mib(1);
+
+/// Files, pages or requests at once.
+const CONCURRENCY: usize = 2;
+
+/// 2026-06-01T00:00:00Z, the time in all trials.
+const NOW: i64 = 1_780_272_000;
+
+/// Which share of memory a step gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// With less it cannot work.
+    Least,
+    /// With more it gets no better.
+    Best,
+}
+
+impl Share {
+    pub(crate) fn of(self, need: MemoryNeed) -> ByteCount {
+        match self {
+            Self::Least => need.min,
+            Self::Best => need.want.max(need.min),
+        }
+    }
+}
+
+/// Folders that a trial has to itself.
+pub(crate) struct Folders {
+    /// Where relative paths start from.
+    base: TempDir,
+    /// Where a sink stages its parts.
+    stage: TempDir,
+}
+
+impl Folders {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { base: tempfile::tempdir()?, stage: tempfile::tempdir()? })
+    }
+
+    /// What a component may know of them before it is opened.
+    pub(crate) fn planning(&self) -> Planning {
+        Planning {
+            base_dir: self.base.path().to_owned(),
+            batch_rows: BATCH_ROWS,
+            batch_bytes: BATCH_BYTES,
+            max_concurrency: CONCURRENCY,
+        }
+    }
+}
+
+/// How much memory there is in a room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// For data in flight.
+    pub(crate) flow: ByteCount,
+    /// For the step alone.
+    pub(crate) share: ByteCount,
+}
+
+/// A budget, a context and folders that one component has to itself.
+pub(crate) struct Room {
+    folders: Folders,
+    budget: Budget,
+    cx: Context,
+}
+
+impl Room {
+    /// Surroundings on a disk that works.
+    pub(crate) fn new(
+        folders: Folders,
+        memory: Memory,
+        services: fn(&mut RunContext),
+    ) -> aqueduct_core::Result<Self> {
+        Self::on(Arc::new(StdFs), folders, memory, services)
+    }
+
+    /// Surroundings on this disk.
+    pub(crate) fn on(
+        fs: Arc<dyn Fs>,
+        folders: Folders,
+        memory: Memory,
+        services: fn(&mut RunContext),
+    ) -> aqueduct_core::Result<Self> {
+        let budget = Budget::new("conformance", memory.flow.saturating_add(memory.share));
+        let (flow, share) = (budget.carve("flow", memory.flow)?, budget.carve("share", memory.share)?);
+        let cx = Context::standalone_with(
+            // What it carves of its own is put aside at once.
+            &Budget::new("unused", ByteCount::ZERO),
+            |run| {
+                run.run_id = "r1".into();
+                run.base_dir = folders.base.path().to_owned();
+                run.fs = fs;
+                run.clock = Arc::new(ManualClock::at(NOW));
+                run.flow = flow;
+                (run.batch_rows, run.batch_bytes) = (BATCH_ROWS, BATCH_BYTES);
+                services(run);
+            },
+            |step| {
+                step.name = "component".into();
+                step.share = share;
+                step.max_concurrency = CONCURRENCY;
+                step.stage_dir = Some(folders.stage.path().to_owned());
+            },
+        )?;
+        Ok(Self { folders, budget, cx })
+    }
+
+    pub(crate) fn cx(&self) -> &Context {
+        &self.cx
+    }
+
+    pub(crate) fn planning(&self) -> Planning {
+        self.folders.planning()
+    }
+
+    pub(crate) fn base(&self) -> &Path {
+        self.folders.base.path()
+    }
+
+    pub(crate) fn stage(&self) -> &Path {
+        self.folders.stage.path()
+    }
+
+    /// Waits for every task, and checks that all memory is back. // MEM-1
+    pub(crate) async fn check_all_is_back(&self) -> Verdict {
+        self.cx.tasks().join().await;
+        let n_running = self.cx.tasks().n_running();
+        ensure!(n_running == 0, "{n_running} tasks are still running");
+        for part in [self.cx.flow(), self.cx.share()] {
+            let missing = part.total().saturating_sub(part.free());
+            ensure!(missing == ByteCount::ZERO, "MEM-1: {missing} of the {} never came back", part.name());
+        }
+        Ok(())
+    }
+
+    /// [`Room::check_all_is_back`], and that nothing holds the context itself any more.
+    pub(crate) async fn leave(self) -> Verdict {
+        self.check_all_is_back().await?;
+        drop(self.cx);
+        let missing = self.budget.total().saturating_sub(self.budget.free());
+        ensure!(missing == ByteCount::ZERO, "MEM-1: {missing} are held by a context that nobody let go of");
+        Ok(())
+    }
+}
+
+/// All files below a folder, at whatever depth.
+pub(crate) fn files_below(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for entry in StdFs.list(folder)? {
+        match entry.is_dir {
+            true => files.extend(files_below(&entry.path)?),
+            false => files.extend([entry.path]),
+        }
+    }
+    Ok(files)
+}

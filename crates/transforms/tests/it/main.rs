@@ -1,0 +1,4 @@
+//! The stages as the runner uses them: made by their factories, given batches, read to their end.
+
+#[cfg(test)]
+mod conformance;
