@@ -25,6 +25,10 @@ use aqueduct_core::SinkFactory;
 
 pub use options::{Mode, TextOptions};
 
+// What a sink is written with, for those who use this crate alone.
+pub use aqueduct_core as core;
+pub use aqueduct_primitives as primitives;
+
 /// All sinks, in the order they are listed to users.
 pub const ALL: &[&dyn SinkFactory] = &[
     &parquet::FACTORY,
