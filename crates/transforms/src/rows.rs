@@ -21,6 +21,7 @@ pub(crate) struct Findings {
 
 impl Findings {
     /// Notes that of so many rows so many were kept; those neither kept nor rejected are filtered.
+    #[cfg(feature = "expr")]
     pub(crate) fn filtered(&mut self, n_before: usize, n_kept: usize) {
         self.n_filtered = n_before.saturating_sub(n_kept + self.rejects.len());
     }
