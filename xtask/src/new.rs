@@ -56,6 +56,24 @@ impl Kind {
         }
     }
 
+    /// Where the conformance suite of its room has the table of fixtures.
+    fn fixtures(self) -> &'static str {
+        match self {
+            Self::Source => "crates/sources/tests/it/conformance.rs",
+            Self::Stage => "crates/transforms/tests/it/conformance.rs",
+            Self::Sink => "crates/sinks/tests/it/conformance.rs",
+        }
+    }
+
+    /// The row of that table with which the template passes the suite.
+    fn fixture(self) -> &'static str {
+        match self {
+            Self::Source => include_str!("../templates/source.fixture.txt"),
+            Self::Stage => include_str!("../templates/stage.fixture.txt"),
+            Self::Sink => include_str!("../templates/sink.fixture.txt"),
+        }
+    }
+
     /// How the modules of its room are declared.
     fn module(self) -> &'static str {
         match self {
@@ -79,7 +97,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     text::write(&file, &args.kind.template().replace(PLACEHOLDER, name))?;
     text::write(&lib, &listed)?;
     say(format_args!("{} is written, with two lines in lib.rs; it compiles as it is", file.display()));
-    say("next: its options, its rows, its tests; a fixture for the conformance suite; `cargo xtask docs`");
+    say(format_args!(
+        "next: this row in the table `fixtures` of {}; the suite fails without it:",
+        args.kind.fixtures()
+    ));
+    say(args.kind.fixture().replace(PLACEHOLDER, name).trim_end());
+    say("then: its options, its rows, its tests, and `cargo xtask docs`");
     Ok(())
 }
 
@@ -162,6 +185,17 @@ mod tests {
             let more = insert(&lib, kind.module(), "quite_new").unwrap();
             assert_eq!(more.lines().count(), lib.lines().count() + 2);
             assert!(kind.template().contains(&format!("name: \"{PLACEHOLDER}\"")));
+        }
+    }
+
+    #[test]
+    fn the_suites_have_the_tables_that_are_spoken_of() {
+        let root = Workspace::find().unwrap().root().to_path_buf();
+        for kind in [Kind::Source, Kind::Stage, Kind::Sink] {
+            let suite = text::read(&root.join(kind.fixtures())).unwrap();
+            assert!(suite.contains("fn fixtures() -> Vec<Fixture> {"), "{}", kind.fixtures());
+            let row = kind.fixture();
+            assert!(row.contains(&format!("\"{PLACEHOLDER}\"")) && row.ends_with(",\n"), "{row}");
         }
     }
 

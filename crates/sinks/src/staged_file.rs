@@ -36,9 +36,10 @@ impl Place {
         &self.path
     }
 
-    /// Leaves what lies there to somebody else.
-    fn keep(mut self) {
+    /// Leaves what lies there to somebody else; where that is.
+    fn keep(mut self) -> PathBuf {
         self.is_kept = true;
+        std::mem::take(&mut self.path)
     }
 
     /// Removes what lies there now.
@@ -102,7 +103,7 @@ impl StagedFile {
             rows: n_rows,
             n_bytes: self.n_bytes.get(),
             blake3: self.hasher.finalize().to_hex().to_string(),
-            staged: self.place.path().to_owned(),
+            staged: PathBuf::new(),
         };
         Complete { file: self.file, staged: StagedPart { part, place: self.place } }
     }
@@ -118,7 +119,7 @@ impl Complete {
     /// Makes it durable.
     pub(crate) fn sync(mut self) -> Result<StagedPart> {
         let synced = self.file.sync();
-        synced.map_err(|error| Error::io("sync file", self.staged.part.staged.display(), error))?;
+        synced.map_err(|error| Error::io("sync file", self.staged.place.path().display(), error))?;
         Ok(self.staged)
     }
 
@@ -130,6 +131,7 @@ impl Complete {
 
 /// A part that waits for the seal; dropped, its file goes.
 pub(crate) struct StagedPart {
+    /// Where it lies is told by the seal: there may be very many, and a path is the longest thing about them.
     part: Part,
     place: Place,
 }
@@ -137,11 +139,7 @@ pub(crate) struct StagedPart {
 impl StagedPart {
     /// Seals parts: their files stay, whatever becomes of the sink.
     pub(crate) fn seal(parts: Vec<Self>) -> Vec<Part> {
-        let sealed = parts.into_iter().map(|Self { part, place }| {
-            place.keep();
-            part
-        });
-        sealed.collect()
+        parts.into_iter().map(|Self { part, place }| Part { staged: place.keep(), ..part }).collect()
     }
 }
 

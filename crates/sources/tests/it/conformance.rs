@@ -1,0 +1,210 @@
+//! What every source promises, tried on each. A new source gets a row in the table [`fixtures`].
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use aqueduct_core::{Positions, RunContext};
+use aqueduct_net::{Fetcher, HttpOptions, StorageOptions};
+use aqueduct_testkit::source_suite::{Fixture, Input};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use serde_json::{Value, json};
+
+aqueduct_testkit::source_suite!(aqueduct_sources::ALL, fixtures, services);
+
+/// One row a fixture; a source may have several.
+fn fixtures() -> Vec<Fixture> {
+    vec![
+        listed_files(),
+        files_as_they_come(),
+        files_over_http(),
+        parquet_file(),
+        gdelt(),
+        generate(),
+        stdin(),
+    ]
+}
+
+fn services(run: &mut RunContext) {
+    let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), run.tasks.clone());
+    run.services.insert(Arc::new(fetcher.unwrap()));
+}
+
+/// So many rows weigh 1.25 MiB.
+const N_ROWS: i64 = 6000;
+
+/// Three files of a third of the rows each.
+fn thirds() -> [std::ops::Range<i64>; 3] {
+    [0..N_ROWS / 3, N_ROWS / 3..N_ROWS / 3 * 2, N_ROWS / 3 * 2..N_ROWS]
+}
+
+fn text(n: i64) -> String {
+    format!("{n:0200}")
+}
+
+/// The rows as the suite compares them.
+fn rows() -> Vec<String> {
+    (0..N_ROWS).map(|n| format!("{n}\t{}", text(n))).collect()
+}
+
+fn ndjson(numbers: std::ops::Range<i64>) -> String {
+    numbers.map(|n| format!("{{\"n\":{n},\"text\":\"{}\"}}\n", text(n))).collect()
+}
+
+fn columns() -> Value {
+    json!({"n": "int64", "text": "string"})
+}
+
+fn listed_files() -> Fixture {
+    let read = |names: Value| json!({"paths": names, "schema": columns(), "order": "listed"});
+    let [first, second, third] = thirds().map(ndjson);
+    let usual = Input::of(read(json!(["a.ndjson", "b.ndjson", "c.ndjson"])));
+    let failing = Input::of(read(json!(["a.ndjson", "broken.ndjson"]))).file("a.ndjson", first.clone());
+    Fixture {
+        component: "files",
+        variant: "in the order of a list",
+        usual: usual.file("a.ndjson", first).file("b.ndjson", second).file("c.ndjson", third),
+        rows: rows(),
+        n_splits: 3,
+        empty: Input::of(read(json!("empty.ndjson"))).file("empty.ndjson", ""),
+        failing: Ok(failing.file("broken.ndjson", "{\"n\":1}\n{\"n\":\n")),
+    }
+}
+
+fn files_as_they_come() -> Fixture {
+    let csv = |numbers: std::ops::Range<i64>| {
+        let header = String::from("n,text\n");
+        numbers.fold(header, |mut text, n| {
+            writeln!(text, "{n},x{n:0200}").unwrap();
+            text
+        })
+    };
+    let [first, second, third] = thirds().map(csv);
+    let usual = Input::of(json!({"paths": ["data/*.csv"]}));
+    let failing = Input::of(json!({"paths": ["data/*.csv"]})).file("data/a.csv", first.clone());
+    Fixture {
+        component: "files",
+        variant: "as they come, with inferred columns",
+        usual: usual.file("data/a.csv", first).file("data/b.csv", second).file("data/c.csv", third),
+        rows: (0..N_ROWS).map(|n| format!("{n}\tx{n:0200}")).collect(),
+        n_splits: 3,
+        empty: Input::of(json!({"paths": ["data/*.csv"]})).file("data/a.csv", "n,text\n"),
+        failing: Ok(failing.file("data/b.csv", "n,text\nno number,x\n")),
+    }
+}
+
+fn files_over_http() -> Fixture {
+    let read = |names: Value| json!({"paths": names, "schema": columns(), "window": 2});
+    let [first, second, third] = thirds().map(ndjson);
+    let names = ["{server}/a.ndjson", "{server}/b.ndjson", "{server}/c.ndjson"];
+    let usual = Input::of(read(json!(names)));
+    let failing = Input::of(read(json!(["{server}/a.ndjson", "{server}/gone.ndjson"])));
+    Fixture {
+        component: "files",
+        variant: "over HTTP",
+        usual: usual
+            .served("/a.ndjson", first.clone())
+            .served("/b.ndjson", second)
+            .served("/c.ndjson", third),
+        rows: rows(),
+        n_splits: 3,
+        empty: Input::of(read(json!("{server}/empty.ndjson"))).served("/empty.ndjson", ""),
+        failing: Ok(failing.served("/a.ndjson", first)),
+    }
+}
+
+fn parquet_file() -> Fixture {
+    let read = || Input::of(json!({"paths": "a.parquet"}));
+    let file = parquet(0..N_ROWS);
+    let mut damaged = file.clone();
+    damaged[4..64].fill(0xff);
+    Fixture {
+        component: "files",
+        variant: "parquet",
+        usual: read().file("a.parquet", file),
+        rows: rows(),
+        n_splits: 1,
+        empty: read().file("a.parquet", parquet(0..0)),
+        failing: Ok(read().file("a.parquet", damaged)),
+    }
+}
+
+fn parquet(numbers: std::ops::Range<i64>) -> Vec<u8> {
+    let columns: [(&str, ArrayRef); 2] = [
+        ("n", Arc::new(Int64Array::from_iter_values(numbers.clone()))),
+        ("text", Arc::new(StringArray::from_iter_values(numbers.map(text)))),
+    ];
+    let records = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), records.schema(), None).unwrap();
+    writer.write(&records).unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// Three quarters of an hour of events, laid out like GDELT's server.
+fn gdelt() -> Fixture {
+    let read = || {
+        Input::of(json!({
+            "dataset": "events", "from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:45:00Z",
+            "base_url": "v2", "allow_empty": true,
+        }))
+    };
+    let (mut usual, mut list) = (read(), String::new());
+    for (stamp, numbers) in ["20260101000000", "20260101001500", "20260101003000"].into_iter().zip(thirds()) {
+        let (name, events) = (format!("{stamp}.export.CSV.zip"), numbers.map(event).collect::<String>());
+        writeln!(list, "{} - http://data.gdeltproject.org/gdeltv2/{name}", events.len()).unwrap();
+        usual = usual.file(&format!("v2/{name}"), events);
+    }
+    let wrong_size = "7 - http://data.gdeltproject.org/gdeltv2/20260101000000.export.CSV.zip\n";
+    let failing = read().file("v2/20260101000000.export.CSV.zip", event(1));
+    Fixture {
+        component: "gdelt",
+        variant: "",
+        usual: usual.file("v2/masterfilelist.txt", list),
+        rows: (0..N_ROWS).map(|n| event(n).trim_end_matches('\n').to_owned()).collect(),
+        n_splits: 3,
+        empty: read().file("v2/masterfilelist.txt", ""),
+        failing: Ok(failing.file("v2/masterfilelist.txt", wrong_size)),
+    }
+}
+
+/// A line of an events file: 61 fields, most of them empty.
+fn event(id: i64) -> String {
+    let mut fields = vec![String::new(); 61];
+    fields[0] = id.to_string();
+    fields[26] = "010".into();
+    fields[30] = "-2.5".into();
+    fields[60] = format!("https://example.com/{}", text(id));
+    fields.join("\t") + "\n"
+}
+
+fn generate() -> Fixture {
+    let names = || (0..16).map(|n| (format!("c{n}"), json!("sequence")));
+    let options = |rows: i64| json!({"rows": rows, "columns": names().collect::<serde_json::Map<_, _>>()});
+    let row = |n: i64| vec![n.to_string(); 16].join("\t");
+    Fixture {
+        component: "generate",
+        variant: "",
+        usual: Input::of(options(10_000)),
+        rows: (0..10_000).map(row).collect(),
+        n_splits: 1,
+        empty: Input::of(options(0)),
+        failing: Ok(Input::of(options(10)).from(Positions::of("rows", json!("no number")))),
+    }
+}
+
+fn stdin() -> Fixture {
+    let read = |text: String| {
+        Input::of(json!({"format": "ndjson", "schema": columns()}))
+            .file("stdin", text)
+            .stdin("stdin", |path: &Path| Ok(rustix::stdio::dup2_stdin(std::fs::File::open(path)?)?))
+    };
+    Fixture {
+        component: "stdin",
+        variant: "",
+        usual: read(ndjson(0..N_ROWS)),
+        rows: rows(),
+        n_splits: 1,
+        empty: read(String::new()),
+        failing: Ok(read(ndjson(0..1000) + "{\"n\":\n")),
+    }
+}
