@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_core::{Error, ErrorKind, Result, retained_bytes};
 use aqueduct_primitives::ByteCount;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -37,6 +37,8 @@ const DICTIONARY_BYTES: (u64, u64) = (8 << 10, 128 << 10);
 const METADATA_BYTES: u64 = 1024;
 /// A footer beyond this had better go on in another file.
 const MAX_METADATA_BYTES: u64 = 8 << 20;
+/// A row is large from this part of the encoder's memory on: one such row, and its row group is full.
+const LARGE_ROW_PART: u64 = 4;
 /// Row groups are numbered with 16 bits.
 const MAX_ROW_GROUPS: usize = 32_767;
 
@@ -99,11 +101,15 @@ pub(super) struct ParquetEncoder<W: Write + Send> {
     file: SerializedFileWriter<Shared<W>>,
     out: Shared<W>,
     factory: ArrowRowGroupWriterFactory,
+    /// For row groups that begin with a row of [`Self::large_row`] bytes.
+    factory_of_large: ArrowRowGroupWriterFactory,
+    large_row: ByteCount,
     schema: SchemaRef,
     options: ParquetOptions,
     /// The row group under way; no columns between two.
     columns: Vec<Column>,
     n_rows: usize,
+    is_of_large: bool,
 }
 
 /// One column of the row group under way, with a writer for each of its leaves.
@@ -122,12 +128,25 @@ impl<W: Write + Send> ParquetEncoder<W> {
         let unfit = |cause| failed("a parquet file cannot have these columns", cause);
         let parquet_schema = ArrowSchemaConverter::new().convert(&schema).map_err(unfit)?;
         let mut properties = properties(options, memory, n_leaves(&schema)).map_err(unfit)?;
+        let root = parquet_schema.root_schema_ptr();
+        let of_large = Arc::new(without_copies(&properties));
+        // A factory is had of a file only; of this one nothing is written.
+        let no_file = SerializedFileWriter::new(io::sink(), Arc::clone(&root), of_large).map_err(unfit)?;
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         let out = Shared(Arc::new(Mutex::new(out)));
-        let root = parquet_schema.root_schema_ptr();
         let file = SerializedFileWriter::new(out.clone(), root, Arc::new(properties)).map_err(unfit)?;
-        let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
-        Ok(Self { file, out, factory, schema, options: options.clone(), columns: Vec::new(), n_rows: 0 })
+        Ok(Self {
+            factory: ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema)),
+            factory_of_large: ArrowRowGroupWriterFactory::new(&no_file, Arc::clone(&schema)),
+            large_row: ByteCount::new(memory.get() / LARGE_ROW_PART),
+            file,
+            out,
+            schema,
+            options: options.clone(),
+            columns: Vec::new(),
+            n_rows: 0,
+            is_of_large: false,
+        })
     }
 
     fn begin_row_group(&mut self) -> Result<()> {
@@ -136,7 +155,8 @@ impl<W: Write + Send> ParquetEncoder<W> {
             let message = "a parquet file cannot have more row groups; write to a folder, or raise `memory`";
             return Err(Error::new(ErrorKind::Limit, "write", message).with("limit", MAX_ROW_GROUPS));
         }
-        let writers = self.factory.create_column_writers(n_before);
+        let factory = if self.is_of_large { &self.factory_of_large } else { &self.factory };
+        let writers = factory.create_column_writers(n_before);
         let mut writers = writers.map_err(|cause| failed("no row group", cause))?.into_iter();
         let column = |field: &FieldRef| Column {
             field: Arc::clone(field),
@@ -147,6 +167,10 @@ impl<W: Write + Send> ParquetEncoder<W> {
     }
 
     fn write_in_group(&mut self, records: &RecordBatch) -> Result<()> {
+        if self.has_large_rows(records) && !self.is_of_large {
+            self.flush()?;
+            self.is_of_large = true;
+        }
         if self.columns.is_empty() {
             self.begin_row_group()?;
         }
@@ -156,6 +180,13 @@ impl<W: Write + Send> ParquetEncoder<W> {
         parallel::map(work, n_threads, |(column, values)| column.write(values))?;
         self.n_rows += records.num_rows();
         Ok(())
+    }
+
+    /// Whether the rows are so large that the copies which dictionaries and statistics make of values would be most
+    /// of the memory. A slice is taken for as large as what it keeps alive.
+    fn has_large_rows(&self, records: &RecordBatch) -> bool {
+        let n_rows = records.num_rows().max(1) as u64;
+        retained_bytes(records).get() / n_rows >= self.large_row.get().max(PAGE_BYTES.1)
     }
 
     fn encoded_bytes(&self) -> ByteCount {
@@ -228,6 +259,7 @@ impl<W: Write + Send> Encoder<W> for ParquetEncoder<W> {
         let writers: Vec<_> =
             std::mem::take(&mut self.columns).into_iter().flat_map(|column| column.writers).collect();
         self.n_rows = 0;
+        self.is_of_large = false;
         let chunks = parallel::map(writers, MAX_THREADS, close)?;
         let append = || {
             let mut row_group = self.file.next_row_group()?;
@@ -280,6 +312,14 @@ impl<W: Write> Write for Shared<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
     }
+}
+
+/// The same, but no value is kept for a dictionary, nor as the smallest or the largest, nor compressed, for which the
+/// library takes three times the page.
+fn without_copies(properties: &WriterProperties) -> WriterProperties {
+    let builder = properties.clone().into_builder();
+    let builder = builder.set_dictionary_enabled(false).set_statistics_enabled(EnabledStatistics::None);
+    builder.set_compression(Compression::UNCOMPRESSED).build()
 }
 
 fn properties(

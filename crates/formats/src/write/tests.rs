@@ -4,8 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray,
-    StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -215,4 +215,40 @@ fn columns_that_a_format_lacks_are_told_before_any_row() {
     )]));
     assert!(WriteFormat::Parquet(ParquetOptions::default()).check(&schema).is_err());
     assert!(WriteFormat::Ndjson(TextCompression::None).check(&rows().schema()).is_ok());
+}
+
+// S0.4
+#[test]
+fn a_row_that_is_large_for_the_memory_is_held_once_and_its_neighbours_are_written_as_ever() {
+    let rows = |texts: &[String]| {
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+        RecordBatch::try_from_iter([("text", column)]).unwrap()
+    };
+    let small: Vec<String> = (0..100).map(|n| format!("small {}", n % 3)).collect();
+    let large = vec!["x".repeat(3_000_000)];
+    let format =
+        WriteFormat::Parquet(ParquetOptions { compression: ParquetCompression::None, ..Default::default() });
+    let schema = rows(&small).schema();
+    let mut encoder = format.encoder(schema, Vec::new(), ByteCount::mib(4)).unwrap();
+    encoder.write(&rows(&small)).unwrap();
+    encoder.write(&rows(&large)).unwrap();
+    assert!(encoder.memory() < ByteCount::mb(4), "{}", encoder.memory());
+    encoder.flush().unwrap();
+    encoder.write(&rows(&small)).unwrap();
+    let file = bytes::Bytes::from(encoder.finish().unwrap());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let has_dictionary = |group: &parquet::file::metadata::RowGroupMetaData| {
+        group.column(0).dictionary_page_offset().is_some()
+    };
+    let groups: Vec<bool> = reader.metadata().row_groups().iter().map(has_dictionary).collect();
+    assert_eq!(groups, [true, false, true]);
+    let read: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+    let read: Vec<String> = read
+        .iter()
+        .flat_map(|batch| {
+            let column = batch.column(0).as_any().downcast_ref::<StringArray>().unwrap().clone();
+            (0..column.len()).map(move |n| column.value(n).to_owned()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(read, [small.clone(), large, small].concat());
 }
