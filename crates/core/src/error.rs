@@ -98,10 +98,13 @@ impl Error {
         Self::new(ErrorKind::Cancelled, operation, "the run was stopped")
     }
 
-    /// Adds where it happened: `path`, `url`, `row`, `column`, `limit`, `step`.
+    /// Adds where it happened: `path`, `url`, `row`, `column`, `limit`, `step`. The same pair is told once.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.inner.context.push((key, value.to_string()));
+        let pair = (key, value.to_string());
+        if !self.inner.context.contains(&pair) {
+            self.inner.context.push(pair);
+        }
         self
     }
 

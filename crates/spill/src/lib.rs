@@ -1,0 +1,11 @@
+//! Global operations that always finish: rows that memory does not hold go to disk, sorted, and come back merged.
+//!
+//! [`ExternalSort`] is what all of it stands on. It knows nothing of flows: who has batches of Arrow and a number of
+//! bytes can sort with it.
+
+mod disk;
+mod row_bytes;
+mod sort;
+
+pub use disk::{SpillDir, sweep};
+pub use sort::{ExternalSort, SortKey, SortMemory, SortReport, Sorted, SpillCompression};

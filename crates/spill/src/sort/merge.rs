@@ -1,0 +1,181 @@
+//! Several sorted runs into one, with a tree of losers (Knuth, The Art of Computer Programming, vol. 3, 5.4.1).
+//!
+//! Memory: of each run one block; the blocks that were used up since the last output, as many bytes as an output has
+//! and one block more; the output. Of rows with one key, those of an earlier run come first.
+
+use std::cmp::Ordering;
+
+use aqueduct_core::{Error, Result};
+use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
+
+use super::keys::{KeyEncoder, prefix};
+use super::run::{Block, RunReader};
+use crate::row_bytes::row_bytes;
+
+/// One run while it is merged.
+#[derive(Debug)]
+struct Cursor {
+    reader: RunReader,
+    block: Option<Block>,
+    sizes: Vec<u64>,
+    row: usize,
+    prefix: u64,
+    /// Its block's place among those of the output that is being made.
+    slot: Option<usize>,
+}
+
+impl Cursor {
+    fn open(mut reader: RunReader, keys: &KeyEncoder) -> Result<Self> {
+        let block = reader.next(keys)?;
+        let mut cursor = Self { reader, block: None, sizes: Vec::new(), row: 0, prefix: 0, slot: None };
+        cursor.put(block);
+        Ok(cursor)
+    }
+
+    fn put(&mut self, block: Option<Block>) {
+        self.sizes = block.as_ref().map(|block| row_bytes(&block.records)).unwrap_or_default();
+        self.block = block;
+        self.row = 0;
+        self.slot = None;
+        self.look();
+    }
+
+    /// Takes the key of the row it stands on.
+    fn look(&mut self) {
+        self.prefix = self.block.as_ref().map_or(u64::MAX, |block| prefix(block.keys.row(self.row)));
+    }
+
+    /// Before another: by key; one that is at its end comes after all.
+    fn compare(&self, other: &Self) -> Ordering {
+        let (Some(a), Some(b)) = (&self.block, &other.block) else {
+            return self.block.is_none().cmp(&other.block.is_none());
+        };
+        let by_prefix = self.prefix.cmp(&other.prefix);
+        by_prefix.then_with(|| a.keys.row(self.row).cmp(&b.keys.row(other.row)))
+    }
+}
+
+/// The merge of some runs.
+#[derive(Debug)]
+pub(super) struct Merge {
+    cursors: Vec<Cursor>,
+    /// At 0 the winner; at `n` the loser of the match played at node `n`, whose children are `2n` and `2n + 1`.
+    tree: Vec<usize>,
+    keys: KeyEncoder,
+    output_bytes: u64,
+}
+
+impl Merge {
+    /// Reads the first block of each run. Outputs have at most so many bytes, or one row.
+    pub(super) fn open(readers: Vec<RunReader>, keys: KeyEncoder, output_bytes: u64) -> Result<Self> {
+        let open = |reader| Cursor::open(reader, &keys);
+        let cursors = readers.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+        let mut merge = Self { tree: vec![0; cursors.len()], cursors, keys, output_bytes };
+        if !merge.cursors.is_empty() {
+            merge.tree[0] = merge.play(1);
+        }
+        Ok(merge)
+    }
+
+    /// The keys' encoder, for who writes what comes out.
+    pub(super) fn keys(&self) -> &KeyEncoder {
+        &self.keys
+    }
+
+    /// Plays the matches below a node; the winner.
+    fn play(&mut self, node: usize) -> usize {
+        let n = self.cursors.len();
+        if node >= n {
+            return node - n;
+        }
+        let (a, b) = (self.play(2 * node), self.play(2 * node + 1));
+        let (winner, loser) = if self.is_before(a, b) { (a, b) } else { (b, a) };
+        self.tree[node] = loser;
+        winner
+    }
+
+    fn is_before(&self, a: usize, b: usize) -> bool {
+        self.cursors[a].compare(&self.cursors[b]).then(a.cmp(&b)).is_lt()
+    }
+
+    /// Plays again the matches of the winner, which stands on another row now.
+    fn replay(&mut self) {
+        let mut winner = self.tree[0];
+        let mut node = (winner + self.cursors.len()) / 2;
+        while node > 0 {
+            if self.is_before(self.tree[node], winner) {
+                std::mem::swap(&mut self.tree[node], &mut winner);
+            }
+            node /= 2;
+        }
+        self.tree[0] = winner;
+    }
+
+    /// The next rows; none when all runs are at their end.
+    pub(super) fn next_output(&mut self) -> Result<Option<RecordBatch>> {
+        let mut output = Output::default();
+        while !self.cursors.is_empty() {
+            let winner = self.tree[0];
+            let cursor = &mut self.cursors[winner];
+            let Some(block) = &cursor.block else { break };
+            let size = cursor.sizes[cursor.row];
+            if !output.has_room(size, self.output_bytes) {
+                break;
+            }
+            let slot = *cursor.slot.get_or_insert_with(|| output.slot(&block.records));
+            output.take(slot, cursor.row, size);
+            cursor.row += 1;
+            if cursor.row < block.records.num_rows() {
+                cursor.look();
+            } else {
+                output.used_up(block.n_bytes());
+                let next = cursor.reader.next(&self.keys)?;
+                cursor.put(next);
+            }
+            self.replay();
+        }
+        self.cursors.iter_mut().for_each(|cursor| cursor.slot = None);
+        output.finish()
+    }
+}
+
+/// Rows of several blocks, to be put in one.
+#[derive(Default)]
+struct Output {
+    blocks: Vec<RecordBatch>,
+    places: Vec<(usize, usize)>,
+    n_bytes: u64,
+    used_up_bytes: u64,
+}
+
+impl Output {
+    /// Whether a row of this size goes in: the first always does.
+    fn has_room(&self, size: u64, most: u64) -> bool {
+        self.places.is_empty() || (self.n_bytes + size <= most && self.used_up_bytes <= most)
+    }
+
+    fn slot(&mut self, records: &RecordBatch) -> usize {
+        self.blocks.push(records.clone());
+        self.blocks.len() - 1
+    }
+
+    fn take(&mut self, slot: usize, row: usize, size: u64) {
+        self.places.push((slot, row));
+        self.n_bytes += size;
+    }
+
+    fn used_up(&mut self, n_bytes: u64) {
+        self.used_up_bytes += n_bytes;
+    }
+
+    fn finish(self) -> Result<Option<RecordBatch>> {
+        if self.places.is_empty() {
+            return Ok(None);
+        }
+        let blocks: Vec<_> = self.blocks.iter().collect();
+        interleave_record_batch(&blocks, &self.places)
+            .map(Some)
+            .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))
+    }
+}
