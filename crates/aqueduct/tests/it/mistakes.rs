@@ -42,7 +42,11 @@ sink: { ndjson: { path: out.ndjson } }
 "#,
     );
     job.write("in.ndjson", ndjson(0..3));
-    job.run("run flow.yaml").exits(2).says_in_a_line(&["flow.yaml:4:", "unknown column `number`", "there are: n"]);
+    job.run("run flow.yaml").exits(2).says_in_a_line(&[
+        "flow.yaml:4:",
+        "unknown column `number`",
+        "there are: n",
+    ]);
     assert_eq!(job.files("."), ["flow.yaml", "in.ndjson"]);
 }
 
