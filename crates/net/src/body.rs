@@ -15,7 +15,7 @@ use reqwest::Response;
 use url::Url;
 
 use crate::failure::{self, Failure, changed, later};
-use crate::fetcher::Inner;
+use crate::inner::Inner;
 use crate::range::{ContentRange, Version, content_length, refuses_ranges};
 use crate::request::{Answer, Ask, drain};
 use crate::retry::Tries;

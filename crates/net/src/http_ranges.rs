@@ -13,7 +13,7 @@ use url::Url;
 use crate::address::Trust;
 use crate::body::too_large;
 use crate::failure::{self, Failure, changed, later, no_ranges};
-use crate::fetcher::Inner;
+use crate::inner::Inner;
 use crate::range::{ContentRange, Version, content_length, unsatisfied_total};
 use crate::request::Ask;
 

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use glob::{MatchOptions, Paths, Pattern};
 use object_store::ObjectMeta;
 
-use crate::fetcher::Inner;
+use crate::inner::Inner;
 use crate::objects::{self, Object};
 use crate::{Location, local};
 

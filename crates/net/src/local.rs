@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::Location;
-use crate::fetcher::{Fetched, Meta};
+use crate::fetched::{Fetched, Meta};
 
 /// Larger blocks would hold more memory for each open file, smaller ones would switch threads more often.
 const BLOCK_BYTES: u64 = 1 << 20;

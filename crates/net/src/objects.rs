@@ -14,7 +14,8 @@ use object_store::{Attribute, GetOptions, GetRange, GetResult, ObjectMeta, Objec
 
 use crate::Location;
 use crate::failure::shut_down;
-use crate::fetcher::{Fetched, Inner, Meta};
+use crate::fetched::{Fetched, Meta, encoding};
+use crate::inner::Inner;
 
 /// The store makes its own tries within this time; past it the request is given up.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
@@ -67,9 +68,8 @@ impl Object {
         let result = self.ask(self.store.get_opts(&self.path, GetOptions::default())).await?;
         let mut meta = self.meta_of(&result.meta);
         meta.content_type = result.attributes.get(&Attribute::ContentType).map(|value| value.to_string());
-        if let Some(encoding) = result.attributes.get(&Attribute::ContentEncoding) {
-            meta.content_encoding =
-                crate::fetcher::encoding(encoding).map_err(|error| error.with("url", self))?;
+        if let Some(coding) = result.attributes.get(&Attribute::ContentEncoding) {
+            meta.content_encoding = encoding(coding).map_err(|error| error.with("url", self))?;
         }
         self.check_size(result.meta.size)?;
         Ok(Fetched { meta, body: self.clone().body(result) })

@@ -1,7 +1,5 @@
 //! One request: redirects followed by hand, each hop checked, credentials only where they belong.
 
-use std::collections::HashSet;
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use aqueduct_core::ErrorKind;
@@ -11,12 +9,10 @@ use reqwest::{RequestBuilder, Response};
 use url::Url;
 
 use crate::address::{Trust, check_all, check_literal, denied, names_host, same_origin};
-use crate::auth::{Grant, Tokens, apply};
-use crate::clients::Clients;
+use crate::auth::{Grant, apply};
 use crate::failure::{self, Failure, shut_down};
-use crate::fetcher::Inner;
+use crate::inner::Inner;
 use crate::range::content_length;
-use crate::rate::Rates;
 
 /// The body of a redirect or an error is read if it is no larger, so that its connection can be used again;
 /// otherwise the connection is dropped with it.
@@ -27,27 +23,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Configured headers that say nothing about the one who asks; only these go to other origins.
 const HARMLESS: [HeaderName; 2] = [header::ACCEPT, header::ACCEPT_LANGUAGE];
-
-/// What all clones of a fetcher share for HTTP.
-#[derive(Debug, Default)]
-pub(crate) struct Web {
-    pub(crate) clients: Clients,
-    pub(crate) rates: Rates,
-    tokens: Tokens,
-    /// Hosts that the flow names.
-    trusted: RwLock<HashSet<String>>,
-}
-
-impl Web {
-    pub(crate) fn trust(&self, hosts: impl IntoIterator<Item = String>) {
-        self.trusted.write().unwrap_or_else(PoisonError::into_inner).extend(hosts);
-    }
-
-    fn is_trusted(&self, url: &Url) -> bool {
-        let trusted = self.trusted.read().unwrap_or_else(PoisonError::into_inner);
-        trusted.iter().any(|entry| names_host(entry, url))
-    }
-}
 
 /// What to ask for.
 #[derive(Clone, Debug)]

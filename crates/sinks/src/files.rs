@@ -2,20 +2,21 @@
 //!
 //! Takes the columns `_file`, `_offset` and `bytes`: pieces of several files, in order within each, and each
 //! file complete when the positions of a batch say so. A file that never was is left out, with a warning.
-//! Bytes go from the batch to the disk without a copy; the BLAKE3 of a file is made on the way. Memory: the
-//! pieces being written, a few at once, and about 500 bytes for each file of the run.
+//! Bytes go from the batch to the disk without a copy; the BLAKE3 of a file is made on the way. Files are written side
+//! by side, each in order. Memory: the pieces being written, as many as its share holds, and about 500 bytes for each
+//! file of the run.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::io::Write;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use aqueduct_core::{
     Batch, ComponentInfo, Context, Error, ErrorKind, Factory, Guarantee, MemoryNeed, Output, Part, Planning,
-    Problem, Result, Sink, SinkConfig,
+    Problem, Result, Sink, SinkConfig, retained_bytes,
 };
-use aqueduct_primitives::{ByteCount, Task, TaskError};
+use aqueduct_primitives::{ByteCount, Reservation, Task, TaskError};
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -29,6 +30,8 @@ use crate::options::Mode;
 use crate::staged_file::{StagedFile, StagedPart};
 use crate::table::path_problems;
 
+/// Files written at once. More than processors, for writes wait for the disk; fewer leave the network waiting.
+const MAX_WRITING: usize = 8;
 /// Files that become durable at once. More would keep the disk no busier, and each waits for its sync.
 const MAX_FINISHING: usize = 8;
 /// Files open at once. More than any window; fewer would refuse a large one.
@@ -127,6 +130,7 @@ impl SinkConfig for Config {
             naming,
             is_synced: self.sync,
             open: HashMap::new(),
+            busy: VecDeque::new(),
             names: HashMap::new(),
             finishing: VecDeque::new(),
             done: Vec::new(),
@@ -211,9 +215,11 @@ struct Files {
     is_synced: bool,
     ledger: Ledger,
     open: HashMap<Arc<str>, OpenFile>,
+    /// Files being written, the one that began first in front; some may be done.
+    busy: VecDeque<Arc<str>>,
     /// Who has which name.
     names: HashMap<String, Arc<str>>,
-    finishing: VecDeque<Task<Result<Result<StagedPart>, TaskError>>>,
+    finishing: VecDeque<Task<Result<StagedPart>>>,
     done: Vec<StagedPart>,
 }
 
@@ -222,7 +228,25 @@ struct OpenFile {
     name: String,
     next_offset: u64,
     n_rows: u64,
-    file: StagedFile,
+    writing: Writing,
+}
+
+/// A file and what is done with it: one write at a time, so that its pieces stay in order.
+enum Writing {
+    Idle(StagedFile),
+    Busy(Write),
+}
+
+type Write = Task<Result<Result<StagedFile>, TaskError>>;
+
+impl Writing {
+    /// The file, once it is written.
+    async fn done(self) -> Result<StagedFile> {
+        match self {
+            Self::Idle(file) => Ok(file),
+            Self::Busy(write) => write.await??,
+        }
+    }
 }
 
 /// Rows of one file, one after the other in a batch.
@@ -234,23 +258,53 @@ struct Run {
 
 impl Files {
     async fn write_run(&mut self, records: &RecordBatch, run: Run) -> Result<()> {
-        let OpenFile { name, next_offset, n_rows, mut file } = match self.open.remove(&run.file) {
+        let at = self.open.get(&run.file).map_or(0, |open| open.next_offset);
+        let next_offset = offset_after(records, &run, at)?;
+        let pieces = pieces(records, &run)?;
+        let room = self.room(retained_bytes(records)).await?;
+        let OpenFile { name, n_rows, writing, .. } = match self.open.remove(&run.file) {
             Some(open) => open,
             None => self.begin(&run, records).await?,
         };
-        let next_offset = offset_after(records, &run, next_offset)?;
         let n_rows = n_rows + run.n_rows as u64;
-        let pieces = pieces(records, &run)?;
-        let written = self.cx.tasks().block(move || {
+        let is_counted = room.is_some();
+        let file = writing.done().await?;
+        let write = self.start(file, pieces, room);
+        let writing = if is_counted { Writing::Busy(write) } else { Writing::Idle(write.await???) };
+        if is_counted {
+            self.busy.push_back(Arc::clone(&run.file));
+        }
+        self.open.insert(run.file, OpenFile { name, next_offset, n_rows, writing });
+        Ok(())
+    }
+
+    /// Room in the share for a batch that is written while others come. With none, the caller waits for its write.
+    async fn room(&mut self, bytes: ByteCount) -> Result<Option<Reservation>> {
+        loop {
+            if self.busy.len() < MAX_WRITING
+                && let Ok(room) = self.cx.share().try_reserve(bytes)
+            {
+                return Ok(Some(room));
+            }
+            let Some(file) = self.busy.pop_front() else { return Ok(None) };
+            if let Some(open) = self.open.remove(&file) {
+                let writing = Writing::Idle(open.writing.done().await?);
+                self.open.insert(file, OpenFile { writing, ..open });
+            }
+        }
+    }
+
+    fn start(&mut self, mut file: StagedFile, pieces: BinaryArray, room: Option<Reservation>) -> Write {
+        let write = move || {
             for piece in pieces.iter().flatten() {
                 let written = file.write_all(piece);
                 written.map_err(|error| Error::io("write", file.path().display(), error))?;
             }
-            Ok::<_, Error>(file)
-        });
-        let file = written.await??;
-        self.open.insert(run.file, OpenFile { name, next_offset, n_rows, file });
-        Ok(())
+            drop((pieces, room));
+            Ok(file)
+        };
+        let tasks = self.cx.tasks().clone();
+        self.cx.tasks().spawn(async move { tasks.block(write).await })
     }
 
     async fn begin(&mut self, run: &Run, records: &RecordBatch) -> Result<OpenFile> {
@@ -264,7 +318,7 @@ impl Files {
         let (fs, metrics) = (Arc::clone(self.cx.fs()), Arc::clone(self.cx.metrics()));
         let path = self.stage_dir.join(&name);
         let file = self.cx.tasks().block(move || StagedFile::create(&fs, path, metrics)).await??;
-        Ok(OpenFile { name, next_offset: 0, n_rows: 0, file })
+        Ok(OpenFile { name, next_offset: 0, n_rows: 0, writing: Writing::Idle(file) })
     }
 
     /// Two files may not have one name: which of them is meant would be left to chance.
@@ -284,13 +338,16 @@ impl Files {
 
     /// The file has all its pieces: it becomes durable beside the others.
     async fn finish(&mut self, file: &str) -> Result<()> {
-        let Some(OpenFile { name, n_rows, file, .. }) = self.open.remove(file) else { return Ok(()) };
+        let Some(OpenFile { name, n_rows, writing, .. }) = self.open.remove(file) else { return Ok(()) };
         let (tasks, is_synced) = (self.cx.tasks().clone(), self.is_synced);
-        let finish = move || match file.complete(name, n_rows) {
-            file if is_synced => file.sync(),
-            file => Ok(file.unsynced()),
-        };
-        let finishing = self.cx.tasks().spawn(async move { tasks.block(finish).await });
+        let finishing = self.cx.tasks().spawn(async move {
+            let file = writing.done().await?;
+            let finish = move || match file.complete(name, n_rows) {
+                file if is_synced => file.sync(),
+                file => Ok(file.unsynced()),
+            };
+            tasks.block(finish).await?
+        });
         self.finishing.push_back(finishing);
         self.settle(MAX_FINISHING).await
     }
@@ -299,7 +356,7 @@ impl Files {
     async fn settle(&mut self, most: usize) -> Result<()> {
         while self.finishing.len() > most {
             if let Some(oldest) = self.finishing.pop_front() {
-                self.done.push(oldest.await???);
+                self.done.push(oldest.await??);
             }
         }
         Ok(())
@@ -327,8 +384,11 @@ impl Sink for Files {
 
     async fn seal(&mut self) -> Result<Vec<Part>> {
         self.settle(0).await?;
-        for (file, open) in &self.open {
+        for (file, open) in self.open.drain() {
             self.cx.warn(format!("{file} did not come to its end and was left out as {}", open.name));
+            let file = open.writing.done().await?;
+            // Off the async threads, for that removes it.
+            self.cx.tasks().block(move || drop(file)).await?;
         }
         Ok(StagedPart::seal(std::mem::take(&mut self.done)))
     }
@@ -336,10 +396,14 @@ impl Sink for Files {
     async fn abort(self: Box<Self>) {
         let Self { cx, open, finishing, mut done, .. } = *self;
         for file in finishing {
-            done.extend(file.await.ok().and_then(Result::ok).and_then(Result::ok));
+            done.extend(file.await.ok().and_then(Result::ok));
+        }
+        let mut files = Vec::new();
+        for open in open.into_values() {
+            files.extend(open.writing.done().await.ok());
         }
         // Dropped off the async threads, for that removes files. A panic there leaves them to the folder's owner.
-        let _ = cx.tasks().block(move || drop((open, done))).await;
+        let _ = cx.tasks().block(move || drop((files, done))).await;
     }
 }
 

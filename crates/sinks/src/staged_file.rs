@@ -68,7 +68,8 @@ impl Drop for Place {
 pub(crate) struct StagedFile {
     file: Box<dyn FsFile>,
     place: Place,
-    hasher: blake3::Hasher,
+    /// Boxed, for it is 2 kB, and the file is moved from task to task.
+    hasher: Box<blake3::Hasher>,
     n_bytes: Arc<Counter>,
     metrics: Arc<StepMetrics>,
 }
@@ -77,7 +78,7 @@ impl StagedFile {
     /// Creates the file, and its folder if need be.
     pub(crate) fn create(fs: &Arc<dyn Fs>, path: PathBuf, metrics: Arc<StepMetrics>) -> Result<Self> {
         let (place, file) = Place::create(fs, path)?;
-        let (hasher, n_bytes) = (blake3::Hasher::new(), Arc::default());
+        let (hasher, n_bytes) = (Box::new(blake3::Hasher::new()), Arc::default());
         Ok(Self { file, place, hasher, n_bytes, metrics })
     }
 

@@ -11,8 +11,8 @@ use crate::process::command;
 /// The input.
 const INPUT_BYTES: u64 = 1_000_000_000;
 
-/// What is given to ours; DuckDB's limit is the same quarter of the input.
-const MEMORY: &str = "128MB";
+/// What is given to ours: a quarter of DuckDB's limit.
+const MEMORY: &str = "64MB";
 
 const DUCKDB: &str = include_str!("duckdb_ndjson.py");
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::csv::{Dialect, QuoteScan};
 use super::cut::{Cutter, Mark, Span};
 use super::json_scan::JsonScan;
-use super::plan::Plan;
+use super::plan::{Plan, Planner};
 use crate::format::{BOM, is_html};
 use crate::unpack::{Left, Unpacker};
 use crate::{Format, LargeRecords, ReadOptions};
@@ -64,10 +64,6 @@ pub(crate) struct Cutting {
     pub(crate) flush_after: Duration,
     pub(crate) planner: Planner,
 }
-
-/// Makes the plan of a member out of its first records; returns where those begin that are rows. Nothing
-/// while there is only what comes before a header.
-pub(crate) type Planner = Box<dyn Fn(Format, &[u8]) -> Result<Option<(Arc<Plan>, usize)>> + Send + Sync>;
 
 /// Blocks on their way. The last is the error, if there is one.
 pub(crate) type Blocks = mpsc::Sender<Result<Block>>;

@@ -75,7 +75,7 @@ impl LargeRecords for Sample {
     }
 }
 
-fn planner(options: &ReadOptions) -> super::blocks::Planner {
+fn planner(options: &ReadOptions) -> super::plan::Planner {
     let options = options.clone();
     Box::new(move |format, text| {
         let (kind, start) = match format {

@@ -6,7 +6,6 @@ use aqueduct_core::Result;
 use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 
-use super::blocks::Planner;
 use super::csv::{CsvPlan, Dialect, column_names, trim_line_end};
 use crate::{DecodeSpec, Format, NewFields, ReadOptions};
 
@@ -31,6 +30,10 @@ pub(crate) enum PlanKind {
     /// To be looked at by inference: with the names of CSV's fields.
     Names(Dialect, Vec<String>),
 }
+
+/// Makes the plan of a member out of its first records; returns where those begin that are rows. Nothing
+/// while there is only what comes before a header.
+pub(crate) type Planner = Box<dyn Fn(Format, &[u8]) -> Result<Option<(Arc<Plan>, usize)>> + Send + Sync>;
 
 /// Plans members for decoding.
 pub(crate) fn planner(spec: &DecodeSpec, batch_bytes: usize) -> Planner {

@@ -141,10 +141,6 @@ fn unused(settings: &Settings, used: &BTreeSet<String>, overrides: &[String], ro
     told.collect()
 }
 
-pub(crate) fn shown(entry: &MatrixEntry) -> String {
-    entry.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
-}
-
 /// Makes one flow.
 struct Loader<'l> {
     file: &'l str,

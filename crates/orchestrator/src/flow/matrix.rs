@@ -14,6 +14,11 @@ pub(crate) const MAX_ENTRIES: usize = 1000;
 /// The values of one entry, by name, in the order of the file.
 pub(crate) type MatrixEntry = Vec<(String, String)>;
 
+/// An entry as messages name it: `country=FR, year=2026`.
+pub(crate) fn shown(entry: &MatrixEntry) -> String {
+    entry.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+}
+
 /// The entries of a file, those that `--only` asks for. Without a matrix: one without values. What has a wrong
 /// shape is left for the check of the whole file to tell.
 pub(crate) fn entries(

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::flow::error::Mistake;
-use crate::flow::load::shown;
+use crate::flow::matrix::shown;
 use crate::flow::{Flow, Step, StepKind};
 
 /// An output and whose it is.
