@@ -52,7 +52,8 @@ fn clippy(workspace: &Workspace) -> Result<()> {
 /// A run that finds no test has proved nothing, and fails.
 fn nextest(folder: &Path) -> Command {
     let mut command = cargo(folder);
-    command.args(["nextest", "run", "--cargo-profile", PROFILE, "--workspace", "--no-tests", "fail"]);
+    command.args(["nextest", "run", "--cargo-profile", PROFILE, "--workspace"]);
+    command.args(["--no-tests", "fail", "--no-fail-fast"]);
     command
 }
 
