@@ -242,8 +242,7 @@ async fn write_answer(
         name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
     });
     head.push_str("\r\n");
-    let mut body = Some(Counted::one_of(shared, |shared| &shared.bodies));
-    shared.peak_bodies.fetch_max(*shared.bodies.borrow(), SeqCst);
+    let mut body = Some(Counted::body(shared));
     stream.write_all(head.as_bytes()).await?;
     if request.method == "HEAD" {
         return Ok(true);
@@ -305,6 +304,15 @@ impl Counted {
     fn one_of(shared: &Arc<Shared>, which: fn(&Shared) -> &watch::Sender<usize>) -> Self {
         which(shared).send_modify(|count| *count += 1);
         Self { shared: Arc::clone(shared), which }
+    }
+
+    /// A body, for the peak too: noted with the count, so that whoever waits for the count finds it there.
+    fn body(shared: &Arc<Shared>) -> Self {
+        shared.bodies.send_modify(|count| {
+            *count += 1;
+            shared.peak_bodies.fetch_max(*count, SeqCst);
+        });
+        Self { shared: Arc::clone(shared), which: |shared| &shared.bodies }
     }
 }
 
