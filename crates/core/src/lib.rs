@@ -14,6 +14,7 @@ mod metrics;
 mod positions;
 mod registry;
 mod reject;
+pub mod rows;
 mod traits;
 pub mod units;
 

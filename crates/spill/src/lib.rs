@@ -4,7 +4,6 @@
 //! bytes can sort with it.
 
 mod disk;
-mod row_bytes;
 mod sort;
 
 pub use disk::{SpillDir, sweep};

@@ -1,12 +1,12 @@
 //! Rows that wait in memory until there are enough for a run.
 
+use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, Result, retained_bytes};
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::row::Rows;
 
 use super::keys::{KeyEncoder, prefix};
-use crate::row_bytes::row_bytes;
 
 /// What a row takes beside its columns and its key: its place in the order, its size, its key's place.
 const BYTES_BESIDE_ROW: u64 = 32;

@@ -5,13 +5,13 @@
 
 use std::cmp::Ordering;
 
+use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 
 use super::keys::{KeyEncoder, prefix};
 use super::run::{Block, RunReader};
-use crate::row_bytes::row_bytes;
 
 /// One run while it is merged.
 #[derive(Debug)]

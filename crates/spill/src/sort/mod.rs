@@ -15,6 +15,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_primitives::ByteCount;
 use arrow::array::{RecordBatch, UInt64Array};
@@ -28,7 +29,6 @@ pub use self::keys::SortKey;
 use self::merge::Merge;
 use self::run::{Run, RunReader, RunWriter};
 use crate::disk::SpillDir;
-use crate::row_bytes::row_bytes;
 
 /// The most runs that are merged at once: each has a file open.
 const MAX_FAN_IN: usize = 256;
