@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Context, Result, Sink, Source, Stage};
+use crate::{Context, Result, Sink, Source, Stage, pointer_to};
 
 /// One thing that is wrong with a component's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,9 +281,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     for segment in path.iter() {
         match segment {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => {
-                pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")))
-            }
+            Segment::Map { key } => pointer.push_str(&pointer_to(key)),
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }

@@ -5,6 +5,7 @@
 mod batch;
 mod bytes_io;
 mod clock;
+mod columns;
 mod component;
 mod context;
 mod error;
@@ -21,6 +22,7 @@ pub mod units;
 pub use batch::{Batch, array_bytes, retained_bytes};
 pub use bytes_io::{ByteStream, RandomAccess};
 pub use clock::{Clock, SystemClock};
+pub use columns::{column_clashes, find_column, only_input, pointer_to};
 pub use component::{
     ComponentInfo, Factory, Guarantee, MemoryNeed, Output, Planning, Problem, SinkConfig, SinkFactory,
     SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,

@@ -56,7 +56,7 @@ impl StorageOptions {
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (prefix, settings) in &self.0 {
-            let pointer = format!("/{}", prefix.replace('~', "~0").replace('/', "~1"));
+            let pointer = aqueduct_core::pointer_to(prefix);
             if !SCHEMES.iter().any(|scheme| prefix.starts_with(scheme)) {
                 problems.push(Problem::at(&pointer, "expected a prefix such as s3://bucket, gs://, az://"));
             }

@@ -200,7 +200,7 @@ fn first_row(from: &Positions) -> Result<u64> {
 
 impl Column {
     fn problem(&self, name: &str) -> Option<Problem> {
-        let pointer = format!("/columns/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = format!("/columns{}", aqueduct_core::pointer_to(name));
         match self {
             Self::Text(Text { len }) if *len > MAX_TEXT_LEN => {
                 Some(Problem::at(pointer, format!("`len` is {len}; expected at most {MAX_TEXT_LEN} letters")))

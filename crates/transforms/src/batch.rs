@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aqueduct_core::{
     Batch, BatchStream, ComponentInfo, Context, Error, Factory, Inputs, MemoryNeed, Planning, Positions,
-    Problem, Result, Stage, StageConfig, retained_bytes, units,
+    Problem, Result, Stage, StageConfig, only_input, retained_bytes, units,
 };
 use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::array::{RecordBatch, UInt64Array};
@@ -20,8 +20,6 @@ use futures::{Stream, StreamExt};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
-
-use crate::columns::only;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "batch",
@@ -64,7 +62,7 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let schema = only(inputs)?;
+        let schema = only_input(inputs)?;
         Ok(Box::new(Rebatch { rows: self.rows, bytes: self.bytes, every: self.every, schema }))
     }
 }

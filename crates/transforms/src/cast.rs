@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{
     ComponentInfo, Context, Error, ErrorKind, Factory, MapRows, Problem, Result, Stage, StageConfig,
-    map_stage,
+    find_column, map_stage, only_input, pointer_to,
 };
 use aqueduct_formats::{ColumnType, TimeFormat, parse_type, without_hints};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
@@ -19,7 +19,7 @@ use chrono::{NaiveTime, TimeZone, Utc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::{check, find, only, pointer, schema_of};
+use crate::columns::{check, schema_of};
 use crate::pairs::Pairs;
 use crate::rows::{Findings, compute_rows};
 
@@ -41,7 +41,7 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only(inputs)?;
+        let input = only_input(inputs)?;
         let mut fields = input.fields().to_vec();
         let mut casts = Vec::new();
         let mut problems = Vec::new();
@@ -61,7 +61,7 @@ impl StageConfig for Config {
 }
 
 fn read_type(name: &str, text: &str) -> Result<ColumnType, Problem> {
-    parse_type(text).map_err(|problem| Problem::at(pointer(name), problem.message))
+    parse_type(text).map_err(|problem| Problem::at(pointer_to(name), problem.message))
 }
 
 struct Cast {
@@ -104,8 +104,8 @@ struct OneCast {
 
 impl OneCast {
     fn new(name: &str, type_text: &str, input: &Schema) -> Result<Self, Problem> {
-        let place = pointer(name);
-        let at = find(input, name, &place)?;
+        let place = pointer_to(name);
+        let at = find_column(input, name, &place)?;
         let column = read_type(name, type_text)?;
         let field = Arc::clone(&without_hints(&Schema::new(vec![column.field(name)])).fields()[0]);
         let from = input.field(at).data_type();

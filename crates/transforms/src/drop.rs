@@ -1,14 +1,15 @@
 //! `drop`: removes columns. Nothing is copied.
 
 use aqueduct_core::{
-    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, map_stage,
+    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, find_column,
+    map_stage, only_input,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::{check, find, only};
+use crate::columns::check;
 
 pub(crate) static FACTORY: Factory<Config> =
     Factory::new(ComponentInfo { name: "drop", summary: "Removes columns", example: "drop: [internal_id]" });
@@ -20,11 +21,11 @@ pub(crate) struct Config(Vec<String>);
 
 impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only(inputs)?;
+        let input = only_input(inputs)?;
         let mut dropped = Vec::new();
         let mut problems = Vec::new();
         for (n, name) in self.0.iter().enumerate() {
-            match find(&input, name, &format!("/{n}")) {
+            match find_column(&input, name, &format!("/{n}")) {
                 Ok(at) => dropped.push(at),
                 Err(problem) => problems.push(problem),
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{
     Batch, BatchStream, ComponentInfo, Context, Error, Factory, Inputs, Problem, Result, Stage, StageConfig,
-    array_bytes,
+    array_bytes, find_column, only_input,
 };
 use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, UInt64Array};
@@ -21,7 +21,7 @@ use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::{find, only, schema_of};
+use crate::columns::schema_of;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "explode",
@@ -36,8 +36,8 @@ pub(crate) struct Config(String);
 
 impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only(inputs)?;
-        let at = find(&input, &self.0, "").map_err(|problem| vec![problem])?;
+        let input = only_input(inputs)?;
+        let at = find_column(&input, &self.0, "").map_err(|problem| vec![problem])?;
         let Some(item) = item_of(input.field(at).data_type()) else {
             let message =
                 format!("`{}` is {}; only a list has elements", self.0, input.field(at).data_type());

@@ -3,6 +3,7 @@
 
 use aqueduct_core::{
     ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, map_stage,
+    only_input,
 };
 use aqueduct_expr::Expr;
 use arrow::array::{AsArray, RecordBatch};
@@ -11,7 +12,6 @@ use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::only;
 use crate::rows::{Findings, compute_rows};
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -27,7 +27,7 @@ pub(crate) struct Config(String);
 
 impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let schema = only(inputs)?;
+        let schema = only_input(inputs)?;
         let condition =
             Expr::parse(&self.0, &schema).map_err(|error| vec![Problem::at("", error.to_string())])?;
         if !condition.is_boolean() {

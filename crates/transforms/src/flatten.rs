@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use aqueduct_core::{
-    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, map_stage,
+    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, column_clashes,
+    find_column, map_stage, only_input,
 };
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, make_array};
 use arrow::buffer::NullBuffer;
@@ -13,7 +14,7 @@ use arrow::error::ArrowError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::{check, clashes, find, only, schema_of};
+use crate::columns::{check, schema_of};
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "flatten",
@@ -28,8 +29,8 @@ pub(crate) struct Config(String);
 
 impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only(inputs)?;
-        let at = find(&input, &self.0, "").map_err(|problem| vec![problem])?;
+        let input = only_input(inputs)?;
+        let at = find_column(&input, &self.0, "").map_err(|problem| vec![problem])?;
         let DataType::Struct(inner) = input.field(at).data_type() else {
             let message =
                 format!("`{}` is {}; only a struct has fields", self.0, input.field(at).data_type());
@@ -39,7 +40,7 @@ impl StageConfig for Config {
         let mut fields = input.fields().to_vec();
         fields.splice(at..=at, inner.iter().map(|field| on_its_own(field, nullable)));
         let schema = schema_of(fields, &input);
-        check(clashes(&schema, ""))?;
+        check(column_clashes(&schema, ""))?;
         Ok(map_stage(Flatten { at, schema }))
     }
 }

@@ -2,14 +2,13 @@
 
 use aqueduct_core::{
     Batch, BatchStream, ComponentInfo, Context, Factory, Inputs, Problem, Result, Stage, StageConfig,
+    only_input,
 };
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::columns::only;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "limit",
@@ -24,7 +23,7 @@ pub(crate) struct Config(u64);
 
 impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        Ok(Box::new(Limit { max_rows: self.0, schema: only(inputs)? }))
+        Ok(Box::new(Limit { max_rows: self.0, schema: only_input(inputs)? }))
     }
 }
 

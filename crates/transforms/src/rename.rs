@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aqueduct_core::{
-    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, map_stage,
+    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, column_clashes,
+    find_column, map_stage, only_input, pointer_to,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::{check, clashes, find, only, pointer, schema_of};
+use crate::columns::{check, schema_of};
 use crate::pairs::Pairs;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -27,8 +28,10 @@ pub(crate) struct Config(Pairs);
 
 impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only(inputs)?;
-        check(self.0.iter().filter_map(|(old, _)| find(&input, old, &pointer(old)).err()).collect())?;
+        let input = only_input(inputs)?;
+        check(
+            self.0.iter().filter_map(|(old, _)| find_column(&input, old, &pointer_to(old)).err()).collect(),
+        )?;
         let new_names: HashMap<&str, &str> = self.0.iter().collect();
         let fields = input
             .fields()
@@ -39,7 +42,7 @@ impl StageConfig for Config {
             })
             .collect();
         let schema = schema_of(fields, &input);
-        check(clashes(&schema, ""))?;
+        check(column_clashes(&schema, ""))?;
         Ok(map_stage(Rename { schema }))
     }
 }

@@ -6,14 +6,13 @@
 
 use aqueduct_core::{
     ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, map_stage,
+    only_input,
 };
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::columns::only;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "sample",
@@ -46,7 +45,7 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let schema = only(inputs)?;
+        let schema = only_input(inputs)?;
         Ok(map_stage(Sample { fraction: self.fraction, seed: self.seed, schema, n_before: 0, last: (0, 0) }))
     }
 }

@@ -2,7 +2,8 @@
 //! their memory with the input.
 
 use aqueduct_core::{
-    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, map_stage,
+    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, column_clashes,
+    map_stage, only_input,
 };
 use aqueduct_expr::{Expr, SelectItem};
 use arrow::array::RecordBatch;
@@ -10,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::{check, clashes, only, schema_of};
+use crate::columns::{check, schema_of};
 use crate::rows::{Findings, compute_rows};
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -33,7 +34,7 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only(inputs)?;
+        let input = only_input(inputs)?;
         let mut problems = Vec::new();
         let mut columns = Vec::new();
         for (n, text) in self.0.iter().enumerate() {
@@ -44,7 +45,7 @@ impl StageConfig for Config {
         }
         check(problems)?;
         let schema = schema_of(columns.iter().map(|item| item.field().into()).collect(), &input);
-        check(clashes(&schema, ""))?;
+        check(column_clashes(&schema, ""))?;
         Ok(map_stage(Compute::new(columns.into_iter().map(|item| item.expr().clone()).collect(), schema)))
     }
 }

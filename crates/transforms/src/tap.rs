@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{
     BatchStream, ComponentInfo, Context, Error, Factory, Fs, FsFile, Inputs, Problem, Result, Stage,
-    StageConfig,
+    StageConfig, only_input,
 };
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
@@ -22,8 +22,6 @@ use async_stream::try_stream;
 use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::columns::only;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "tap",
@@ -65,7 +63,7 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        Ok(Box::new(Tap { path: self.path.clone(), every: self.every, schema: only(inputs)? }))
+        Ok(Box::new(Tap { path: self.path.clone(), every: self.every, schema: only_input(inputs)? }))
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::{
-    Batch, BatchStream, ComponentInfo, Context, Factory, Inputs, Problem, Result, Stage, StageConfig, units,
+    Batch, BatchStream, ComponentInfo, Context, Factory, Inputs, Problem, Result, Stage, StageConfig,
+    only_input, units,
 };
 use aqueduct_primitives::{Reservation, Throttle as Meter};
 use arrow::datatypes::SchemaRef;
@@ -15,8 +16,6 @@ use async_stream::try_stream;
 use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::columns::only;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "throttle",
@@ -50,7 +49,7 @@ impl StageConfig for Config {
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         let (n_rows, per) = (self.rows.get(), self.per);
-        Ok(Box::new(Throttle { n_rows, per, schema: only(inputs)? }))
+        Ok(Box::new(Throttle { n_rows, per, schema: only_input(inputs)? }))
     }
 }
 

@@ -1,13 +1,15 @@
 //! `with`: adds columns, or replaces them in their place. All expressions see the columns as they come in.
 //! Rows stay in order; the memory is that of the new columns.
 
-use aqueduct_core::{ComponentInfo, Factory, Problem, Result, Stage, StageConfig, map_stage};
+use aqueduct_core::{
+    ComponentInfo, Factory, Problem, Result, Stage, StageConfig, map_stage, only_input, pointer_to,
+};
 use aqueduct_expr::Expr;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::columns::{check, only, pointer, schema_of};
+use crate::columns::{check, schema_of};
 use crate::pairs::Pairs;
 use crate::select::Compute;
 
@@ -24,13 +26,13 @@ pub(crate) struct Config(Pairs);
 
 impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only(inputs)?;
+        let input = only_input(inputs)?;
         let (mut columns, mut problems) = taken_over(&input);
         for (name, sql) in self.0.iter() {
             let expr = match Expr::parse(sql, &input) {
                 Ok(expr) => expr,
                 Err(error) => {
-                    problems.push(Problem::at(pointer(name), error.to_string()));
+                    problems.push(Problem::at(pointer_to(name), error.to_string()));
                     continue;
                 }
             };

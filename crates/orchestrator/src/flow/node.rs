@@ -183,7 +183,7 @@ impl Places {
 
 fn collect(node: &Node, pointer: &str, places: &mut BTreeMap<String, Span>) {
     for entry in node.entries() {
-        let below = format!("{pointer}/{}", entry.key.replace('~', "~0").replace('/', "~1"));
+        let below = format!("{pointer}{}", aqueduct_core::pointer_to(&entry.key));
         let at = if entry.value.is_scalar() { entry.value.at } else { entry.key_at };
         places.insert(below.clone(), at);
         collect(&entry.value, &below, places);
