@@ -94,7 +94,7 @@ async fn a_footer_that_miscounts_its_rows_loses_none_in_silence() {
     assert!(format!("{error:?}").contains("120"), "{error:?}");
 }
 
-// facts §4: a row group need not be in memory whole.
+// A row group need not be in memory whole.
 #[tokio::test]
 async fn a_large_row_group_is_read_in_small_ranges() {
     let bytes = parquet_file(&[batch(0, 300_000)], 1_000_000);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{client, location, plain_client, sample, says};
 
-// S1.6, reliability 5.10
+// S1.6, reliability 10
 #[tokio::test]
 async fn redirects_are_followed_and_the_place_is_told() {
     let server = Server::start().await;
@@ -43,7 +43,7 @@ async fn redirects_out_of_http_and_into_nothing_are_errors() {
     says(&plain_client().fails(&none).await, &["/none", "leads nowhere"]);
 }
 
-// reliability 5.8
+// reliability 8
 #[tokio::test]
 async fn an_endless_body_stops_at_max_bytes() {
     let server = Server::start().await;

@@ -38,7 +38,7 @@ async fn a_file_comes_whole_in_blocks() {
     }
 }
 
-// reliability 5.35
+// reliability 35
 #[tokio::test]
 async fn a_file_that_changes_while_it_is_read_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

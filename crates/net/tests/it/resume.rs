@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{client, plain_client, sample, says};
 
-// S0, reliability 5.2
+// reliability 2
 #[tokio::test]
 async fn a_reset_body_is_taken_up_again_by_range() {
     let (server, body) = (Server::start().await, Bytes::from(sample(300_000)));
@@ -37,7 +37,7 @@ async fn a_tcp_reset_loses_nothing() {
     assert_eq!(plain_client().read(&url).await.unwrap(), body);
 }
 
-// reliability 5.2: every byte of a small body, with and without parts
+// reliability 2: every byte of a small body, with and without parts
 #[tokio::test]
 async fn a_cut_at_every_byte_gives_the_same_bytes() {
     let (server, body) = (Server::start().await, Bytes::from(sample(64)));
@@ -71,7 +71,7 @@ async fn a_body_that_brings_a_byte_a_try_arrives_with_one_retry_allowed() {
     assert_eq!(client.n_retries(), 63);
 }
 
-// reliability 5.3
+// reliability 3
 #[tokio::test]
 async fn a_whole_body_instead_of_a_part_is_not_given_twice() {
     let (server, body) = (Server::start().await, Bytes::from(sample(5000)));
@@ -84,7 +84,7 @@ async fn a_whole_body_instead_of_a_part_is_not_given_twice() {
     assert_eq!(server.asked("/a")[1].header("range"), Some("bytes=3000-"));
 }
 
-// reliability 5.4
+// reliability 4
 #[tokio::test]
 async fn wrong_parts_are_refused_and_the_file_begun_again() {
     for place in
@@ -105,7 +105,7 @@ async fn wrong_parts_are_refused_and_the_file_begun_again() {
     }
 }
 
-// reliability 5.5
+// reliability 5
 #[tokio::test]
 async fn a_part_of_another_version_is_never_mixed_in() {
     let server = Server::start().await;
@@ -158,7 +158,7 @@ async fn another_length_is_another_version() {
     says(&plain_client().fails(&url).await, &["changed while it was read", "5000", "6000"]);
 }
 
-// reliability 5.6
+// reliability 6
 #[tokio::test]
 async fn without_a_strong_name_no_part_is_asked_for() {
     for name in [None, Some(("ETag", "W/\"v1\"")), Some(("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"))] {
@@ -190,7 +190,7 @@ async fn a_server_that_says_none_is_not_asked_for_parts() {
     assert_eq!(server.asked("/a")[1].header("range"), None);
 }
 
-// reliability 5.7
+// reliability 7
 #[tokio::test]
 async fn short_bodies_are_never_whole() {
     let server = Server::start().await;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{SHORT, client, plain_client, says};
 
-// reliability 5.17
+// reliability 17
 #[tokio::test]
 async fn passing_errors_are_tried_again_and_counted() {
     let server = Server::start().await;
@@ -50,7 +50,7 @@ async fn what_is_not_there_is_asked_for_once() {
     }
 }
 
-// reliability 5.9: the least wait is the server's, the most is ours
+// reliability 9: the least wait is the server's, the most is ours
 #[tokio::test]
 async fn retry_after_is_waited_for_up_to_a_limit() {
     let server = Server::start().await;
@@ -63,7 +63,7 @@ async fn retry_after_is_waited_for_up_to_a_limit() {
     assert!(started.elapsed() >= SHORT);
 }
 
-// reliability 5.1
+// reliability 1
 #[tokio::test]
 async fn a_refused_connection_is_tried_again_and_named() {
     let server = Server::start().await;
@@ -88,7 +88,7 @@ async fn a_silent_server_times_out_and_says_so() {
     }
 }
 
-// reliability 5.12
+// reliability 12
 #[tokio::test]
 async fn what_is_no_http_is_an_error() {
     use tokio::io::AsyncWriteExt;

@@ -38,7 +38,7 @@ async fn the_message_says_what_to_do() {
     says(&error, &["169.254.169.254", "link-local", "allow_hosts"]);
 }
 
-// decisions 17
+// A URL out of data may go where the data came from and to hosts that the flow names, nowhere private else.
 #[tokio::test]
 async fn the_data_may_go_where_it_came_from_and_where_the_flow_says() {
     let server = Server::start().await;
