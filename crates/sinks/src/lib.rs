@@ -1,8 +1,8 @@
 //! Where data goes: one file a sink.
 //!
 //! Sinks that write files stage them below [`Context::stage_dir`](aqueduct_core::Context::stage_dir), hashed
-//! and durable; making them public is somebody else's part. A new sink is one file and two lines here: its
-//! `mod`, and its factory in [`ALL`].
+//! and durable; making them public is somebody else's part. A new sink is one file, two lines here, its
+//! `mod` and its factory in [`ALL`], and a row in the table of the conformance suite.
 
 pub mod arrow;
 pub mod csv;
