@@ -1,16 +1,18 @@
-//! The folder that spilled rows go to: one for each stage of a run, named, bounded and removed with it.
+//! The folder that spilled rows go to: one for each sort, locked, bounded and removed with it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aqueduct_core::{Error, ErrorKind, Result};
-use aqueduct_primitives::ByteCount;
+use aqueduct_primitives::{Budget, ByteCount, Reservation};
 
-/// A folder for spilled rows. It is made with the first file and removed, with all that is in it, when the last clone
-/// is dropped; what a killed process left, [`sweep`] removes.
+/// A folder for spilled rows, removed with all that is in it when the last clone is dropped. Cheap to clone.
+///
+/// It holds a lock for as long as its process lives, so that whoever makes the next one beside it knows which
+/// folders a killed process left, and removes those.
 #[derive(Clone, Debug)]
 pub struct SpillDir {
     shared: Arc<Shared>,
@@ -19,41 +21,45 @@ pub struct SpillDir {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
-    max_bytes: u64,
-    used_bytes: AtomicU64,
-    written_bytes: AtomicU64,
+    disk: Budget,
     n_files: AtomicU64,
+    _lock: File,
 }
 
-impl SpillDir {
-    /// One below `parent`, for at most so many bytes at a time.
-    pub fn new(parent: &Path, name: &str, max_bytes: ByteCount) -> Self {
-        let dir = parent.join(format!("{PREFIX}{}-{name}", std::process::id()));
-        let zero = AtomicU64::default;
-        let (used_bytes, written_bytes, n_files) = (zero(), zero(), zero());
-        Self {
-            shared: Arc::new(Shared { dir, max_bytes: max_bytes.get(), used_bytes, written_bytes, n_files }),
-        }
-    }
+/// How every such folder begins.
+const PREFIX: &str = "spill-";
+const LOCK_FILE: &str = "lock";
+/// How often a folder may vanish before it is locked, because somebody took it for one that was left behind.
+const MAX_TRIES: usize = 16;
 
-    /// All bytes ever written to it.
-    pub fn written_bytes(&self) -> ByteCount {
-        ByteCount::new(self.shared.written_bytes.load(Relaxed))
+impl SpillDir {
+    /// One below `parent`, whose files take from `disk`. Removes what killed processes left there.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn new(parent: &Path, disk: Budget) -> Result<Self> {
+        let failed =
+            |error| Error::io("make a folder for rows that memory does not hold", parent.display(), error);
+        fs::create_dir_all(parent).map_err(failed)?;
+        sweep(parent).map_err(failed)?;
+        for _ in 0..MAX_TRIES {
+            if let Some((dir, lock)) = locked_dir(parent).map_err(failed)? {
+                let n_files = AtomicU64::default();
+                return Ok(Self { shared: Arc::new(Shared { dir, disk, n_files, _lock: lock }) });
+            }
+        }
+        let message = "the folder vanishes again and again; is something else cleaning it?";
+        Err(Error::new(ErrorKind::Io, "spill", message).with("dir", parent.display()))
     }
 
     /// A new file, for writing.
     pub(crate) fn create(&self) -> Result<(SpillFile, File)> {
         let n = self.shared.n_files.fetch_add(1, Relaxed);
         let path = self.shared.dir.join(format!("run-{n}"));
-        fs::create_dir_all(&self.shared.dir)
-            .and_then(|()| File::create_new(&path))
-            .map(|file| (SpillFile { dir: self.clone(), path: path.clone(), n_bytes: 0 }, file))
-            .map_err(|error| Error::io("spill", path.display(), error))
+        let file = File::create_new(&path).map_err(|error| Error::io("spill", path.display(), error))?;
+        Ok((SpillFile { dir: self.clone(), path, taken: Reservation::empty() }, file))
     }
 }
-
-/// Folders of this beginning belong to processes of the number behind it.
-const PREFIX: &str = "spill-";
 
 impl Drop for Shared {
     fn drop(&mut self) {
@@ -62,28 +68,44 @@ impl Drop for Shared {
     }
 }
 
-/// Removes what processes that are no more have left below a folder. Gives the number of folders removed.
-///
-/// # Errors
-/// The folder cannot be listed. That it is not there is no error.
-pub fn sweep(parent: &Path) -> io::Result<usize> {
-    let entries = match fs::read_dir(parent) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
+/// A new folder and its lock; none if it was swept away in between.
+fn locked_dir(parent: &Path) -> io::Result<Option<(PathBuf, File)>> {
+    let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?.keep();
+    let lock = match File::create_new(dir.join(LOCK_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
     };
-    let mut n_removed = 0;
-    for entry in entries {
+    match lock.try_lock() {
+        Ok(()) => Ok(dir.join(LOCK_FILE).exists().then_some((dir, lock))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Removes the folders that nobody holds.
+fn sweep(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let owner =
-            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-            fs::remove_dir_all(entry.path())?;
-            n_removed += 1;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)) {
+            remove_if_left_behind(&entry.path())?;
         }
     }
-    Ok(n_removed)
+    Ok(())
+}
+
+/// Holds the lock while it removes, so that nobody takes the folder meanwhile. One without a lock file is being made,
+/// or was left before it had one: it goes only if it is empty, and whoever makes it then makes another.
+fn remove_if_left_behind(dir: &Path) -> io::Result<()> {
+    let removed = match File::open(dir.join(LOCK_FILE)) {
+        Ok(lock) if lock.try_lock().is_ok() => fs::remove_dir_all(dir),
+        Ok(_held) => Ok(()),
+        Err(_) => fs::remove_dir(dir).or(Ok(())),
+    };
+    match removed {
+        // Somebody else was quicker.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// A file of spilled rows, removed when dropped.
@@ -91,7 +113,7 @@ pub fn sweep(parent: &Path) -> io::Result<usize> {
 pub(crate) struct SpillFile {
     dir: SpillDir,
     path: PathBuf,
-    n_bytes: u64,
+    taken: Reservation,
 }
 
 impl SpillFile {
@@ -99,26 +121,24 @@ impl SpillFile {
         &self.path
     }
 
-    /// Counts bytes that are about to be written.
+    /// Takes room for bytes that are about to be written.
     pub(crate) fn grow(&mut self, n_bytes: u64) -> Result<()> {
-        let shared = &self.dir.shared;
-        let used = shared.used_bytes.fetch_add(n_bytes, Relaxed) + n_bytes;
-        self.n_bytes += n_bytes;
-        shared.written_bytes.fetch_add(n_bytes, Relaxed);
-        if used <= shared.max_bytes {
-            return Ok(());
-        }
-        let message = "more rows than memory holds, and they take more disk than they may";
-        Err(Error::new(ErrorKind::Limit, "spill", message)
-            .with("needed_bytes", used)
-            .with("limit_bytes", shared.max_bytes)
-            .with("dir", shared.dir.display()))
+        let disk = &self.dir.shared.disk;
+        let more = disk.try_reserve(ByteCount::new(n_bytes)).map_err(|error| {
+            let message = "there are more rows than memory holds, and they take more disk than they may; raise \
+                           `execution.spill.max_bytes`, or give `execution.spill.dir` a disk with more room";
+            Error::new(ErrorKind::Limit, "spill", message)
+                .with("limit_bytes", disk.total())
+                .with("dir", self.dir.shared.dir.display())
+                .with_source(error)
+        })?;
+        self.taken.merge(more);
+        Ok(())
     }
 }
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        self.dir.shared.used_bytes.fetch_sub(self.n_bytes, Relaxed);
         // The folder goes with all that is in it.
         let _ = fs::remove_file(&self.path);
     }
@@ -128,35 +148,48 @@ impl Drop for SpillFile {
 mod tests {
     use super::*;
 
+    fn names(parent: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        fs::read_dir(parent).unwrap().map(name).collect()
+    }
+
     #[test]
     fn files_are_counted_bounded_and_removed() {
         let parent = tempfile::tempdir().unwrap();
-        let dir = SpillDir::new(parent.path(), "sort", ByteCount::new(100));
+        let disk = Budget::new("disk", ByteCount::new(100));
+        let dir = SpillDir::new(parent.path(), disk.clone()).unwrap();
         let (mut a, _) = dir.create().unwrap();
         let (mut b, _) = dir.create().unwrap();
         assert_ne!(a.path(), b.path());
         a.grow(60).unwrap();
         let error = b.grow(60).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Limit);
+        assert!(error.to_string().contains("execution.spill.max_bytes"), "{error}");
         drop((a, b));
         let (mut c, _) = dir.create().unwrap();
         c.grow(100).unwrap();
-        assert_eq!(dir.written_bytes(), ByteCount::new(220));
         drop((c, dir));
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        assert_eq!(disk.free(), ByteCount::new(100));
+        assert!(names(parent.path()).is_empty());
     }
 
     #[test]
     fn what_the_dead_left_is_swept_and_what_the_living_use_is_not() {
         let parent = tempfile::tempdir().unwrap();
-        let own = SpillDir::new(parent.path(), "sort", ByteCount::new(100));
-        let (_file, _) = own.create().unwrap();
-        for name in ["spill-4000000000-sort", "spill-of-mine", "data"] {
-            fs::create_dir(parent.path().join(name)).unwrap();
+        let disk = Budget::new("disk", ByteCount::new(100));
+        let living = SpillDir::new(parent.path(), disk.clone()).unwrap();
+        let (file, _) = living.create().unwrap();
+        for dir in ["spill-dead", "spill-never-begun", "data"] {
+            fs::create_dir(parent.path().join(dir)).unwrap();
         }
-        assert_eq!(sweep(parent.path()).unwrap(), 1);
-        assert!(!parent.path().join("spill-4000000000-sort").exists());
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 3);
-        assert_eq!(sweep(&parent.path().join("nothing")).unwrap(), 0);
+        fs::write(parent.path().join("spill-dead/lock"), "").unwrap();
+        fs::write(parent.path().join("spill-dead/run-0"), "rows").unwrap();
+        let second = SpillDir::new(parent.path(), disk).unwrap();
+        assert!(file.path().exists());
+        let left = names(parent.path());
+        assert_eq!(left.len(), 3, "{left:?}");
+        assert!(left.contains(&"data".to_owned()), "{left:?}");
+        drop((file, living, second));
+        assert_eq!(names(parent.path()), ["data"]);
     }
 }

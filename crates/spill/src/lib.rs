@@ -6,5 +6,8 @@
 mod disk;
 mod sort;
 
-pub use disk::{SpillDir, sweep};
-pub use sort::{ExternalSort, SortKey, SortMemory, SortReport, Sorted, SpillCompression};
+pub use disk::SpillDir;
+pub use sort::{
+    ExternalSort, PendingRun, Run, SortKey, SortMemory, SortOrder, SortReport, SortSpec, Sorted,
+    SpillCompression,
+};

@@ -3,7 +3,7 @@
 //! A run is a sequence of blocks, each behind a head of sixteen bytes: its length, and its length on disk, both
 //! little-endian. The first holds the schema message too.
 
-use aqueduct_core::{Error, Result};
+use aqueduct_core::{Error, ErrorKind, Result};
 use arrow::array::RecordBatch;
 use arrow::buffer::{Buffer, MutableBuffer};
 use arrow::datatypes::Schema;
@@ -28,48 +28,54 @@ pub enum SpillCompression {
 pub(super) struct BlockEncoder {
     encoder: StreamEncoder,
     compression: SpillCompression,
-    raw: Vec<u8>,
-    stored: Vec<u8>,
 }
 
-/// What a block takes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BlockSize {
-    pub(super) raw: usize,
-    pub(super) stored: usize,
+/// A block, ready to be written.
+pub(super) struct EncodedBlock {
+    /// Its head, and how it lies on disk.
+    pub(super) bytes: Vec<u8>,
+    /// Its length in memory.
+    pub(super) raw_bytes: usize,
 }
 
 impl BlockEncoder {
     pub(super) fn new(schema: &Schema, compression: SpillCompression) -> Result<Self> {
-        let encoder = StreamEncoder::try_new(schema).map_err(failed)?;
-        Ok(Self { encoder, compression, raw: Vec::new(), stored: Vec::new() })
+        Ok(Self { encoder: StreamEncoder::try_new(schema).map_err(failed)?, compression })
     }
 
-    /// The next block, head and all; the bytes are good until the next one.
-    pub(super) fn encode(&mut self, records: &RecordBatch) -> Result<(&[u8], BlockSize)> {
-        let buffers = self.encoder.encode(records).map_err(failed)?;
-        let raw: usize = buffers.iter().map(Buffer::len).sum();
-        self.stored.clear();
-        self.stored.resize(HEAD_BYTES, 0);
-        let stored = match self.compression {
-            SpillCompression::None => {
-                buffers.iter().for_each(|buffer| self.stored.extend_from_slice(buffer));
-                raw
-            }
-            SpillCompression::Lz4 => {
-                self.raw.clear();
-                buffers.iter().for_each(|buffer| self.raw.extend_from_slice(buffer));
-                let most = lz4_flex::block::get_maximum_output_size(raw);
-                self.stored.resize(HEAD_BYTES + most, 0);
-                let room = &mut self.stored[HEAD_BYTES..];
-                lz4_flex::block::compress_into(&self.raw, room).map_err(|error| damaged(error.to_string()))?
-            }
+    /// The next block. Takes the rows: at no time are there more than two copies of them, however wide they are.
+    pub(super) fn encode(&mut self, records: RecordBatch) -> Result<EncodedBlock> {
+        let buffers = self.encoder.encode(&records).map_err(failed)?;
+        drop(records);
+        let raw_bytes = buffers.iter().map(Buffer::len).sum();
+        let mut bytes = match self.compression {
+            SpillCompression::None => joined(buffers, HEAD_BYTES),
+            SpillCompression::Lz4 => compressed(&joined(buffers, 0))?,
         };
-        self.stored.truncate(HEAD_BYTES + stored);
-        self.stored[..8].copy_from_slice(&(raw as u64).to_le_bytes());
-        self.stored[8..HEAD_BYTES].copy_from_slice(&(stored as u64).to_le_bytes());
-        Ok((&self.stored, BlockSize { raw, stored: HEAD_BYTES + stored }))
+        let stored_bytes = bytes.len() - HEAD_BYTES;
+        bytes[..8].copy_from_slice(&(raw_bytes as u64).to_le_bytes());
+        bytes[8..HEAD_BYTES].copy_from_slice(&(stored_bytes as u64).to_le_bytes());
+        Ok(EncodedBlock { bytes, raw_bytes })
     }
+}
+
+/// The bytes of all buffers, behind so many zeros.
+fn joined(buffers: Vec<Buffer>, n_zeros: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(n_zeros + buffers.iter().map(Buffer::len).sum::<usize>());
+    bytes.resize(n_zeros, 0);
+    for buffer in buffers {
+        bytes.extend_from_slice(&buffer);
+    }
+    bytes
+}
+
+/// A head of zeros, and the bytes as LZ4.
+fn compressed(raw: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; HEAD_BYTES + lz4_flex::block::get_maximum_output_size(raw.len())];
+    let n = lz4_flex::block::compress_into(raw, &mut bytes[HEAD_BYTES..])
+        .map_err(|error| Error::bug("spill rows", error.to_string()))?;
+    bytes.truncate(HEAD_BYTES + n);
+    Ok(bytes)
 }
 
 /// Reads the blocks of one run, in order.
@@ -86,8 +92,8 @@ impl BlockDecoder {
 
     /// The lengths that a head tells: of the block, and of its bytes on disk.
     pub(super) fn lengths(head: [u8; HEAD_BYTES]) -> (u64, u64) {
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        (number(&head[..8]), number(&head[8..]))
+        let number = |bytes: Option<&[u8; 8]>| bytes.copied().map_or(0, u64::from_le_bytes);
+        (number(head.first_chunk()), number(head.last_chunk()))
     }
 
     /// The rows of a block. They share its memory, which is exactly as long as the block.
@@ -110,8 +116,9 @@ impl BlockDecoder {
     }
 }
 
+/// What the disk gave back is not what was written.
 fn damaged(message: impl Into<String>) -> Error {
-    Error::bug("read spilled rows", message.into())
+    Error::new(ErrorKind::Io, "read spilled rows", message.into())
 }
 
 fn failed(error: ArrowError) -> Error {
@@ -135,11 +142,10 @@ mod tests {
             let mut encoder = BlockEncoder::new(&records.schema(), compression).unwrap();
             let mut decoder = BlockDecoder::new(compression);
             for piece in [records.slice(0, 400), records.slice(400, 600)] {
-                let (bytes, size) = encoder.encode(&piece).unwrap();
-                assert_eq!(bytes.len(), size.stored);
-                let (raw, stored) = BlockDecoder::lengths(*bytes.first_chunk().unwrap());
-                assert_eq!((raw, stored), (size.raw as u64, size.stored as u64 - 16));
-                assert_eq!(decoder.decode(&bytes[HEAD_BYTES..], size.raw).unwrap(), piece);
+                let block = encoder.encode(piece.clone()).unwrap();
+                let (raw, stored) = BlockDecoder::lengths(*block.bytes.first_chunk().unwrap());
+                assert_eq!((raw, stored), (block.raw_bytes as u64, block.bytes.len() as u64 - 16));
+                assert_eq!(decoder.decode(&block.bytes[HEAD_BYTES..], block.raw_bytes).unwrap(), piece);
             }
         }
     }
@@ -149,11 +155,11 @@ mod tests {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter(0..1000));
         let records = RecordBatch::try_from_iter([("id", ids)]).unwrap();
         let mut encoder = BlockEncoder::new(&records.schema(), SpillCompression::Lz4).unwrap();
-        let (bytes, size) = encoder.encode(&records).unwrap();
-        let bytes = bytes[HEAD_BYTES..].to_vec();
-        assert!(
-            BlockDecoder::new(SpillCompression::Lz4).decode(&bytes[..bytes.len() / 2], size.raw).is_err()
-        );
-        assert!(BlockDecoder::new(SpillCompression::Lz4).decode(&bytes, size.raw - 8).is_err());
+        let block = encoder.encode(records).unwrap();
+        let bytes = &block.bytes[HEAD_BYTES..];
+        let decode =
+            |bytes, raw_bytes| BlockDecoder::new(SpillCompression::Lz4).decode(bytes, raw_bytes).unwrap_err();
+        assert_eq!(decode(&bytes[..bytes.len() / 2], block.raw_bytes).kind(), ErrorKind::Io);
+        assert_eq!(decode(bytes, block.raw_bytes - 8).kind(), ErrorKind::Io);
     }
 }

@@ -4,9 +4,9 @@ use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, Result, retained_bytes};
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
-use arrow::row::Rows;
 
-use super::keys::{KeyEncoder, prefix};
+use super::keys::{KeyEncoder, Keys, prefix};
+use super::{SortOrder, SortedBlock};
 
 /// What a row takes beside its columns and its key: its place in the order, its size, its key's place.
 const BYTES_BESIDE_ROW: u64 = 32;
@@ -15,16 +15,22 @@ const BYTES_BESIDE_ROW: u64 = 32;
 #[derive(Debug, Default)]
 pub(super) struct Fill {
     batches: Vec<RecordBatch>,
-    keys: Vec<Rows>,
+    keys: Vec<Keys>,
     sizes: Vec<Vec<u32>>,
     n_bytes: u64,
     n_rows: usize,
+    widest_row: u64,
 }
 
 impl Fill {
     /// What all of it takes, its order among that.
     pub(super) fn n_bytes(&self) -> u64 {
         self.n_bytes
+    }
+
+    /// What the widest row takes.
+    pub(super) fn widest_row(&self) -> u64 {
+        self.widest_row
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -34,29 +40,43 @@ impl Fill {
     /// Adds rows. They must hold no memory but their own.
     pub(super) fn push(&mut self, records: RecordBatch, encoder: &KeyEncoder) -> Result<()> {
         let keys = encoder.encode(&records)?;
-        let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.sizes.push(row_bytes(&records).into_iter().map(size).collect());
+        let sizes = row_bytes(&records);
         let n_rows = records.num_rows();
-        self.n_bytes +=
-            retained_bytes(&records).get() + keys.size() as u64 + BYTES_BESIDE_ROW * n_rows as u64;
+        let beside = keys.n_bytes() + BYTES_BESIDE_ROW * n_rows as u64;
+        self.widest_row = self.widest_row.max(sizes.iter().copied().max().unwrap_or(0));
+        self.n_bytes += retained_bytes(&records).get() + beside;
         self.n_rows += n_rows;
+        self.sizes.push(sizes.into_iter().map(|size| u32::try_from(size).unwrap_or(u32::MAX)).collect());
         self.keys.push(keys);
         self.batches.push(records);
         Ok(())
     }
 
-    /// The rows in order, in blocks of at most so many bytes, or of one row. Rows of one key stay as they arrived.
-    pub(super) fn sorted(self, block_bytes: u64) -> SortedFill {
-        let mut order = Vec::with_capacity(self.n_rows);
+    /// The rows in order, in blocks of at most so many bytes and rows, or of one row.
+    pub(super) fn sorted(self, order: &SortOrder, block_bytes: u64, block_rows: usize) -> SortedFill {
+        let mut places = Vec::with_capacity(self.n_rows);
         for (batch, keys) in (0..).zip(&self.keys) {
-            order.extend((0..).zip(keys.iter()).map(|(row, key)| Place { prefix: prefix(key), batch, row }));
+            let n_rows = self.batches[batch as usize].num_rows();
+            places.extend((0..).take(n_rows).map(|row| Place {
+                prefix: prefix(keys.key(row as usize)),
+                batch,
+                row,
+            }));
         }
-        let key = |place: &Place| self.keys[place.batch as usize].row(place.row as usize);
-        order.sort_unstable_by(|a, b| {
-            let by_prefix = a.prefix.cmp(&b.prefix);
-            by_prefix.then_with(|| key(a).cmp(&key(b))).then_with(|| (a.batch, a.row).cmp(&(b.batch, b.row)))
+        let key = |place: &Place| self.keys[place.batch as usize].key(place.row as usize);
+        places.sort_unstable_by(|a, b| {
+            let by_key = a.prefix.cmp(&b.prefix).then_with(|| key(a).cmp(key(b)));
+            by_key.then_with(|| {
+                let by_arrival = (a.batch, a.row).cmp(&(b.batch, b.row));
+                if order.latest_first { by_arrival.reverse() } else { by_arrival }
+            })
         });
-        SortedFill { fill: Fill { keys: Vec::new(), ..self }, order, at: 0, block_bytes }
+        if order.unique.is_some() {
+            let alike = |place: &Place| self.keys[place.batch as usize].unique(place.row as usize);
+            places.dedup_by(|later, first| alike(later) == alike(first));
+        }
+        let n_duplicates = (self.n_rows - places.len()) as u64;
+        SortedFill { fill: self, places, at: 0, block_bytes, block_rows, n_duplicates }
     }
 }
 
@@ -72,18 +92,28 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct SortedFill {
     fill: Fill,
-    order: Vec<Place>,
+    places: Vec<Place>,
     at: usize,
     block_bytes: u64,
+    block_rows: usize,
+    n_duplicates: u64,
 }
 
 impl SortedFill {
-    fn block(&self, to: usize) -> Result<RecordBatch> {
-        let places: Vec<_> =
-            self.order[self.at..to].iter().map(|place| (place.batch as usize, place.row as usize)).collect();
+    /// How many rows were like one before them.
+    pub(super) fn n_duplicates(&self) -> u64 {
+        self.n_duplicates
+    }
+
+    fn block(&self, to: usize) -> Result<SortedBlock> {
+        let taken = &self.places[self.at..to];
+        let key_bytes = |place: &Place| self.fill.keys[place.batch as usize].key(place.row as usize).len();
+        let key_bytes = taken.iter().map(key_bytes).sum::<usize>() as u64;
+        let places: Vec<_> = taken.iter().map(|place| (place.batch as usize, place.row as usize)).collect();
         let batches: Vec<_> = self.fill.batches.iter().collect();
-        interleave_record_batch(&batches, &places)
-            .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))
+        let records = interleave_record_batch(&batches, &places)
+            .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))?;
+        Ok(SortedBlock { records, key_bytes })
     }
 
     /// How far the block that begins here goes.
@@ -94,15 +124,16 @@ impl SortedFill {
             n_bytes += size(place);
             n_bytes <= self.block_bytes
         };
-        self.at + self.order[self.at..].iter().take_while(fits).count().max(1)
+        let rest = self.places[self.at..].iter().take(self.block_rows);
+        self.at + rest.take_while(fits).count().max(1)
     }
 }
 
 impl Iterator for SortedFill {
-    type Item = Result<RecordBatch>;
+    type Item = Result<SortedBlock>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at == self.order.len() {
+        if self.at == self.places.len() {
             return None;
         }
         let end = self.end();

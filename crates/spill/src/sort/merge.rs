@@ -1,7 +1,7 @@
 //! Several sorted runs into one, with a tree of losers (Knuth, The Art of Computer Programming, vol. 3, 5.4.1).
 //!
 //! Memory: of each run one block; the blocks that were used up since the last output, as many bytes as an output has
-//! and one block more; the output. Of rows with one key, those of an earlier run come first.
+//! and one block more; the output. Of rows with one key, those of an earlier run come first, or of a later one.
 
 use std::cmp::Ordering;
 
@@ -12,13 +12,14 @@ use arrow::compute::interleave_record_batch;
 
 use super::keys::{KeyEncoder, prefix};
 use super::run::{Block, RunReader};
+use super::{SortOrder, SortedBlock};
 
 /// One run while it is merged.
 #[derive(Debug)]
 struct Cursor {
     reader: RunReader,
     block: Option<Block>,
-    sizes: Vec<u64>,
+    sizes: Vec<u32>,
     row: usize,
     prefix: u64,
     /// Its block's place among those of the output that is being made.
@@ -34,7 +35,9 @@ impl Cursor {
     }
 
     fn put(&mut self, block: Option<Block>) {
-        self.sizes = block.as_ref().map(|block| row_bytes(&block.records)).unwrap_or_default();
+        let size = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let sizes = |block: &Block| row_bytes(&block.records).into_iter().map(size).collect();
+        self.sizes = block.as_ref().map(sizes).unwrap_or_default();
         self.block = block;
         self.row = 0;
         self.slot = None;
@@ -43,7 +46,7 @@ impl Cursor {
 
     /// Takes the key of the row it stands on.
     fn look(&mut self) {
-        self.prefix = self.block.as_ref().map_or(u64::MAX, |block| prefix(block.keys.row(self.row)));
+        self.prefix = self.block.as_ref().map_or(u64::MAX, |block| prefix(block.keys.key(self.row)));
     }
 
     /// Before another: by key; one that is at its end comes after all.
@@ -52,7 +55,7 @@ impl Cursor {
             return self.block.is_none().cmp(&other.block.is_none());
         };
         let by_prefix = self.prefix.cmp(&other.prefix);
-        by_prefix.then_with(|| a.keys.row(self.row).cmp(&b.keys.row(other.row)))
+        by_prefix.then_with(|| a.keys.key(self.row).cmp(b.keys.key(other.row)))
     }
 }
 
@@ -63,24 +66,62 @@ pub(super) struct Merge {
     /// At 0 the winner; at `n` the loser of the match played at node `n`, whose children are `2n` and `2n + 1`.
     tree: Vec<usize>,
     keys: KeyEncoder,
-    output_bytes: u64,
+    limit: OutputLimit,
+    latest_first: bool,
+    unique: Option<Unique>,
+}
+
+/// How much goes into one output: at most so many bytes and rows, or one row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OutputLimit {
+    pub(super) n_bytes: u64,
+    pub(super) n_rows: usize,
+}
+
+/// The row before, and how many were like the one before them.
+#[derive(Debug, Default)]
+struct Unique {
+    last: Option<Vec<u8>>,
+    n_duplicates: u64,
+}
+
+impl Unique {
+    /// Whether a row is like the one before. If so, it is counted.
+    fn is_duplicate(&mut self, key: &[u8]) -> bool {
+        let is_duplicate = self.last.as_deref() == Some(key);
+        self.n_duplicates += u64::from(is_duplicate);
+        is_duplicate
+    }
+
+    fn taken(&mut self, key: &[u8]) {
+        let last = self.last.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(key);
+    }
 }
 
 impl Merge {
-    /// Reads the first block of each run. Outputs have at most so many bytes, or one row.
-    pub(super) fn open(readers: Vec<RunReader>, keys: KeyEncoder, output_bytes: u64) -> Result<Self> {
+    /// Reads the first block of each run.
+    pub(super) fn open(
+        readers: Vec<RunReader>,
+        keys: KeyEncoder,
+        order: &SortOrder,
+        limit: OutputLimit,
+    ) -> Result<Self> {
         let open = |reader| Cursor::open(reader, &keys);
         let cursors = readers.into_iter().map(open).collect::<Result<Vec<_>>>()?;
-        let mut merge = Self { tree: vec![0; cursors.len()], cursors, keys, output_bytes };
+        let unique = order.unique.map(|_| Unique::default());
+        let tree = vec![0; cursors.len()];
+        let mut merge = Self { tree, cursors, keys, limit, latest_first: order.latest_first, unique };
         if !merge.cursors.is_empty() {
             merge.tree[0] = merge.play(1);
         }
         Ok(merge)
     }
 
-    /// The keys' encoder, for who writes what comes out.
-    pub(super) fn keys(&self) -> &KeyEncoder {
-        &self.keys
+    /// How many rows were like one before them, so far.
+    pub(super) fn n_duplicates(&self) -> u64 {
+        self.unique.as_ref().map_or(0, |unique| unique.n_duplicates)
     }
 
     /// Plays the matches below a node; the winner.
@@ -96,7 +137,8 @@ impl Merge {
     }
 
     fn is_before(&self, a: usize, b: usize) -> bool {
-        self.cursors[a].compare(&self.cursors[b]).then(a.cmp(&b)).is_lt()
+        let by_key = self.cursors[a].compare(&self.cursors[b]);
+        by_key.then(if self.latest_first { b.cmp(&a) } else { a.cmp(&b) }).is_lt()
     }
 
     /// Plays again the matches of the winner, which stands on another row now.
@@ -113,23 +155,30 @@ impl Merge {
     }
 
     /// The next rows; none when all runs are at their end.
-    pub(super) fn next_output(&mut self) -> Result<Option<RecordBatch>> {
+    pub(super) fn next_output(&mut self) -> Result<Option<SortedBlock>> {
         let mut output = Output::default();
-        while !self.cursors.is_empty() {
-            let winner = self.tree[0];
-            let cursor = &mut self.cursors[winner];
+        while let Some(cursor) = self.tree.first().map(|winner| &mut self.cursors[*winner]) {
             let Some(block) = &cursor.block else { break };
-            let size = cursor.sizes[cursor.row];
-            if !output.has_room(size, self.output_bytes) {
-                break;
+            let is_duplicate = match &mut self.unique {
+                Some(unique) => unique.is_duplicate(block.keys.unique(cursor.row)),
+                None => false,
+            };
+            if !is_duplicate {
+                let size = u64::from(cursor.sizes[cursor.row]);
+                if !output.has_room(size, self.limit) {
+                    break;
+                }
+                if let Some(unique) = &mut self.unique {
+                    unique.taken(block.keys.unique(cursor.row));
+                }
+                let slot = *cursor.slot.get_or_insert_with(|| output.slot(&block.records));
+                output.take(slot, cursor.row, size, block.keys.key(cursor.row).len());
             }
-            let slot = *cursor.slot.get_or_insert_with(|| output.slot(&block.records));
-            output.take(slot, cursor.row, size);
             cursor.row += 1;
             if cursor.row < block.records.num_rows() {
                 cursor.look();
             } else {
-                output.used_up(block.n_bytes());
+                output.used_up(if cursor.slot.is_some() { block.n_bytes() } else { 0 });
                 let next = cursor.reader.next(&self.keys)?;
                 cursor.put(next);
             }
@@ -146,13 +195,17 @@ struct Output {
     blocks: Vec<RecordBatch>,
     places: Vec<(usize, usize)>,
     n_bytes: u64,
+    key_bytes: u64,
     used_up_bytes: u64,
 }
 
 impl Output {
     /// Whether a row of this size goes in: the first always does.
-    fn has_room(&self, size: u64, most: u64) -> bool {
-        self.places.is_empty() || (self.n_bytes + size <= most && self.used_up_bytes <= most)
+    fn has_room(&self, size: u64, limit: OutputLimit) -> bool {
+        let fits = self.n_bytes + size <= limit.n_bytes
+            && self.used_up_bytes <= limit.n_bytes
+            && self.places.len() < limit.n_rows;
+        fits || self.places.is_empty()
     }
 
     fn slot(&mut self, records: &RecordBatch) -> usize {
@@ -160,22 +213,23 @@ impl Output {
         self.blocks.len() - 1
     }
 
-    fn take(&mut self, slot: usize, row: usize, size: u64) {
+    fn take(&mut self, slot: usize, row: usize, size: u64, key_bytes: usize) {
         self.places.push((slot, row));
         self.n_bytes += size;
+        self.key_bytes += key_bytes as u64;
     }
 
     fn used_up(&mut self, n_bytes: u64) {
         self.used_up_bytes += n_bytes;
     }
 
-    fn finish(self) -> Result<Option<RecordBatch>> {
+    fn finish(self) -> Result<Option<SortedBlock>> {
         if self.places.is_empty() {
             return Ok(None);
         }
         let blocks: Vec<_> = self.blocks.iter().collect();
-        interleave_record_batch(&blocks, &self.places)
-            .map(Some)
-            .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))
+        let records = interleave_record_batch(&blocks, &self.places)
+            .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))?;
+        Ok(Some(SortedBlock { records, key_bytes: self.key_bytes }))
     }
 }

@@ -1,60 +1,37 @@
 //! The external sort: sorted runs on disk, merged as often as memory asks for.
 //!
 //! Rows wait until their part of the lease is full, then go to disk, sorted, as a run of small blocks. At the end,
-//! neighbouring runs are merged until the rest fits into one last merge, whose output is the result. The order is
-//! stable. Memory is bounded by bytes, not by rows: a few very wide rows among narrow ones, wherever they lie in the
-//! order, take what they take and no more. Rows that fit into the lease never touch the disk.
+//! neighbouring runs are merged until the rest fits into one last merge, whose output is the result. Memory is
+//! bounded by bytes, not by rows: a few very wide rows among narrow ones, wherever they lie in the order, take what
+//! they take and no more. Rows that fit into the lease never touch the disk. Where rows are to be unique, those that
+//! are like an earlier one are dropped as early as they meet: while a run forms, and in every merge.
 //!
 //! Everything here blocks; async code calls it from [`Tasks::block`](aqueduct_primitives::Tasks::block).
 
 mod block;
 mod fill;
 mod keys;
+mod memory;
 mod merge;
 mod run;
 #[cfg(test)]
 mod tests;
 
-use aqueduct_core::rows::row_bytes;
+use aqueduct_core::rows::{copied, row_bytes, runs};
 use aqueduct_core::{Error, ErrorKind, Result};
-use aqueduct_primitives::ByteCount;
-use arrow::array::{RecordBatch, UInt64Array};
-use arrow::compute::take_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 
 pub use self::block::SpillCompression;
 use self::fill::{Fill, SortedFill};
 use self::keys::KeyEncoder;
-pub use self::keys::SortKey;
-use self::merge::Merge;
-use self::run::{Run, RunReader, RunWriter};
+pub use self::keys::{SortKey, SortOrder};
+use self::memory::MergeNeed;
+pub use self::memory::SortMemory;
+use self::merge::{Merge, OutputLimit};
+pub use self::run::Run;
+use self::run::{RunReader, RunWriter};
 use crate::disk::SpillDir;
-
-/// The most runs that are merged at once: each has a file open.
-const MAX_FAN_IN: usize = 256;
-
-/// How a sort divides its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SortMemory {
-    /// Rows that wait, and the blocks of a merge, take at most so much.
-    pub rows: ByteCount,
-    /// Blocks of a run, and outputs, have about so many bytes.
-    pub block: ByteCount,
-}
-
-/// Of the lease, one part in so many is a block: a merge holds a block of each run.
-const BLOCK_PART: u64 = 128;
-/// Smaller blocks cost more than they save, larger ones gain nothing.
-const BLOCK_BYTES: std::ops::RangeInclusive<u64> = (32 << 10)..=(1 << 20);
-
-impl SortMemory {
-    /// For a lease of so many bytes.
-    pub fn of_lease(lease: ByteCount) -> Self {
-        let block = (lease.get() / BLOCK_PART).clamp(*BLOCK_BYTES.start(), *BLOCK_BYTES.end());
-        // A block being encoded is there three times: its rows, its bytes, its bytes on disk.
-        Self { rows: lease.saturating_sub(ByteCount::new(4 * block)), block: ByteCount::new(block) }
-    }
-}
 
 /// What a sort did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,23 +41,55 @@ pub struct SortReport {
     /// Merges of runs to runs, before the last.
     pub n_merges: u64,
     /// Bytes written to disk.
-    pub spilled_bytes: ByteCount,
+    pub spilled_bytes: u64,
+    /// What those bytes were in memory.
+    pub raw_bytes: u64,
+    /// Rows left out because they are like an earlier one.
+    pub n_duplicates: u64,
+}
+
+/// What is sorted, and how.
+#[derive(Clone, Debug)]
+pub struct SortSpec {
+    /// The columns; no views and no dictionaries among them, which would share what a block is to hold alone.
+    pub schema: SchemaRef,
+    /// The order, and which rows are alike.
+    pub order: SortOrder,
+    /// How the lease is divided.
+    pub memory: SortMemory,
+    /// How blocks lie on disk.
+    pub compression: SpillCompression,
+    /// At most so many rows in a batch that comes out.
+    pub max_rows: usize,
+}
+
+/// Rows in order, and the bytes of their keys together.
+#[derive(Debug)]
+struct SortedBlock {
+    records: RecordBatch,
+    key_bytes: u64,
 }
 
 /// A sort that is being filled.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use aqueduct_spill::{ExternalSort, SortKey, SortMemory, SpillCompression, SpillDir};
-/// use aqueduct_primitives::ByteCount;
+/// use aqueduct_primitives::{Budget, ByteCount};
+/// use aqueduct_spill::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, SpillCompression, SpillDir};
 /// use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 ///
 /// let ids: ArrayRef = Arc::new(Int64Array::from(vec![3, 1, 2]));
 /// let records = RecordBatch::try_from_iter([("id", ids)])?;
-/// let disk = SpillDir::new(&std::env::temp_dir(), "example", ByteCount::mib(64));
 /// let keys = vec![SortKey { column: 0, options: Default::default() }];
-/// let memory = SortMemory::of_lease(ByteCount::mib(16));
-/// let mut sort = ExternalSort::new(records.schema(), keys, memory, SpillCompression::Lz4, disk)?;
+/// let spec = SortSpec {
+///     schema: records.schema(),
+///     order: SortOrder { keys, ..SortOrder::default() },
+///     memory: SortMemory::of_lease(ByteCount::mib(16)),
+///     compression: SpillCompression::Lz4,
+///     max_rows: 8192,
+/// };
+/// let disk = Budget::new("disk", ByteCount::mib(64));
+/// let mut sort = ExternalSort::new(spec, SpillDir::new(&std::env::temp_dir(), disk)?)?;
 /// sort.push(&records)?;
 /// let sorted = sort.finish()?.collect::<Result<Vec<_>, _>>()?;
 /// let expected: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
@@ -89,11 +98,8 @@ pub struct SortReport {
 /// ```
 #[derive(Debug)]
 pub struct ExternalSort {
-    schema: SchemaRef,
-    sort_keys: Vec<SortKey>,
+    spec: SortSpec,
     keys: KeyEncoder,
-    memory: SortMemory,
-    compression: SpillCompression,
     disk: SpillDir,
     fill: Fill,
     runs: Vec<Run>,
@@ -101,116 +107,207 @@ pub struct ExternalSort {
 }
 
 impl ExternalSort {
-    /// An empty one. Its rows have no views and no dictionaries inside.
+    /// An empty one.
     ///
     /// # Errors
-    /// A key is no column, or of a type without an order.
-    pub fn new(
-        schema: SchemaRef,
-        sort_keys: Vec<SortKey>,
-        memory: SortMemory,
-        compression: SpillCompression,
-        disk: SpillDir,
-    ) -> Result<Self> {
-        let keys = KeyEncoder::new(&schema, &sort_keys)?;
-        let (fill, runs, report) = (Fill::default(), Vec::new(), SortReport::default());
-        Ok(Self { schema, sort_keys, keys, memory, compression, disk, fill, runs, report })
+    /// A key is no column, or of a type without an order; a column has views or a dictionary.
+    pub fn new(spec: SortSpec, disk: SpillDir) -> Result<Self> {
+        check_columns(&spec.schema)?;
+        let keys = KeyEncoder::new(&spec.schema, &spec.order)?;
+        Ok(Self { spec, keys, disk, fill: Fill::default(), runs: Vec::new(), report: SortReport::default() })
     }
 
     /// Adds rows; they are copied. When memory is full, a run goes to disk.
     ///
     /// # Errors
-    /// The disk is full or has no room left by its limit.
+    /// A row is too wide for the lease; the disk is full or has no room left by its limit.
     pub fn push(&mut self, records: &RecordBatch) -> Result<()> {
-        for piece in pieces(records, self.memory.block.get())? {
-            self.fill.push(piece, &self.keys)?;
-            if self.fill.n_bytes() >= self.memory.rows.get() {
-                self.spill()?;
-            }
+        for pending in self.fill(records)? {
+            self.add(pending.write()?);
         }
         Ok(())
     }
 
-    /// Writes the rows that wait.
-    fn spill(&mut self) -> Result<()> {
-        let fill = std::mem::take(&mut self.fill);
-        let mut writer = RunWriter::create(&self.disk, &self.schema, self.compression)?;
-        for block in fill.sorted(self.memory.block.get()) {
-            writer.write(&block?, &self.keys)?;
+    /// As [`push`](Self::push), but gives the runs that are to be written instead of writing them: who has another
+    /// thread writes them there while more rows come, at most [so many](SortMemory::with_run_makers) at a time, and
+    /// [adds](Self::add) them in the order in which they were given.
+    ///
+    /// # Errors
+    /// A row is too wide for the lease.
+    pub fn fill(&mut self, records: &RecordBatch) -> Result<Vec<PendingRun>> {
+        let mut pending = Vec::new();
+        let sizes = row_bytes(records);
+        for rows in runs(&sizes, self.spec.memory.block_bytes()) {
+            let n_bytes = sizes[rows.clone()].iter().sum();
+            if !self.has_room(n_bytes) && !self.fill.is_empty() {
+                pending.push(self.take_fill()?);
+            }
+            if !self.has_room(n_bytes) {
+                return Err(self.spec.memory.too_wide(n_bytes));
+            }
+            self.fill.push(copied(records, rows)?, &self.keys)?;
         }
-        self.runs.push(writer.finish());
+        Ok(pending)
+    }
+
+    fn has_room(&self, n_bytes: u64) -> bool {
+        let widest_row = self.fill.widest_row().max(n_bytes);
+        self.spec.memory.holds(self.fill.n_bytes() + n_bytes, widest_row)
+    }
+
+    /// The rows that wait, as a run to be written.
+    fn take_fill(&mut self) -> Result<PendingRun> {
+        let spec = self.spec.clone();
+        Ok(PendingRun { fill: std::mem::take(&mut self.fill), spec, disk: self.disk.clone() })
+    }
+
+    /// Adds a run that was written.
+    pub fn add(&mut self, run: Run) {
+        self.report(&run);
+        self.runs.push(run);
+    }
+
+    fn report(&mut self, run: &Run) {
         self.report.n_runs += 1;
-        Ok(())
+        self.report.spilled_bytes += run.n_bytes;
+        self.report.raw_bytes += run.raw_bytes;
+        self.report.n_duplicates += run.n_duplicates;
     }
 
     /// Ends the filling; the rows in order.
     ///
     /// # Errors
-    /// The disk is full or has no room left by its limit; two rows alone are larger than the lease.
+    /// The disk is full or has no room left by its limit; rows are too wide to be merged within the lease.
     pub fn finish(mut self) -> Result<Sorted> {
-        if self.runs.is_empty() {
-            let rows = Rows::InMemory(self.fill.sorted(self.memory.block.get()));
-            return Ok(Sorted { rows, report: self.report });
+        let memory = self.spec.memory;
+        if self.runs.is_empty()
+            && memory.outputs_beside(self.fill.n_bytes(), self.fill.widest_row()).is_some()
+        {
+            return Ok(self.in_memory());
         }
         if !self.fill.is_empty() {
-            self.spill()?;
+            let pending = self.take_fill()?;
+            self.add(pending.write()?);
         }
-        while !self.fits(&self.runs) {
+        while !memory.merges(&need_of(&self.runs)) {
             self.merge_some()?;
         }
+        let need = need_of(&self.runs);
         let runs = std::mem::take(&mut self.runs);
         let rows = Rows::Merged(self.merge(runs)?);
-        self.report.spilled_bytes = self.disk.written_bytes();
-        Ok(Sorted { rows, report: self.report })
+        Ok(Sorted { rows, report: self.report, room_bytes: memory.beside_merge(&need) })
+    }
+
+    fn in_memory(mut self) -> Sorted {
+        let fill = std::mem::take(&mut self.fill);
+        let room_bytes =
+            self.spec.memory.outputs_beside(fill.n_bytes(), fill.widest_row()).unwrap_or_default();
+        let sorted = fill.sorted(&self.spec.order, self.spec.memory.block_bytes(), self.spec.max_rows);
+        self.report.n_duplicates += sorted.n_duplicates();
+        Sorted { rows: Rows::InMemory(sorted), report: self.report, room_bytes }
     }
 
     fn merge(&self, runs: Vec<Run>) -> Result<Merge> {
         let readers = runs.into_iter().map(RunReader::open).collect::<Result<Vec<_>>>()?;
-        Merge::open(readers, KeyEncoder::new(&self.schema, &self.sort_keys)?, self.memory.block.get())
+        let keys = KeyEncoder::new(&self.spec.schema, &self.spec.order)?;
+        let limit = OutputLimit { n_bytes: self.spec.memory.block_bytes(), n_rows: self.spec.max_rows };
+        Merge::open(readers, keys, &self.spec.order, limit)
     }
 
-    /// Whether a merge of these runs fits: a block of each, one used up, and the output, which may be one wide row.
-    fn fits(&self, runs: &[Run]) -> bool {
-        let blocks = runs.iter().map(|run| run.largest_block);
-        let largest = blocks.clone().max().unwrap_or(0);
-        runs.len() <= MAX_FAN_IN && blocks.sum::<u64>() + 2 * largest <= self.memory.rows.get()
-    }
-
-    /// Merges the neighbours that cost least, as many as fit: never others, for a stable order.
+    /// Merges neighbours, never others, for the order of arrival.
     fn merge_some(&mut self) -> Result<()> {
-        let (from, to) = self.cheapest().ok_or_else(|| {
-            let largest = self.runs.iter().map(|run| run.largest_block).max().unwrap_or(0);
-            Error::new(
-                ErrorKind::Limit,
-                "sort",
-                "rows are too wide for the memory of the sort; raise `memory`",
-            )
-            .with("row_bytes", largest)
-            .with("limit_bytes", self.memory.rows)
-        })?;
+        let (from, to) =
+            self.cheapest().ok_or_else(|| self.spec.memory.too_wide_to_merge(&need_of(&self.runs)))?;
         let runs: Vec<_> = self.runs.splice(from..to, []).collect();
         let mut merge = self.merge(runs)?;
-        let mut writer = RunWriter::create(&self.disk, &self.schema, self.compression)?;
+        let mut writer = RunWriter::create(&self.disk, &self.spec.schema, self.spec.compression)?;
         while let Some(block) = merge.next_output()? {
-            writer.write(&block, merge.keys())?;
+            writer.write(block)?;
         }
-        self.runs.insert(from, writer.finish());
-        self.report.n_runs += 1;
+        let run = writer.finish(merge.n_duplicates());
+        self.report(&run);
         self.report.n_merges += 1;
+        self.runs.insert(from, run);
         Ok(())
     }
 
-    /// The neighbours to merge next: as many as fit, of those the fewest bytes. No more than are needed.
+    /// The neighbours to merge next: no more than it takes for the last merge to have as many runs, and of such
+    /// the fewest bytes.
     fn cheapest(&self) -> Option<(usize, usize)> {
-        let widest = |from: usize| {
-            let fitting = (from + 2..=self.runs.len()).take_while(|to| self.fits(&self.runs[from..*to]));
-            fitting.last().map(|to| (from, to))
+        let widest = (0..self.runs.len()).map(|from| self.fitting(from) - from).max().filter(|n| *n > 1)?;
+        let n_runs = (self.runs.len() + 1).saturating_sub(widest).clamp(2, widest);
+        let n_bytes =
+            |from: &usize| self.runs[*from..from + n_runs].iter().map(|run| run.n_bytes).sum::<u64>();
+        let fits = |from: &usize| self.fitting(*from) >= from + n_runs;
+        let from = (0..=self.runs.len() - n_runs).filter(fits).min_by_key(n_bytes)?;
+        Some((from, from + n_runs))
+    }
+
+    /// How far a merge of runs that begins here may go.
+    fn fitting(&self, from: usize) -> usize {
+        let mut need = MergeNeed::default();
+        let fits = |run: &&Run| {
+            need.add(run.largest_block);
+            self.spec.memory.merges(&need)
         };
-        let cost = |(from, to): &(usize, usize)| {
-            let n_bytes: u64 = self.runs[*from..*to].iter().map(|run| run.n_bytes).sum();
-            (std::cmp::Reverse(to - from), n_bytes)
-        };
-        (0..self.runs.len()).filter_map(widest).min_by_key(cost)
+        from + self.runs[from..].iter().take_while(fits).count()
+    }
+}
+
+fn need_of(runs: &[Run]) -> MergeNeed {
+    let mut need = MergeNeed::default();
+    runs.iter().for_each(|run| need.add(run.largest_block));
+    need
+}
+
+/// Refuses columns that share what they hold with others.
+fn check_columns(schema: &Schema) -> Result<()> {
+    fn shares(kind: &DataType) -> bool {
+        match kind {
+            DataType::Utf8View | DataType::BinaryView | DataType::Dictionary(..) => true,
+            DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(..) => true,
+            DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
+                shares(field.data_type())
+            }
+            DataType::Map(entries, _) => shares(entries.data_type()),
+            DataType::Struct(fields) => fields.iter().any(|field| shares(field.data_type())),
+            DataType::Union(fields, _) => fields.iter().any(|(_, field)| shares(field.data_type())),
+            _ => false,
+        }
+    }
+    match schema.fields().iter().find(|field| shares(field.data_type())) {
+        None => Ok(()),
+        Some(field) => {
+            let message = "a column has views or a dictionary; cast it to a plain type before";
+            Err(Error::new(ErrorKind::Config, "sort", message)
+                .with("column", field.name())
+                .with("type", field.data_type()))
+        }
+    }
+}
+
+/// A run that is to be written.
+#[derive(Debug)]
+#[must_use = "its rows are nowhere else"]
+pub struct PendingRun {
+    fill: Fill,
+    spec: SortSpec,
+    disk: SpillDir,
+}
+
+impl PendingRun {
+    /// Sorts its rows and writes them.
+    ///
+    /// # Errors
+    /// The disk is full or has no room left by its limit.
+    pub fn write(self) -> Result<Run> {
+        let mut writer = RunWriter::create(&self.disk, &self.spec.schema, self.spec.compression)?;
+        let mut sorted =
+            self.fill.sorted(&self.spec.order, self.spec.memory.block_bytes(), self.spec.max_rows);
+        for block in &mut sorted {
+            writer.write(block?)?;
+        }
+        Ok(writer.finish(sorted.n_duplicates()))
     }
 }
 
@@ -219,6 +316,7 @@ impl ExternalSort {
 pub struct Sorted {
     rows: Rows,
     report: SortReport,
+    room_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -228,9 +326,18 @@ enum Rows {
 }
 
 impl Sorted {
-    /// What the sort did.
+    /// What the sort did so far; all of it when the last row was given.
     pub fn report(&self) -> SortReport {
-        self.report
+        let n_duplicates = match &self.rows {
+            Rows::InMemory(_) => 0,
+            Rows::Merged(merge) => merge.n_duplicates(),
+        };
+        SortReport { n_duplicates: self.report.n_duplicates + n_duplicates, ..self.report }
+    }
+
+    /// What is left of the lease: for batches that were given and are still on their way. The widest row fits twice.
+    pub fn room_bytes(&self) -> u64 {
+        self.room_bytes
     }
 }
 
@@ -238,30 +345,10 @@ impl Iterator for Sorted {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.rows {
-            Rows::InMemory(rows) => rows.next(),
-            Rows::Merged(merge) => merge.next_output().transpose(),
-        }
+        let block = match &mut self.rows {
+            Rows::InMemory(rows) => rows.next()?,
+            Rows::Merged(merge) => merge.next_output().transpose()?,
+        };
+        Some(block.map(|block| block.records))
     }
-}
-
-/// Copies of rows, each of at most so many bytes or of one row: a slice would keep all of its batch.
-fn pieces(records: &RecordBatch, most: u64) -> Result<Vec<RecordBatch>> {
-    let mut ends = Vec::new();
-    let mut n_bytes = 0;
-    for (row, size) in row_bytes(records).into_iter().enumerate() {
-        if n_bytes + size > most && n_bytes > 0 {
-            ends.push(row);
-            n_bytes = 0;
-        }
-        n_bytes += size;
-    }
-    ends.push(records.num_rows());
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    let copy = |(from, to): (usize, usize)| {
-        let rows = UInt64Array::from_iter_values(from as u64..to as u64);
-        take_record_batch(records, &rows)
-            .map_err(|error| Error::bug("sort", "rows cannot be copied").with_source(error))
-    };
-    starts.zip(ends.iter().copied()).filter(|(from, to)| from < to).map(copy).collect()
 }

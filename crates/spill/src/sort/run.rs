@@ -1,26 +1,34 @@
 //! Sorted rows on disk.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use aqueduct_core::{Error, Result, retained_bytes};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow::row::Rows;
 
+use super::SortedBlock;
 use super::block::{BlockDecoder, BlockEncoder, HEAD_BYTES, SpillCompression};
-use super::keys::KeyEncoder;
+use super::keys::{KeyEncoder, Keys};
 use crate::disk::{SpillDir, SpillFile};
+
+/// What a row of a block takes in memory beside its columns and the bytes of its key: its size, its key's place and
+/// length.
+const BYTES_BESIDE_ROW: u64 = 16;
 
 /// A sorted run: a file of blocks.
 #[derive(Debug)]
-pub(super) struct Run {
+pub struct Run {
     file: SpillFile,
     compression: SpillCompression,
     /// How large it is on disk.
     pub(super) n_bytes: u64,
-    /// What its largest block takes in memory, keys, sizes and all.
+    /// How large its rows were in memory.
+    pub(super) raw_bytes: u64,
+    /// What its largest block takes in memory, keys and all.
     pub(super) largest_block: u64,
+    /// Rows that are not in it because they are like one that is.
+    pub(super) n_duplicates: u64,
     n_blocks: u64,
 }
 
@@ -35,25 +43,38 @@ impl RunWriter {
     pub(super) fn create(dir: &SpillDir, schema: &SchemaRef, compression: SpillCompression) -> Result<Self> {
         let (file, out) = dir.create()?;
         let encoder = BlockEncoder::new(schema, compression)?;
-        Ok(Self { out, encoder, run: Run { file, compression, n_bytes: 0, largest_block: 0, n_blocks: 0 } })
+        let run = Run {
+            file,
+            compression,
+            n_bytes: 0,
+            raw_bytes: 0,
+            largest_block: 0,
+            n_duplicates: 0,
+            n_blocks: 0,
+        };
+        Ok(Self { out, encoder, run })
     }
 
     /// Adds the next rows, in order.
-    pub(super) fn write(&mut self, records: &RecordBatch, keys: &KeyEncoder) -> Result<()> {
-        let (bytes, size) = self.encoder.encode(records)?;
-        self.run.file.grow(bytes.len() as u64)?;
+    pub(super) fn write(&mut self, block: SortedBlock) -> Result<()> {
+        let n_rows = block.records.num_rows() as u64;
+        let encoded = self.encoder.encode(block.records)?;
+        let n_bytes = encoded.bytes.len() as u64;
+        self.run.file.grow(n_bytes)?;
         self.out
-            .write_all(bytes)
+            .write_all(&encoded.bytes)
             .map_err(|error| Error::io("spill", self.run.file.path().display(), error))?;
-        self.run.n_bytes += bytes.len() as u64;
+        self.run.n_bytes += n_bytes;
+        self.run.raw_bytes += encoded.raw_bytes as u64;
         self.run.n_blocks += 1;
-        let keys = keys.encode(records)?.size() as u64;
-        let sizes = 4 * records.num_rows() as u64;
-        self.run.largest_block = self.run.largest_block.max((size.raw + size.stored) as u64 + keys + sizes);
+        let in_memory = encoded.raw_bytes as u64 + block.key_bytes + BYTES_BESIDE_ROW * n_rows;
+        self.run.largest_block = self.run.largest_block.max(in_memory);
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Run {
+    /// The run, from which so many rows were left out.
+    pub(super) fn finish(mut self, n_duplicates: u64) -> Run {
+        self.run.n_duplicates = n_duplicates;
         self.run
     }
 }
@@ -64,7 +85,6 @@ pub(super) struct RunReader {
     run: Run,
     input: File,
     decoder: BlockDecoder,
-    stored: Vec<u8>,
     n_read: u64,
 }
 
@@ -72,7 +92,7 @@ pub(super) struct RunReader {
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) records: RecordBatch,
-    pub(super) keys: Rows,
+    pub(super) keys: Keys,
 }
 
 impl RunReader {
@@ -80,7 +100,7 @@ impl RunReader {
         let path = run.file.path();
         let input =
             File::open(path).map_err(|error| Error::io("read spilled rows", path.display(), error))?;
-        Ok(Self { decoder: BlockDecoder::new(run.compression), run, input, stored: Vec::new(), n_read: 0 })
+        Ok(Self { decoder: BlockDecoder::new(run.compression), run, input, n_read: 0 })
     }
 
     /// The next block; none when all were read.
@@ -88,35 +108,33 @@ impl RunReader {
         if self.n_read == self.run.n_blocks {
             return Ok(None);
         }
-        let raw = self
-            .read()
-            .map_err(|error| Error::io("read spilled rows", self.run.file.path().display(), error))?;
-        let records = self.decoder.decode(&self.stored, raw)?;
+        let path = self.run.file.path();
+        let (stored, raw_bytes) = read_block(&mut self.input, &self.run)
+            .map_err(|error| Error::io("read spilled rows", path.display(), error))?;
+        let records =
+            self.decoder.decode(&stored, raw_bytes).map_err(|error| error.with("path", path.display()))?;
         self.n_read += 1;
         Ok(Some(Block { keys: keys.encode(&records)?, records }))
     }
+}
 
-    fn read(&mut self) -> std::io::Result<usize> {
-        let mut head = [0; HEAD_BYTES];
-        self.input.read_exact(&mut head)?;
-        let (raw, stored) = BlockDecoder::lengths(head);
-        if stored > self.run.n_bytes || raw > self.run.largest_block {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                "a block is larger than its run",
-            ));
-        }
-        let length =
-            |n| usize::try_from(n).map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidData));
-        self.stored.resize(length(stored)?, 0);
-        self.input.read_exact(&mut self.stored)?;
-        length(raw)
+/// The next block as it lies on disk, and its length in memory. Not more is read than the run can have.
+fn read_block(input: &mut File, run: &Run) -> io::Result<(Vec<u8>, usize)> {
+    let mut head = [0; HEAD_BYTES];
+    input.read_exact(&mut head)?;
+    let (raw_bytes, stored_bytes) = BlockDecoder::lengths(head);
+    if stored_bytes > run.n_bytes || raw_bytes > run.largest_block {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a block is larger than its run"));
     }
+    let length = |n: u64| usize::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
+    let mut stored = vec![0; length(stored_bytes)?];
+    input.read_exact(&mut stored)?;
+    Ok((stored, length(raw_bytes)?))
 }
 
 impl Block {
     /// What it takes in memory.
     pub(super) fn n_bytes(&self) -> u64 {
-        retained_bytes(&self.records).get() + self.keys.size() as u64
+        retained_bytes(&self.records).get() + self.keys.n_bytes()
     }
 }

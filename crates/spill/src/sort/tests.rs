@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, UInt64Array};
+use aqueduct_primitives::{Budget, ByteCount};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, StringViewArray, UInt64Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Int64Type, UInt64Type};
 use proptest::prelude::*;
@@ -30,46 +31,71 @@ struct Outcome {
     largest_output_bytes: u64,
 }
 
-fn sort(rows: &[Row], batch_rows: usize, lease: u64, options: SortOptions) -> Result<Outcome> {
+fn by_key(options: SortOptions) -> SortOrder {
+    SortOrder { keys: vec![SortKey { column: 0, options }], ..SortOrder::default() }
+}
+
+fn spec(lease: u64, order: SortOrder) -> SortSpec {
+    SortSpec {
+        schema: batch(&[], 0).schema(),
+        order,
+        memory: SortMemory::of_lease(ByteCount::new(lease)).with_block_bytes(lease / 16),
+        compression: SpillCompression::Lz4,
+        max_rows: 1000,
+    }
+}
+
+fn sort(rows: &[Row], batch_rows: usize, lease: u64, order: SortOrder) -> Result<Outcome> {
     let parent = tempfile::tempdir().unwrap();
-    let disk = SpillDir::new(parent.path(), "test", ByteCount::mib(1024));
-    let memory = SortMemory { rows: ByteCount::new(lease), block: ByteCount::new(lease / 16) };
-    let keys = vec![SortKey { column: 0, options }];
-    let schema = batch(&[], 0).schema();
-    let mut sort = ExternalSort::new(schema, keys, memory, SpillCompression::Lz4, disk)?;
+    let disk = Budget::new("disk", ByteCount::mib(1024));
+    let mut sort = ExternalSort::new(spec(lease, order), SpillDir::new(parent.path(), disk)?)?;
     for (n, rows) in rows.chunks(batch_rows).enumerate() {
         sort.push(&batch(rows, n * batch_rows))?;
     }
-    let sorted = sort.finish()?;
-    let report = sorted.report();
-    let mut outcome = Outcome { rows: Vec::new(), report, largest_output_bytes: 0 };
-    for records in sorted {
+    let mut sorted = sort.finish()?;
+    let (mut rows, mut largest_output_bytes) = (Vec::new(), 0);
+    for records in &mut sorted {
         let records = records?;
-        let weight = row_bytes(&records).iter().sum::<u64>();
         if records.num_rows() > 1 {
-            outcome.largest_output_bytes = outcome.largest_output_bytes.max(weight);
+            largest_output_bytes = largest_output_bytes.max(row_bytes(&records).iter().sum::<u64>());
         }
         let keys = records.column(0).as_primitive::<Int64Type>();
         let (texts, seq) =
             (records.column(1).as_string::<i32>(), records.column(2).as_primitive::<UInt64Type>());
-        outcome.rows.extend(
+        rows.extend(
             (0..records.num_rows())
                 .map(|n| (keys.is_valid(n).then(|| keys.value(n)), texts.value(n).len(), seq.value(n))),
         );
     }
+    let report = sorted.report();
+    drop(sorted);
     assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "nothing is left on disk");
-    Ok(outcome)
+    Ok(Outcome { rows, report, largest_output_bytes })
 }
 
 /// What a stable sort in memory gives.
-fn oracle(rows: &[Row], options: SortOptions) -> Vec<(Option<i64>, usize, u64)> {
+fn oracle(rows: &[Row], order: &SortOrder) -> Vec<(Option<i64>, usize, u64)> {
+    let SortOptions { descending, nulls_first } = order.keys[0].options;
     let mut rows: Vec<_> = (0..).zip(rows).map(|(seq, row)| (row.0, row.1, seq)).collect();
+    if order.latest_first {
+        rows.reverse();
+    }
     rows.sort_by(|a, b| match (a.0, b.0) {
-        (Some(a), Some(b)) if options.descending => b.cmp(&a),
+        (Some(a), Some(b)) if descending => b.cmp(&a),
         (Some(a), Some(b)) => a.cmp(&b),
-        (a, b) if options.nulls_first => a.is_some().cmp(&b.is_some()),
+        (a, b) if nulls_first => a.is_some().cmp(&b.is_some()),
         (a, b) => a.is_none().cmp(&b.is_none()),
     });
+    if order.keys.len() > 1 {
+        // The second key is the width, ascending.
+        rows.sort_by_key(|row| row.1);
+        let mut by_key = rows.clone();
+        by_key.sort_by(|a, b| (a.0.is_none(), a.0).cmp(&(b.0.is_none(), b.0)));
+        rows = by_key;
+    }
+    if order.unique.is_some() {
+        rows.dedup_by_key(|row| row.0);
+    }
     rows
 }
 
@@ -85,18 +111,35 @@ proptest! {
     #[test]
     fn it_sorts_as_a_stable_sort_in_memory(
         rows in rows(), batch_rows in 1..700usize, lease in 32_000..400_000u64,
-        descending: bool, nulls_first: bool,
+        descending: bool, nulls_first: bool, latest_first: bool, unique: bool,
     ) {
-        let options = SortOptions { descending, nulls_first };
-        let outcome = sort(&rows, batch_rows, lease, options).unwrap();
-        prop_assert_eq!(outcome.rows, oracle(&rows, options));
+        let order = SortOrder {
+            latest_first, unique: unique.then_some(1), ..by_key(SortOptions { descending, nulls_first })
+        };
+        let outcome = sort(&rows, batch_rows, lease, order.clone()).unwrap();
+        let expected = oracle(&rows, &order);
+        prop_assert_eq!(outcome.report.n_duplicates, (rows.len() - expected.len()) as u64);
+        prop_assert_eq!(outcome.rows, expected);
         prop_assert!(outcome.largest_output_bytes <= lease / 16, "{}", outcome.largest_output_bytes);
+    }
+
+    // S3.5: of those of a key, the first by another column.
+    #[test]
+    fn of_rows_that_are_alike_the_first_by_the_rest_of_the_order_is_given(
+        rows in prop::collection::vec((prop::option::weighted(0.9, -20..20i64), 0..40usize), 0..3000),
+        batch_rows in 1..700usize, lease in 32_000..200_000u64,
+    ) {
+        let key = |column| SortKey { column, options: SortOptions { descending: false, nulls_first: false } };
+        let order = SortOrder { keys: vec![key(0), key(1)], latest_first: false, unique: Some(1) };
+        // The texts are of one letter, so that they are ordered by their widths.
+        let outcome = sort(&rows, batch_rows, lease, order.clone()).unwrap();
+        prop_assert_eq!(outcome.rows, oracle(&rows, &order));
     }
 }
 
 #[test]
 fn few_rows_never_touch_the_disk() {
-    let outcome = sort(&[(Some(2), 5), (Some(1), 5)], 2, 1 << 20, SortOptions::default()).unwrap();
+    let outcome = sort(&[(Some(2), 5), (Some(1), 5)], 2, 1 << 20, by_key(SortOptions::default())).unwrap();
     assert_eq!(outcome.report, SortReport::default());
     assert_eq!(outcome.rows, [(Some(1), 5, 1), (Some(2), 5, 0)]);
 }
@@ -104,9 +147,9 @@ fn few_rows_never_touch_the_disk() {
 #[test]
 fn many_runs_are_merged_more_than_once() {
     let rows: Vec<_> = (0..60_000).map(|n| (Some((n * 7919) % 1000), 20)).collect();
-    let outcome = sort(&rows, 1000, 64_000, SortOptions::default()).unwrap();
+    let outcome = sort(&rows, 1000, 64_000, by_key(SortOptions::default())).unwrap();
     assert!(outcome.report.n_merges > 1, "{:?}", outcome.report);
-    assert_eq!(outcome.rows, oracle(&rows, SortOptions::default()));
+    assert_eq!(outcome.rows, oracle(&rows, &by_key(SortOptions::default())));
 }
 
 // facts §11: what no setting of DataFusion's sort survives.
@@ -114,27 +157,47 @@ fn many_runs_are_merged_more_than_once() {
 fn wide_rows_that_lie_next_to_each_other_in_the_order_are_sorted_too() {
     let wide = |n: i64| if n % 100 == 0 { (Some(500_000 + n), WIDE) } else { (Some((n * 7919) % 1000), 20) };
     let rows: Vec<_> = (0..20_000).map(wide).collect();
-    let outcome = sort(&rows, 500, 1 << 20, SortOptions::default()).unwrap();
+    let outcome = sort(&rows, 500, 1 << 20, by_key(SortOptions::default())).unwrap();
     assert!(outcome.report.n_runs > 4, "{:?}", outcome.report);
-    assert_eq!(outcome.rows, oracle(&rows, SortOptions::default()));
+    assert_eq!(outcome.rows, oracle(&rows, &by_key(SortOptions::default())));
 }
 
 #[test]
 fn rows_too_wide_for_the_memory_are_told_with_the_numbers() {
     let rows = vec![(Some(1), 300_000); 4];
-    let error = sort(&rows, 1, 400_000, SortOptions::default()).err().expect("two do not fit");
+    let error = sort(&rows, 1, 400_000, by_key(SortOptions::default())).err().expect("two do not fit");
     assert_eq!(error.kind(), ErrorKind::Limit);
     assert!(error.chain().contains("raise `memory`"), "{}", error.chain());
 }
 
 #[test]
+fn no_more_is_merged_than_it_takes() {
+    let rows: Vec<_> = (0..40_000).map(|n| (Some((n * 7919) % 1000), 20)).collect();
+    let outcome = sort(&rows, 1000, 300_000, by_key(SortOptions::default())).unwrap();
+    let rewritten = outcome.report.n_runs - outcome.report.n_merges;
+    assert!(outcome.report.n_merges > 0 && rewritten > 8, "{:?}", outcome.report);
+    let raw = 40_000 * 60;
+    assert!(outcome.report.raw_bytes < 2 * raw, "{:?}", outcome.report);
+}
+
+#[test]
 fn the_limit_of_the_disk_is_an_error() {
     let parent = tempfile::tempdir().unwrap();
-    let disk = SpillDir::new(parent.path(), "test", ByteCount::kib(64));
-    let memory = SortMemory { rows: ByteCount::kib(256), block: ByteCount::kib(16) };
-    let keys = vec![SortKey { column: 2, options: SortOptions::default() }];
-    let records = batch(&[(None, 2000); 1000], 0);
-    let mut sort = ExternalSort::new(records.schema(), keys, memory, SpillCompression::None, disk).unwrap();
-    let error = sort.push(&records).unwrap_err();
-    assert!(error.chain().contains("limit_bytes: 65536"), "{}", error.chain());
+    let disk = SpillDir::new(parent.path(), Budget::new("disk", ByteCount::kib(64))).unwrap();
+    let spec =
+        SortSpec { compression: SpillCompression::None, ..spec(256 << 10, by_key(SortOptions::default())) };
+    let mut sort = ExternalSort::new(spec, disk).unwrap();
+    let error = sort.push(&batch(&[(None, 2000); 1000], 0)).unwrap_err();
+    assert!(error.chain().contains("execution.spill.max_bytes"), "{}", error.chain());
+}
+
+#[test]
+fn columns_that_share_what_they_hold_are_refused() {
+    let views: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
+    let records = RecordBatch::try_from_iter([("views", views)]).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let disk = SpillDir::new(parent.path(), Budget::new("disk", ByteCount::kib(64))).unwrap();
+    let spec = SortSpec { schema: records.schema(), ..spec(1 << 20, by_key(SortOptions::default())) };
+    let error = ExternalSort::new(spec, disk).unwrap_err();
+    assert!(error.chain().contains("views"), "{}", error.chain());
 }
