@@ -9,6 +9,7 @@ mod idle_rss;
 pub(crate) mod memory_ladder;
 mod ndjson_parquet;
 mod peers;
+mod sort_dedup;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +20,9 @@ use serde::Deserialize;
 use crate::process::command;
 use crate::text::{self, say};
 use crate::workspace::Workspace;
+pub(crate) use contest::clear;
 use events::{Events, Random};
+pub(crate) use peers::python;
 
 /// Numbers out of a seed.
 pub(crate) fn random(seed: u64) -> Random {
@@ -41,6 +44,9 @@ pub(crate) struct Args {
     /// A smaller input, a hundredth: to try the bench itself, not for figures
     #[arg(long)]
     small: bool,
+    /// How large the input of `sort-dedup` is
+    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = text::parse_bytes)]
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -53,6 +59,8 @@ enum Name {
     MemoryLadder,
     /// What the binary takes when it has nothing to do
     IdleRss,
+    /// The first event of each id, in order of time, beside DuckDB, DataFusion, and sort with awk
+    SortDedup,
 }
 
 /// Runs one bench.
@@ -66,6 +74,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Name::Download => download::run(&bench)?,
         Name::MemoryLadder => memory_ladder::run(&bench)?,
         Name::IdleRss => idle_rss::run(&bench)?,
+        Name::SortDedup => sort_dedup::run(&bench, args.bytes)?,
     };
     judge(&promises)
 }
@@ -176,6 +185,9 @@ pub(crate) struct Report {
     /// The most memory that was resident, as the run saw it.
     #[serde(default)]
     pub(crate) rss_peak_bytes: u64,
+    /// Bytes written to spill files.
+    #[serde(default)]
+    pub(crate) spilled_bytes: u64,
 }
 
 impl Report {

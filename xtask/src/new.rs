@@ -65,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// The row of that table with which the template passes the suite.
+    /// The row of that table with which the template passes the suite: `tests/it/template.rs` of its room tries both.
     fn fixture(self) -> &'static str {
         match self {
             Self::Source => include_str!("../templates/source.fixture.txt"),
@@ -101,9 +101,16 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         "next: this row in the table `fixtures` of {}; the suite fails without it:",
         args.kind.fixtures()
     ));
-    say(args.kind.fixture().replace(PLACEHOLDER, name).trim_end());
+    say(row(args.kind, name));
     say("then: its options, its rows, its tests, and `cargo xtask docs`");
     Ok(())
+}
+
+/// The row as it stands in the table.
+fn row(kind: Kind, name: &str) -> String {
+    let lines = kind.fixture().replace(PLACEHOLDER, name);
+    let indented: Vec<_> = lines.lines().map(|line| format!("        {line}")).collect();
+    indented.join("\n") + ","
 }
 
 fn check_name(name: &str) -> Result<&str> {
@@ -194,8 +201,8 @@ mod tests {
         for kind in [Kind::Source, Kind::Stage, Kind::Sink] {
             let suite = text::read(&root.join(kind.fixtures())).unwrap();
             assert!(suite.contains("fn fixtures() -> Vec<Fixture> {"), "{}", kind.fixtures());
-            let row = kind.fixture();
-            assert!(row.contains(&format!("\"{PLACEHOLDER}\"")) && row.ends_with(",\n"), "{row}");
+            let row = row(kind, "feed");
+            assert!(row.contains("\"feed\"") && row.starts_with("        ") && row.ends_with(','), "{row}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! `cargo xtask soak [WHAT] --minutes N`: long proofs. What was shown is kept in a file after each round, so that
 //! a soak goes on where the last one stopped.
 
+pub(crate) mod ladder;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use crate::workspace::{PROFILE, Workspace};
 /// What `soak` is asked to do.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to prove; without it, both in turn
+    /// What to prove; without it, `memory` and `flows` in turn
     #[arg(value_enum)]
     what: Option<What>,
     /// After so many minutes no further round begins
@@ -24,9 +26,11 @@ pub(crate) struct Args {
     /// A binary that is built already; without it one is built
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
-    /// What was shown so far; without it a file in the cache folder
+    /// What was shown so far; without it a file in the cache folder, of the ladder `docs/proofs/ladder.tsv`
     #[arg(long, value_name = "PATH")]
     state: Option<PathBuf>,
+    #[command(flatten)]
+    ladder: ladder::Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -35,6 +39,8 @@ enum What {
     Memory,
     /// Made-up flows: all rows come out, within the memory
     Flows,
+    /// Every global stage over every kind of data at every memory
+    Ladder,
 }
 
 /// What was shown so far.
@@ -59,13 +65,16 @@ const MAX_PER_FLOW: Duration = Duration::from_secs(600);
 /// Goes on from what was shown so far.
 ///
 /// # Errors
-/// A ladder breaks a promise, or a flow fails or ever failed.
+/// A ladder breaks a promise, or a flow or a cell fails or ever failed.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let binary = match &args.binary {
         Some(path) => path.canonicalize()?,
         None => workspace.binary(PROFILE)?,
     };
     let bench = Bench::with(workspace, binary, 1, 1)?;
+    if args.what == Some(What::Ladder) {
+        return ladder::run(workspace, &bench, args.state.as_deref(), args.minutes, &args.ladder);
+    }
     let path = args.state.clone().unwrap_or_else(|| workspace.cache().join("soak.json"));
     let mut shown = Shown::read(&path)?;
     let (started, at_most) = (Instant::now(), Duration::from_secs(args.minutes * 60));

@@ -59,6 +59,18 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("{}: folder cannot be made", path.display()))
 }
 
+/// A size as a flow says it: a whole number of KB, MB or GB, powers of 1000.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64> {
+    let units = [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
+    let size = units.iter().find_map(|(unit, n_bytes)| {
+        text.strip_suffix(unit)?.trim().parse::<u64>().ok()?.checked_mul(*n_bytes).filter(|size| *size > 0)
+    });
+    size.with_context(|| format!("`{text}` is no size like 100MB or 1GB"))
+}
+
 /// Columns side by side, the first left, the others right aligned.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -83,6 +95,12 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["a", "wall"], ["duckdb", "4.0"]].map(|row| row.map(String::from).to_vec());
         assert_eq!(table(&rows), "a       wall\nduckdb   4.0");
+    }
+
+    #[test]
+    fn a_size_is_a_number_and_a_unit() {
+        assert_eq!(parse_bytes("100MB").unwrap(), 100_000_000);
+        assert!(["MB", "1", "0GB", "-1GB", "1GiB"].iter().all(|text| parse_bytes(text).is_err()));
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub(super) fn named<'a>(figures: &'a [Figures], name: &str) -> Option<&'a Figure
 ///
 /// # Errors
 /// It is there and cannot be removed.
-pub(super) fn clear(path: &Path) -> Result<()> {
+pub(crate) fn clear(path: &Path) -> Result<()> {
     let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

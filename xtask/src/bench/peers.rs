@@ -8,13 +8,13 @@ use crate::process::{check, command, output};
 use crate::text::{self, say};
 
 /// What is installed. Another version is another environment.
-const PACKAGES: &[&str] = &["duckdb==2.0.0", "obstore==0.12.1"];
+const PACKAGES: &[&str] = &["datafusion==55.0.0", "duckdb==2.0.0", "obstore==0.12.1"];
 
 /// The Python that has the peers, installed if it is not there.
 ///
 /// # Errors
 /// There is no Python, or a package cannot be had.
-pub(super) fn python(cache: &Path) -> Result<PathBuf> {
+pub(crate) fn python(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join(format!("peers-{}", PACKAGES.join("-").replace("==", "_")));
     let python = folder.join("bin/python");
     let complete = folder.join("complete");

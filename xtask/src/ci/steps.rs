@@ -22,7 +22,7 @@ pub(super) struct Step {
     pub(super) run: fn(&Workspace, Option<&Path>) -> Result<()>,
 }
 
-/// All steps, in the order in which they run.
+/// All steps, in the order in which they run. They are `--locked`: what is tested is what `Cargo.lock` says.
 pub(super) const STEPS: &[Step] = &[
     step("check-layers", |workspace, _| layers::run(workspace)),
     step("fmt", |workspace, _| check(cargo(workspace.root()).args(["fmt", "--all", "--check"]))),
@@ -45,27 +45,27 @@ const ACCEPT_GROUPS: &str = ".ci/accept-groups.txt";
 
 /// With the profile of the tests, so that build scripts and macros are compiled once.
 fn clippy(workspace: &Workspace) -> Result<()> {
-    let arguments = ["clippy", "--profile", PROFILE, "--workspace", "--all-targets", "--", "-D", "warnings"];
-    check(cargo(workspace.root()).args(arguments))
+    let arguments = ["clippy", "--locked", "--profile", PROFILE, "--workspace", "--all-targets"];
+    check(cargo(workspace.root()).args(arguments).args(["--", "-D", "warnings"]))
 }
 
 /// A run that finds no test has proved nothing, and fails.
 fn nextest(folder: &Path) -> Command {
     let mut command = cargo(folder);
-    command.args(["nextest", "run", "--cargo-profile", PROFILE, "--workspace"]);
+    command.args(["nextest", "run", "--locked", "--cargo-profile", PROFILE, "--workspace"]);
     command.args(["--no-tests", "fail", "--no-fail-fast"]);
     command
 }
 
 fn doc_test(workspace: &Workspace) -> Result<()> {
-    check(cargo(workspace.root()).args(["test", "--profile", PROFILE, "--doc", "--workspace"]))
+    check(cargo(workspace.root()).args(["test", "--locked", "--profile", PROFILE, "--doc", "--workspace"]))
 }
 
 /// The budget's core over every interleaving. In a target folder of its own: the flag would have
 /// everything else compiled again.
 fn loom(workspace: &Workspace) -> Result<()> {
     let mut command = cargo(workspace.root());
-    command.args(["test", "--package", "aqueduct-primitives", "--lib", "--release"]);
+    command.args(["test", "--locked", "--package", "aqueduct-primitives", "--lib", "--release"]);
     check(command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.target().join("loom")))
 }
 
@@ -81,9 +81,9 @@ fn selective(workspace: &Workspace) -> Result<()> {
     ensure!(!crates.is_empty(), "{}: no crate there", folder.display());
     for path in crates {
         let target = workspace.target().join("selective");
-        check(cargo(&path).args(["test", "--quiet"]).env("CARGO_TARGET_DIR", &target))?;
+        check(cargo(&path).args(["test", "--locked", "--quiet"]).env("CARGO_TARGET_DIR", &target))?;
         if path.join("src/main.rs").exists() {
-            check(cargo(&path).args(["run", "--quiet"]).env("CARGO_TARGET_DIR", &target))?;
+            check(cargo(&path).args(["run", "--locked", "--quiet"]).env("CARGO_TARGET_DIR", &target))?;
         }
     }
     Ok(())
@@ -92,7 +92,7 @@ fn selective(workspace: &Workspace) -> Result<()> {
 /// The binary as the tests have it: building it alone would choose other features of shared crates and
 /// compile most of them again.
 fn built(workspace: &Workspace) -> Result<std::path::PathBuf> {
-    let arguments = ["build", "--profile", PROFILE, "--workspace", "--bins", "--tests"];
+    let arguments = ["build", "--locked", "--profile", PROFILE, "--workspace", "--bins", "--tests"];
     check(cargo(workspace.root()).args(arguments))?;
     Ok(workspace.binary_path(PROFILE))
 }
@@ -137,6 +137,7 @@ mod tests {
                         [workspace]\n[profile.ci]\ninherits = \"dev\"\n";
         text::write(&folder.path().join("Cargo.toml"), manifest).unwrap();
         text::write(&folder.path().join("src/lib.rs"), "").unwrap();
+        check(cargo(folder.path()).args(["generate-lockfile", "--offline"])).unwrap();
         let mut command = nextest(folder.path());
         let output = command.env("CARGO_TARGET_DIR", folder.path().join("target")).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);

@@ -27,10 +27,14 @@ pub(crate) struct Room {
     pub(crate) floor: Option<u64>,
     /// Whether its manifest says `lints.workspace = true`.
     pub(crate) has_lints: bool,
+    /// Whether a plain `cargo check` compiles it: it is one of the `default-members`.
+    pub(crate) is_default: bool,
     /// What its manifest names, ours and foreign.
     pub(crate) edges: Vec<Edge>,
-    /// Every crate that is compiled for it outside tests.
+    /// Every crate that is compiled for it outside tests, with all features that the workspace asks for.
     pub(crate) tree: BTreeSet<String>,
+    /// The same for the crate alone, with its default features.
+    pub(crate) alone: BTreeSet<String>,
 }
 
 /// A dependency that a manifest names.

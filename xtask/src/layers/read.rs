@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, Metadata, Node, Package, PackageId};
 
 use super::house::{Edge, House, Room, Row};
+use crate::process::{cargo, output};
 use crate::text;
 
 /// The crates of the workspace.
@@ -33,15 +34,26 @@ fn room(metadata: &Metadata, package: &Package, tree: BTreeSet<String>) -> Resul
         to: dependency.name.clone(),
         only_tests: dependency.kind == DependencyKind::Development,
     });
+    let is_default = metadata.workspace_default_packages().iter().any(|default| default.id == package.id);
     Ok(Room {
         name: package.name.to_string(),
         folder: folder.to_string(),
         floor: package.metadata.pointer("/aqueduct/layer").and_then(serde_json::Value::as_u64),
         has_lints: has_workspace_lints(&text::read(manifest)?)
             .with_context(|| format!("{}: not a manifest", manifest.display()))?,
+        is_default,
+        alone: alone(metadata, &package.name)?,
         edges: edges.collect(),
         tree,
     })
+}
+
+/// Cargo metadata knows the features of the whole workspace only, so cargo is asked again.
+fn alone(metadata: &Metadata, name: &str) -> Result<BTreeSet<String>> {
+    let mut tree = cargo(metadata.workspace_root.as_std_path());
+    tree.args(["tree", "--package", name, "--edges", "normal,build", "--prefix", "none"]);
+    let names = output(&mut tree)?;
+    Ok(names.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect())
 }
 
 /// Cargo metadata says nothing of lints, so the manifest is asked.
@@ -88,10 +100,17 @@ mod tests {
         let house = house(&Workspace::find().unwrap().metadata).unwrap();
         let core = house.room("aqueduct-core").unwrap();
         assert_eq!((core.floor, core.folder.as_str(), core.has_lints), (Some(1), "crates/core", true));
+        assert!(core.is_default && !house.room("aqueduct-expr").unwrap().is_default);
         assert!(core.edges.contains(&Edge { to: "aqueduct-primitives".into(), only_tests: false }));
         assert!(core.edges.contains(&Edge { to: "proptest".into(), only_tests: true }));
         assert!(core.tree.contains("futures-core"), "what a dependency brings counts");
         assert!(!core.tree.contains("proptest"), "what only tests take does not");
+        let sinks = house.room("aqueduct-sinks").unwrap();
+        assert!(
+            sinks.alone.contains("parquet") && !sinks.alone.contains("aqueduct-expr"),
+            "{:?}",
+            sinks.alone
+        );
     }
 
     #[test]

@@ -45,6 +45,7 @@ fn check_room(house: &House, room: &Room) -> Vec<String> {
     broken.extend(room.edges.iter().filter_map(|edge| bad_edge(house, room, edge)));
     broken.extend(room.edges.iter().filter_map(|edge| bad_datafusion(room, edge)));
     broken.extend(too_heavy(room));
+    broken.extend(bad_default(room));
     broken
 }
 
@@ -75,6 +76,23 @@ fn bad_datafusion(room: &Room, edge: &Edge) -> Option<String> {
         "{} depends on {}; expressions go through aqueduct-expr, plans through aqueduct-spill",
         room.name, edge.to
     ))
+}
+
+/// The `default-members` are the crates without DataFusion: a plain `cargo check` stays quick, and leaves out none that
+/// is. Who may name DataFusion may also do so by features alone, and is left out in any case.
+fn bad_default(room: &Room) -> Option<String> {
+    let brings = room.alone.iter().find(|name| name.starts_with("datafusion"));
+    let may_bring = DATAFUSION.iter().any(|(name, _)| *name == room.name);
+    match (room.is_default, brings) {
+        (true, Some(name)) => Some(format!("{} brings {name}; take it out of `default-members`", room.name)),
+        (true, None) if may_bring => {
+            Some(format!("{} may bring DataFusion; take it out of `default-members`", room.name))
+        }
+        (false, None) if !may_bring => {
+            Some(format!("{} brings no DataFusion; add it to `default-members`", room.name))
+        }
+        _ => None,
+    }
 }
 
 fn too_heavy(room: &Room) -> Vec<String> {
@@ -114,6 +132,7 @@ mod tests {
             folder: format!("crates/{}", name.trim_start_matches("aqueduct-")),
             floor: Some(floor),
             has_lints: true,
+            is_default: true,
             ..Room::default()
         }
     }
@@ -129,6 +148,7 @@ mod tests {
         rooms[1].edges = vec![to("aqueduct-primitives"), to("arrow")];
         rooms[2].edges = vec![to("aqueduct-core"), Edge { only_tests: true, ..to("aqueduct-testkit") }];
         rooms[3].edges = vec![to("datafusion-expr")];
+        (rooms[3].alone, rooms[3].is_default) = (["datafusion-expr".to_owned()].into(), false);
         rooms[4].tree = ["aqueduct-core".to_owned()].into();
         House { rooms }
     }
@@ -179,6 +199,16 @@ mod tests {
         assert!(stranger.starts_with("aqueduct-net depends on datafusion-common"), "{stranger}");
         let plans = broken(|rooms| rooms[3].edges.push(to("datafusion-physical-plan")));
         assert!(plans.starts_with("aqueduct-expr depends on datafusion-physical-plan"), "{plans}");
+    }
+
+    #[test]
+    fn the_default_members_are_those_without_datafusion() {
+        let slow = broken(|rooms| rooms[2].alone.extend(["datafusion-sql".into()]));
+        assert!(slow.starts_with("aqueduct-net brings datafusion-sql; take it out"), "{slow}");
+        let left_out = broken(|rooms| rooms[2].is_default = false);
+        assert!(left_out.starts_with("aqueduct-net brings no DataFusion; add it"), "{left_out}");
+        let by_features = broken(|rooms| (rooms[3].alone, rooms[3].is_default) = ([].into(), true));
+        assert!(by_features.starts_with("aqueduct-expr may bring DataFusion; take it out"), "{by_features}");
     }
 
     #[test]
