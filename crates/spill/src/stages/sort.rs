@@ -1,0 +1,75 @@
+//! `sort`: all rows in order, however many. Stable: rows that are equal in every key stay as they came.
+//!
+//! Memory: the step's share, from the first row to the last. What it does not hold goes to disk, sorted.
+
+use aqueduct_core::{
+    BatchStream, ComponentInfo, Context, Factory, Inputs, MemoryNeed, Planning, Problem, Result, Stage,
+    StageConfig, only_input,
+};
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::order_by::{bind_all, parse_all};
+use super::sorted::{done, sort_inputs};
+use super::{MIN_LEASE, WANTED_LEASE};
+use crate::beside::beside;
+use crate::plain::plain_schema;
+use crate::{SortKey, SortOrder};
+
+pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
+    name: "sort",
+    summary: "All rows in order, in bounded memory",
+    example: "sort: { by: [country, \"ts desc nulls last\"] }",
+});
+
+/// The order.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Columns, the most significant first: `name`, `name desc`, `name nulls first`. Nulls come last otherwise.
+    by: Vec<String>,
+}
+
+impl StageConfig for Config {
+    fn validate(&self) -> Vec<Problem> {
+        parse_all(&self.by, "/by").err().unwrap_or_default()
+    }
+
+    fn memory(&self, _: &Planning) -> MemoryNeed {
+        MemoryNeed::between(MIN_LEASE, WANTED_LEASE)
+    }
+
+    fn spills(&self) -> bool {
+        true
+    }
+
+    fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
+        let input = only_input(inputs)?;
+        let keys = bind_all(&parse_all(&self.by, "/by")?, &input, "/by")?;
+        Ok(Box::new(Sort { schema: plain_schema(&input), keys }))
+    }
+}
+
+struct Sort {
+    schema: SchemaRef,
+    keys: Vec<SortKey>,
+}
+
+impl Stage for Sort {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn run(self: Box<Self>, inputs: Inputs, cx: Context) -> BatchStream {
+        let (schema, n_inputs) = (self.schema(), inputs.len());
+        beside(inputs, self.schema(), cx, move |mut desk| {
+            let order = SortOrder { keys: self.keys, ..SortOrder::default() };
+            let mut sorted = sort_inputs(&mut desk, n_inputs, &schema, &schema, order, Ok)?;
+            for records in &mut sorted {
+                desk.out.send_blocking(records?, false)?;
+            }
+            Ok(done(&sorted))
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! Inputs as one stream in an order: what `sort`, `dedup` and `tile` are made of.
+
+use std::thread::{Scope, ScopedJoinHandle};
+
+use aqueduct_core::{Error, Result};
+use aqueduct_primitives::ByteCount;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::beside::{Desk, Done};
+use crate::plain::plain_rows;
+use crate::{ExternalSort, PendingRun, Run, SortMemory, SortOrder, SortSpec, Sorted, SpillCompression};
+
+/// Runs that are written while rows come in.
+const RUN_MAKERS: u64 = 1;
+
+/// All rows of the inputs in an order. Each batch is made plain, as `input` says, and then changed by `before`, which
+/// gives rows of `schema`.
+pub(crate) fn sort_inputs(
+    desk: &mut Desk,
+    n_inputs: usize,
+    input: &SchemaRef,
+    schema: &SchemaRef,
+    order: SortOrder,
+    mut before: impl FnMut(RecordBatch) -> Result<RecordBatch>,
+) -> Result<Sorted> {
+    let spec = SortSpec {
+        schema: SchemaRef::clone(schema),
+        order,
+        memory: SortMemory::of_lease(desk.lease).with_run_makers(RUN_MAKERS),
+        compression: SpillCompression::Lz4,
+        max_rows: desk.max_rows,
+    };
+    let mut sort = ExternalSort::new(spec, desk.dir.clone())?;
+    std::thread::scope(|scope| {
+        let mut writing = None;
+        let mut n_open = n_inputs;
+        while n_open > 0 {
+            let Some((records, _reservation)) = desk.feed.next_blocking()?.rows else {
+                n_open -= 1;
+                continue;
+            };
+            let records = plain_rows(records.columns().to_vec(), records.num_rows(), input)?;
+            for pending in sort.fill(&before(records)?)? {
+                wait(&mut sort, writing.take())?;
+                writing = Some(write_beside(scope, pending)?);
+            }
+        }
+        wait(&mut sort, writing)
+    })?;
+    let sorted = sort.finish()?;
+    desk.widen_output(ByteCount::new(sorted.room_bytes()))?;
+    Ok(sorted)
+}
+
+type Writing<'scope> = ScopedJoinHandle<'scope, Result<Run>>;
+
+/// Writes a run on a thread of its own, which ends before the rows have ended.
+fn write_beside<'scope>(scope: &'scope Scope<'scope, '_>, pending: PendingRun) -> Result<Writing<'scope>> {
+    let thread = std::thread::Builder::new().name("write-run".into());
+    thread
+        .spawn_scoped(scope, move || pending.write())
+        .map_err(|error| Error::io("start a thread", "write-run", error))
+}
+
+fn wait(sort: &mut ExternalSort, writing: Option<Writing<'_>>) -> Result<()> {
+    let Some(writing) = writing else { return Ok(()) };
+    let run = writing.join().map_err(|_| Error::bug("sort", "writing a run panicked"))?;
+    sort.add(run?);
+    Ok(())
+}
+
+/// What there is to say of a sort that has ended.
+pub(crate) fn done(sorted: &Sorted) -> Done {
+    let report = sorted.report();
+    Done { spilled_bytes: report.spilled_bytes, n_duplicates: report.n_duplicates }
+}

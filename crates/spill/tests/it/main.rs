@@ -1,0 +1,6 @@
+//! The global stages as the runner uses them: made by their factories, given batches, read to their end.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod oracle;
