@@ -1,5 +1,5 @@
 //! The judge of CI: makes the rows again and works out in plain code what a stage must give. It needs nothing that is
-//! not in this program, and holds a few words a key.
+//! not in this program, and holds a few words a key: the kernel counts what this program ever took as a child's, too.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -103,13 +103,14 @@ pub(super) fn expected(stage: Stage, data: Data) -> Expected {
     }
 }
 
-/// The rows of one key. Of the one with the least text only the number is kept: sixteen digits decide.
+/// The rows of one key. Of the one with the least text only its first sixteen digits are kept, which decide, and its
+/// number.
 #[derive(Debug)]
 struct Group {
     first: u64,
     n: u64,
     total: u64,
-    least: (String, u64),
+    least: (u64, u64),
 }
 
 impl Group {
@@ -123,18 +124,12 @@ impl Group {
 fn groups(data: Data) -> BTreeMap<Option<u64>, Group> {
     let mut groups: BTreeMap<Option<u64>, Group> = BTreeMap::new();
     for row in data.rows() {
-        let least = || (row.pad[..16].to_owned(), row.seq);
-        let group = groups.entry(key(data.kind, &row)).or_insert_with(|| Group {
-            first: row.seq,
-            n: 0,
-            total: 0,
-            least: least(),
-        });
+        let least = (u64::from_str_radix(&row.pad[..16], 16).unwrap_or(0), row.seq);
+        let group =
+            groups.entry(key(data.kind, &row)).or_insert(Group { first: row.seq, n: 0, total: 0, least });
         group.n += 1;
         group.total += row.seq;
-        if row.pad[..16] < *group.least.0 {
-            group.least = least();
-        }
+        group.least = group.least.min(least);
     }
     groups
 }
