@@ -1,7 +1,7 @@
-//! Seams that misbehave on purpose: the disk ([`FailingFs`]) and the time ([`ManualClock`]).
+//! Seams that misbehave on purpose: the disk ([`FailingFs`]) and the time ([`FixedClock`]).
 
 mod failing_fs;
-mod manual_clock;
+mod fixed_clock;
 
 pub use failing_fs::FailingFs;
-pub use manual_clock::ManualClock;
+pub use fixed_clock::FixedClock;

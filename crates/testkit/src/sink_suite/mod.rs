@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use aqueduct_core::{Batch, Fs, Positions, Sink, SinkConfig, SinkFactory, StdFs};
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
 use crate::suite::room::{FLOW_BYTES, Folders, Memory, Room, Share};
-use crate::suite::{Objection, Row, Time, Verdict, on_runtime};
+use crate::suite::{Objection, Time, Verdict, on_runtime, row};
 
 pub use cases::*;
 
@@ -29,21 +30,17 @@ pub type Suite = crate::suite::Suite<dyn SinkFactory, Fixture>;
 #[macro_export]
 macro_rules! sink_suite {
     ($components:expr, $fixtures:expr) => {
-        fn suite() -> $crate::sink_suite::Suite {
-            $crate::sink_suite::Suite {
-                components: $components,
-                fixtures: $fixtures,
-                services: |_| {},
-                file: file!(),
-            }
-        }
+        $crate::sink_cases!([$crate::conformance_tests] sink_suite, $components, $fixtures, |_| {};);
+    };
+}
 
-        #[test]
-        fn every_component_has_a_fixture() {
-            suite().every_component_has_a_fixture();
-        }
-
-        $crate::sink_suite!(@cases
+/// Calls a macro with what is given and then the names of all cases: who has something to do for each of them,
+/// forgets none.
+#[macro_export]
+macro_rules! sink_cases {
+    ([$($then:tt)+] $($with:tt)*) => {
+        $($then)+! {
+            $($with)*
             parts_are_what_is_on_disk,
             nothing_is_visible_before_it_is_published,
             abort_leaves_nothing_staged,
@@ -51,15 +48,7 @@ macro_rules! sink_suite {
             what_is_written_is_held_in_its_share,
             an_empty_input_gives_a_valid_output,
             a_failing_disk_is_an_error_and_leaves_nothing,
-        );
-    };
-    (@cases $($case:ident,)+) => {
-        $(
-            #[test]
-            fn $case() {
-                $crate::sink_suite::judge(&suite(), stringify!($case), $crate::sink_suite::$case);
-            }
-        )+
+        }
     };
 }
 
@@ -88,15 +77,7 @@ pub enum Reading {
     NoParts,
 }
 
-impl Row for Fixture {
-    fn component(&self) -> &'static str {
-        self.component
-    }
-
-    fn variant(&self) -> &'static str {
-        self.variant
-    }
-}
+row!(Fixture);
 
 /// One fixture, about to be tried.
 pub struct Trial {
@@ -105,13 +86,17 @@ pub struct Trial {
     services: fn(&mut aqueduct_core::RunContext),
 }
 
+/// A promise, one of the functions of this module.
+pub type Case<V> = fn(Trial) -> V;
+
 /// Tries a case on every fixture.
 ///
 /// # Panics
 /// A sink breaks the promise.
-pub fn judge<V: Future<Output = Verdict>>(suite: &Suite, case: &str, run: impl Fn(Trial) -> V) {
+pub fn judge<V: Future<Output = Verdict> + 'static>(suite: Suite, case: &str, run: Case<V>) {
+    let services = suite.services;
     suite.judge(case, |factory, fixture| {
-        on_runtime(Time::Still, run(Trial { factory, fixture, services: suite.services }))
+        on_runtime(Time::Still, move || run(Trial { factory, fixture, services }))
     });
 }
 
@@ -132,16 +117,18 @@ impl Trial {
     }
 
     async fn open(&self, room: &Room) -> Result<Box<dyn Sink>, Objection> {
+        let (config, schema) = self.fitted()?;
+        Ok(config.open(schema, room.cx()).await?)
+    }
+
+    /// Its options, which fit the columns of the fixture, and these.
+    fn fitted(&self) -> Result<(Box<dyn SinkConfig>, SchemaRef), Objection> {
         let Some((first, _)) = self.fixture.batches.first() else {
             return Err(Objection::Wrong("the fixture has no batch".into()));
         };
         let config = self.configure()?;
         let problems = config.fit(&first.schema());
-        if problems.is_empty() {
-            Ok(config.open(first.schema(), room.cx()).await?)
-        } else {
-            Err(problems.into())
-        }
+        if problems.is_empty() { Ok((config, first.schema())) } else { Err(problems.into()) }
     }
 
     /// A batch as it comes to a sink: covered by memory of the flow.

@@ -94,7 +94,7 @@ pub async fn a_slow_consumer_stays_inside_the_budget(trial: Trial) -> Verdict {
     let mut stream = source.run(room.cx().clone(), Positions::default());
     let (mut rows, mut held, mut n_waits) = (Vec::new(), Vec::new(), 0);
     loop {
-        match next_or_quiet(&trial, &mut stream, held.is_empty()).await? {
+        match next_or_quiet(&trial, &room, &mut stream, held.is_empty()).await? {
             Next::Batch(batch) => {
                 rows.extend(texts(batch.records()));
                 held.push(batch);
@@ -120,14 +120,19 @@ enum Next {
     End,
 }
 
-async fn next_or_quiet(trial: &Trial, stream: &mut BatchStream, may_wait: bool) -> Result<Next, Objection> {
+async fn next_or_quiet(
+    trial: &Trial,
+    room: &Room,
+    stream: &mut BatchStream,
+    may_wait: bool,
+) -> Result<Next, Objection> {
     let item = if may_wait {
         stream.next().await
     } else {
         tokio::select! {
             biased;
             item = stream.next() => item,
-            () = trial.time.until_quiet() => return Ok(Next::Quiet),
+            () = trial.time.until_quiet(room.cx().flow()) => return Ok(Next::Quiet),
         }
     };
     Ok(item.transpose()?.map_or(Next::End, Next::Batch))
@@ -204,12 +209,14 @@ pub async fn a_resumed_run_repeats_and_skips_nothing(trial: Trial) -> Verdict {
         return Err(Objection::DoesNotApply("what was read cannot be read again"));
     }
     let (all, edges) = read_with_edges(&trial, &room, usual).await?;
-    let mut n_before = usize::MAX;
+    let (mut n_before, mut n_done) = (all.len(), 0);
     for edge in spread(&edges) {
         let rest = read_after(&trial, &room, usual, &edge.passed).await?;
         let told = |why: &str| format!("after {:?} ({} rows): {why}", edge.passed, edge.n_rows);
         ensure!(rest.len() <= n_before, "{}", told("it gives more rows than from an earlier place"));
-        n_before = rest.len();
+        let ends_a_split = edge.n_done() > n_done;
+        ensure!(!ends_a_split || rest.len() < n_before, "{}", told("rows of a split come after its end"));
+        (n_before, n_done) = (rest.len(), edge.n_done());
         let left = all.get(edge.n_rows..).unwrap_or_default();
         if capabilities.ordered {
             same_rows(&rest, left, true).map_err(|wrong| located(wrong, &told("")))?;
@@ -226,6 +233,13 @@ pub async fn a_resumed_run_repeats_and_skips_nothing(trial: Trial) -> Verdict {
 struct Edge {
     passed: Positions,
     n_rows: usize,
+}
+
+impl Edge {
+    /// How many splits are at their end.
+    fn n_done(&self) -> usize {
+        self.passed.iter().filter(|(split, _)| self.passed.is_done(split)).count()
+    }
 }
 
 /// All rows, and the places after batches that carried positions.
@@ -281,19 +295,44 @@ fn located(objection: Objection, place: &str) -> Objection {
     }
 }
 
-/// Told to stop and dropped, while it reads and while it waits for memory, it leaves no task.
+/// Told to stop while it waits for memory, it leaves no task: dropped where it stands, or read to its end.
 ///
 /// # Errors
 /// It is not so.
 pub async fn cancelling_leaves_no_task(trial: Trial) -> Verdict {
     let usual = &trial.fixture.usual;
-    let room = trial.room(usual, Share::Least)?;
-    let mut stream = trial.stream(&room, usual, &Positions::default()).await?;
-    let mut held = Vec::new();
-    while let Next::Batch(batch) = next_or_quiet(&trial, &mut stream, held.is_empty()).await? {
-        held.push(batch);
+    for is_dropped in [true, false] {
+        let room = trial.room(usual, Share::Least)?;
+        let mut stream = trial.stream(&room, usual, &Positions::default()).await?;
+        let held = until_it_waits(&trial, &room, &mut stream).await?;
+        room.cx().tasks().cancel();
+        drop(held);
+        if !is_dropped {
+            // It may give what it has, and it may say that it was told to stop.
+            while stream.next().await.is_some() {}
+            room.check_all_is_back().await?;
+        }
+        drop(stream);
+        room.leave().await?;
     }
-    room.cx().tasks().cancel();
-    drop((stream, held));
-    room.leave().await
+    Ok(())
+}
+
+/// Takes batches and keeps them until no more comes.
+async fn until_it_waits(
+    trial: &Trial,
+    room: &Room,
+    stream: &mut BatchStream,
+) -> Result<Vec<Batch>, Objection> {
+    let mut held = Vec::new();
+    loop {
+        match next_or_quiet(trial, room, stream, held.is_empty()).await? {
+            Next::Batch(batch) => held.push(batch),
+            Next::Quiet => return Ok(held),
+            Next::End => {
+                let told = format!("all rows fit into {FLOW_BYTES}: the fixture needs more of them");
+                return Err(Objection::Wrong(told));
+            }
+        }
+    }
 }

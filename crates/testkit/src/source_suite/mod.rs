@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::http::Server;
 use crate::suite::room::{FLOW_BYTES, Folders, Memory, Room, Share};
-use crate::suite::{Objection, Row, Time, Verdict, on_runtime};
+use crate::suite::{Objection, Time, Verdict, on_runtime, row};
 
 pub use cases::*;
 
@@ -29,21 +29,17 @@ pub type Suite = crate::suite::Suite<dyn SourceFactory, Fixture>;
 #[macro_export]
 macro_rules! source_suite {
     ($components:expr, $fixtures:expr, $services:expr) => {
-        fn suite() -> $crate::source_suite::Suite {
-            $crate::source_suite::Suite {
-                components: $components,
-                fixtures: $fixtures,
-                services: $services,
-                file: file!(),
-            }
-        }
+        $crate::source_cases!([$crate::conformance_tests] source_suite, $components, $fixtures, $services;);
+    };
+}
 
-        #[test]
-        fn every_component_has_a_fixture() {
-            suite().every_component_has_a_fixture();
-        }
-
-        $crate::source_suite!(@cases
+/// Calls a macro with what is given and then the names of all cases: who has something to do for each of them,
+/// forgets none.
+#[macro_export]
+macro_rules! source_cases {
+    ([$($then:tt)+] $($with:tt)*) => {
+        $($then)+! {
+            $($with)*
             the_schema_is_constant,
             an_empty_input_ends_cleanly,
             dropped_mid_stream_it_gives_everything_back,
@@ -52,20 +48,13 @@ macro_rules! source_suite {
             positions_come_in_order_and_end_each_split_once,
             a_resumed_run_repeats_and_skips_nothing,
             cancelling_leaves_no_task,
-        );
-    };
-    (@cases $($case:ident,)+) => {
-        $(
-            #[test]
-            fn $case() {
-                $crate::source_suite::judge(&suite(), stringify!($case), $crate::source_suite::$case);
-            }
-        )+
+        }
     };
 }
 
-/// How one source is tried. Its rows must weigh more than 1 MiB in all, so that a slow consumer makes it wait,
-/// and come in more batches than one: a batch has at most 500 rows.
+/// How one source is tried. Its rows must weigh more than 1 MiB in all, so that a slow consumer makes it wait, and come
+/// in more batches than one: a batch has at most 500 rows. Every split has some. Of files that are [served](Input::served)
+/// one must weigh more than 1 MiB alone, so that memory is what it waits for and no window.
 pub struct Fixture {
     /// The source's name.
     pub component: &'static str,
@@ -83,15 +72,7 @@ pub struct Fixture {
     pub failing: Result<Input, &'static str>,
 }
 
-impl Row for Fixture {
-    fn component(&self) -> &'static str {
-        self.component
-    }
-
-    fn variant(&self) -> &'static str {
-        self.variant
-    }
-}
+row!(Fixture);
 
 /// Makes a file the standard input of the process.
 pub type Redirect = fn(&Path) -> std::io::Result<()>;
@@ -154,21 +135,24 @@ pub struct Trial {
 /// The standard input of the process, of which there is one.
 static STDIN: Mutex<()> = Mutex::new(());
 
+/// A promise, one of the functions of this module.
+pub type Case<V> = fn(Trial) -> V;
+
 /// Tries a case on every fixture.
 ///
 /// # Panics
 /// A source breaks the promise.
-pub fn judge<V: Future<Output = Verdict>>(suite: &Suite, case: &str, run: impl Fn(Trial) -> V) {
+pub fn judge<V: Future<Output = Verdict> + 'static>(suite: Suite, case: &str, run: Case<V>) {
+    let services = suite.services;
     suite.judge(case, |factory, fixture| {
-        let _alone =
-            fixture.usual.stdin.is_some().then(|| STDIN.lock().unwrap_or_else(PoisonError::into_inner));
+        let reads_stdin = fixture.usual.stdin.is_some();
+        let _alone = reads_stdin.then(|| STDIN.lock().unwrap_or_else(PoisonError::into_inner));
         let is_served = !fixture.usual.served.is_empty();
-        let time = if is_served || fixture.usual.stdin.is_some() { Time::Real } else { Time::Still };
-        let trial = async {
+        let time = if is_served || reads_stdin { Time::Real } else { Time::Still };
+        on_runtime(time, move || async move {
             let server = if is_served { Some(Server::start().await) } else { None };
-            run(Trial { factory, fixture, services: suite.services, server, time }).await
-        };
-        on_runtime(time, trial)
+            run(Trial { factory, fixture, services, server, time }).await
+        })
     });
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use self::feed::{Cut, Feed};
 use crate::suite::room::{Folders, Memory, Room, Share};
-use crate::suite::{Objection, Row, Time, Verdict, on_runtime};
+use crate::suite::{Objection, Time, Verdict, on_runtime, row};
 
 pub use cases::*;
 
@@ -29,21 +29,17 @@ pub type Suite = crate::suite::Suite<dyn StageFactory, Fixture>;
 #[macro_export]
 macro_rules! stage_suite {
     ($components:expr, $fixtures:expr) => {
-        fn suite() -> $crate::stage_suite::Suite {
-            $crate::stage_suite::Suite {
-                components: $components,
-                fixtures: $fixtures,
-                services: |_| {},
-                file: file!(),
-            }
-        }
+        $crate::stage_cases!([$crate::conformance_tests] stage_suite, $components, $fixtures, |_| {};);
+    };
+}
 
-        #[test]
-        fn every_component_has_a_fixture() {
-            suite().every_component_has_a_fixture();
-        }
-
-        $crate::stage_suite!(@cases
+/// Calls a macro with what is given and then the names of all cases: who has something to do for each of them,
+/// forgets none.
+#[macro_export]
+macro_rules! stage_cases {
+    ([$($then:tt)+] $($with:tt)*) => {
+        $($then)+! {
+            $($with)*
             the_schema_is_as_declared,
             positions_pass_and_never_overtake_their_rows,
             positions_pass_even_when_all_rows_are_dropped,
@@ -53,15 +49,7 @@ macro_rules! stage_suite {
             dropping_the_output_drops_the_inputs,
             an_error_of_the_input_is_passed_on_and_is_last,
             it_never_waits_for_the_memory_of_the_flow,
-        );
-    };
-    (@cases $($case:ident,)+) => {
-        $(
-            #[test]
-            fn $case() {
-                $crate::stage_suite::judge(&suite(), stringify!($case), $crate::stage_suite::$case);
-            }
-        )+
+        }
     };
 }
 
@@ -81,15 +69,7 @@ pub struct Fixture {
     pub dropping: Result<(Value, Vec<RecordBatch>), &'static str>,
 }
 
-impl Row for Fixture {
-    fn component(&self) -> &'static str {
-        self.component
-    }
-
-    fn variant(&self) -> &'static str {
-        self.variant
-    }
-}
+row!(Fixture);
 
 /// One fixture, about to be tried.
 pub struct Trial {
@@ -98,13 +78,17 @@ pub struct Trial {
     services: fn(&mut aqueduct_core::RunContext),
 }
 
+/// A promise, one of the functions of this module.
+pub type Case<V> = fn(Trial) -> V;
+
 /// Tries a case on every fixture.
 ///
 /// # Panics
 /// A stage breaks the promise.
-pub fn judge<V: Future<Output = Verdict>>(suite: &Suite, case: &str, run: impl Fn(Trial) -> V) {
+pub fn judge<V: Future<Output = Verdict> + 'static>(suite: Suite, case: &str, run: Case<V>) {
+    let services = suite.services;
     suite.judge(case, |factory, fixture| {
-        on_runtime(Time::Still, run(Trial { factory, fixture, services: suite.services }))
+        on_runtime(Time::Still, move || run(Trial { factory, fixture, services }))
     });
 }
 
@@ -124,7 +108,7 @@ impl Trial {
 
     /// As [`Trial::run`], with other options and inputs. The flow has just the memory that the inputs weigh.
     fn run_over(&self, options: &Value, inputs: &[RecordBatch], cut: Cut) -> Result<Running, Objection> {
-        let pieces: Vec<_> = inputs.iter().map(|input| cut.pieces(input)).collect();
+        let pieces = inputs.iter().map(|input| cut.pieces(input)).collect::<Result<Vec<_>, _>>()?;
         let weight: ByteCount = pieces.iter().flatten().map(aqueduct_core::retained_bytes).sum();
         let folders = Folders::new()?;
         let config = self.factory.configure(options.clone())?;

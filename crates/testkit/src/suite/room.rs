@@ -9,7 +9,7 @@ use aqueduct_primitives::{Budget, ByteCount};
 use tempfile::TempDir;
 
 use super::{Verdict, ensure};
-use crate::faults::ManualClock;
+use crate::faults::FixedClock;
 
 /// Rows in a batch at most: few, so that small inputs make many batches.
 pub(crate) const BATCH_ROWS: usize = 500;
@@ -110,7 +110,7 @@ impl Room {
                 run.run_id = "r1".into();
                 run.base_dir = folders.base.path().to_owned();
                 run.fs = fs;
-                run.clock = Arc::new(ManualClock::at(NOW));
+                run.clock = Arc::new(FixedClock::at(NOW));
                 run.flow = flow;
                 (run.batch_rows, run.batch_bytes) = (BATCH_ROWS, BATCH_BYTES);
                 services(run);

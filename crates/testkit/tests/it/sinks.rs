@@ -14,10 +14,10 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::told;
+use crate::{check_fault, faults};
 
 static FACTORY: Factory<Config> =
     Factory::new(ComponentInfo { name: "bad", summary: "Breaks a promise", example: "bad: None" });
@@ -27,7 +27,7 @@ const ALL: &[&dyn SinkFactory] = &[&FACTORY];
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 struct Config(Fault);
 
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 enum Fault {
     None,
     WrongHash,
@@ -36,6 +36,9 @@ enum Fault {
     WritesInPlace,
     KeepsBatches,
     IgnoresDisk,
+    /// It makes a file when it is opened, and does not say that it could not.
+    IgnoresDiskAtOpening,
+    WritesRowsOfNothing,
 }
 
 #[async_trait]
@@ -54,6 +57,9 @@ impl SinkConfig for Config {
 
     async fn open(self: Box<Self>, _: SchemaRef, cx: &Context) -> Result<Box<dyn Sink>> {
         let fault = self.0;
+        if fault == Fault::IgnoresDiskAtOpening {
+            let _ = cx.fs().create_dir_all(cx.stage_dir()?);
+        }
         Ok(Box::new(Bad { fault, cx: cx.clone(), batches: Vec::new(), parts: Vec::new() }))
     }
 }
@@ -104,6 +110,9 @@ impl Sink for Bad {
 
     async fn seal(&mut self) -> Result<Vec<Part>> {
         self.batches.clear();
+        if self.fault == Fault::WritesRowsOfNothing {
+            self.parts.push(self.stage(&["made up".into()])?);
+        }
         Ok(std::mem::take(&mut self.parts))
     }
 
@@ -121,52 +130,36 @@ impl Sink for Bad {
     }
 }
 
-fn fixture(fault: &str) -> Fixture {
+fn suite(fault: Fault) -> Suite {
     let batch = |first: i64| -> RecordBatch {
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first + 10));
         RecordBatch::try_from_iter([("n", numbers)]).unwrap()
     };
     let read = |_: &str, bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
-    Fixture {
+    let fixture = Fixture {
         component: "bad",
         variant: "",
         options: json!(fault),
         batches: [0, 10].map(|first| (batch(first), Positions::default())).into(),
         reading: Reading::Rows(read),
-    }
+    };
+    Suite { components: ALL, fixtures: vec![fixture], services: |_| {}, file: file!() }
 }
 
-macro_rules! judged {
-    ($fault:literal, $case:ident) => {{
-        let fixtures = || vec![fixture($fault)];
-        let suite = Suite { components: ALL, fixtures, services: |_| {}, file: file!() };
-        sink_suite::judge(&suite, stringify!($case), sink_suite::$case)
-    }};
-}
-
-#[test]
-fn a_good_sink_passes() {
-    judged!("None", parts_are_what_is_on_disk);
-    judged!("None", nothing_is_visible_before_it_is_published);
-    judged!("None", abort_leaves_nothing_staged);
-    judged!("None", two_seals_hold_all_rows);
-    judged!("None", what_is_written_is_held_in_its_share);
-    judged!("None", an_empty_input_gives_a_valid_output);
-    judged!("None", a_failing_disk_is_an_error_and_leaves_nothing);
-}
+aqueduct_testkit::sink_cases!([faults] sink_suite;);
 
 #[test]
 fn each_broken_promise_is_found_and_names_component_and_case() {
-    let found = [
-        (told(|| judged!("WrongHash", parts_are_what_is_on_disk)), "BLAKE3"),
-        (told(|| judged!("LosesRows", two_seals_hold_all_rows)), "is missing"),
-        (told(|| judged!("LeavesFiles", abort_leaves_nothing_staged)), "staged are"),
-        (told(|| judged!("WritesInPlace", nothing_is_visible_before_it_is_published)), "once written"),
-        (told(|| judged!("KeepsBatches", what_is_written_is_held_in_its_share)), "MEM-2"),
-        (told(|| judged!("IgnoresDisk", a_failing_disk_is_an_error_and_leaves_nothing)), "nobody was told"),
-    ];
-    for (found, expected) in found {
-        assert!(found.contains(expected), "expected `{expected}` in {found}");
-        assert!(found.contains("sink `bad`, case `"), "{found}");
-    }
+    let faults = Faults {
+        parts_are_what_is_on_disk: (Fault::WrongHash, "BLAKE3"),
+        nothing_is_visible_before_it_is_published: (Fault::WritesInPlace, "once written"),
+        abort_leaves_nothing_staged: (Fault::LeavesFiles, "staged are"),
+        two_seals_hold_all_rows: (Fault::LosesRows, "is missing"),
+        what_is_written_is_held_in_its_share: (Fault::KeepsBatches, "MEM-2"),
+        an_empty_input_gives_a_valid_output: (Fault::WritesRowsOfNothing, "1 rows of nothing"),
+        a_failing_disk_is_an_error_and_leaves_nothing: (Fault::IgnoresDisk, "nobody was told"),
+    };
+    faults.check();
+    let (at_opening, expected) = (Fault::IgnoresDiskAtOpening, "change 0 failed, and nobody was told");
+    check_fault!(sink_suite, a_failing_disk_is_an_error_and_leaves_nothing, at_opening, expected);
 }

@@ -13,10 +13,10 @@ use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::told;
+use crate::{check_fault, faults, told};
 
 static FACTORY: Factory<Config> =
     Factory::new(ComponentInfo { name: "bad", summary: "Breaks a promise", example: "bad: {}" });
@@ -39,7 +39,7 @@ fn all() -> u64 {
     N_BATCHES
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 enum Fault {
     #[default]
     None,
@@ -48,7 +48,9 @@ enum Fault {
     KeepsMemory,
     LeavesTask,
     StartsAgain,
+    StartsAgainUnlessDone,
     SkipsRows,
+    GivesRowsOfNothing,
     GoesBack,
     GoesOn,
     Panics,
@@ -81,7 +83,8 @@ impl Source for Config {
     }
 
     fn capabilities(&self) -> SourceCaps {
-        SourceCaps { replayable: true, ordered: true, endless: false }
+        let ordered = self.fault != Fault::StartsAgainUnlessDone;
+        SourceCaps { replayable: true, ordered, endless: false }
     }
 
     fn run(self: Box<Self>, cx: Context, from: Positions) -> BatchStream {
@@ -90,8 +93,10 @@ impl Source for Config {
         let first = match fault {
             Fault::StartsAgain => 0,
             Fault::SkipsRows if done > 0 => done + 1,
+            Fault::StartsAgainUnlessDone if from.iter().count() as u64 == n_batches => n_batches,
             _ => done,
         };
+        let n_batches = if fault == Fault::GivesRowsOfNothing { n_batches.max(1) } else { n_batches };
         if fault == Fault::LeavesTask {
             std::mem::forget(cx.tasks().spawn(std::future::pending::<()>()));
         }
@@ -107,8 +112,11 @@ impl Source for Config {
                 if fault == Fault::KeepsMemory && n == 1 {
                     std::mem::forget(batch.reservation_mut().split(ByteCount::new(8)));
                 }
-                let position = if fault == Fault::GoesBack { 1 } else { n + 1 };
-                yield batch.with_positions(Positions::of("all", position.into()));
+                yield batch.with_positions(match fault {
+                    Fault::GoesBack => Positions::of("all", 1.into()),
+                    Fault::StartsAgainUnlessDone => Positions::done(format!("batch {n}")),
+                    _ => Positions::of("all", (n + 1).into()),
+                });
             }
             if n_batches == 3 {
                 failing?;
@@ -125,7 +133,7 @@ async fn after_all() -> Result<Batch> {
     Err(Error::new(ErrorKind::Data, "read", "it failed again"))
 }
 
-fn fixture(fault: &str) -> Fixture {
+fn fixture(fault: Fault) -> Fixture {
     Fixture {
         component: "bad",
         variant: "",
@@ -137,56 +145,41 @@ fn fixture(fault: &str) -> Fixture {
     }
 }
 
-fn suite(fixtures: fn() -> Vec<Fixture>) -> Suite {
+fn suite(fault: Fault) -> Suite {
+    suite_of(vec![fixture(fault)])
+}
+
+fn suite_of(fixtures: Vec<Fixture>) -> Suite {
     Suite { components: ALL, fixtures, services: |_| {}, file: "tests/it/conformance.rs" }
 }
 
-macro_rules! judged {
-    ($fault:literal, $case:ident) => {
-        source_suite::judge(&suite(|| vec![fixture($fault)]), stringify!($case), source_suite::$case)
-    };
-}
-
-#[test]
-fn a_good_source_passes() {
-    judged!("None", the_schema_is_constant);
-    judged!("None", an_empty_input_ends_cleanly);
-    judged!("None", dropped_mid_stream_it_gives_everything_back);
-    judged!("None", a_slow_consumer_stays_inside_the_budget);
-    judged!("None", an_error_is_the_last_item);
-    judged!("None", positions_come_in_order_and_end_each_split_once);
-    judged!("None", a_resumed_run_repeats_and_skips_nothing);
-    judged!("None", cancelling_leaves_no_task);
-}
+aqueduct_testkit::source_cases!([faults] source_suite;);
 
 #[test]
 fn each_broken_promise_is_found_and_names_component_and_case() {
-    let found = [
-        (told(|| judged!("OtherColumns", the_schema_is_constant)), "and a batch has"),
-        (told(|| judged!("Panics", the_schema_is_constant)), "it panicked: a bad source"),
-        (told(|| judged!("KeepsMemory", dropped_mid_stream_it_gives_everything_back)), "MEM-1: 8"),
-        (told(|| judged!("NotReserved", a_slow_consumer_stays_inside_the_budget)), "MEM-2"),
-        (told(|| judged!("GoesOn", an_error_is_the_last_item)), "something comes after the error"),
-        (
-            told(|| judged!("GoesBack", positions_come_in_order_and_end_each_split_once)),
-            "was at 1, and then at 1",
-        ),
-        (told(|| judged!("StartsAgain", a_resumed_run_repeats_and_skips_nothing)), "too often"),
-        (told(|| judged!("SkipsRows", a_resumed_run_repeats_and_skips_nothing)), "is missing"),
-        (told(|| judged!("LeavesTask", cancelling_leaves_no_task)), "waits for ever"),
-    ];
-    for (found, expected) in found {
-        assert!(found.contains(expected), "expected `{expected}` in {found}");
-        assert!(found.contains("source `bad`, case `"), "{found}");
-    }
+    let faults = Faults {
+        the_schema_is_constant: (Fault::OtherColumns, "and a batch has"),
+        an_empty_input_ends_cleanly: (Fault::GivesRowsOfNothing, "500 rows of nothing"),
+        dropped_mid_stream_it_gives_everything_back: (Fault::KeepsMemory, "MEM-1: 8"),
+        a_slow_consumer_stays_inside_the_budget: (Fault::NotReserved, "MEM-2"),
+        an_error_is_the_last_item: (Fault::GoesOn, "something comes after the error"),
+        positions_come_in_order_and_end_each_split_once: (Fault::GoesBack, "was at 1, and then at 1"),
+        a_resumed_run_repeats_and_skips_nothing: (Fault::StartsAgain, "too often"),
+        cancelling_leaves_no_task: (Fault::LeavesTask, "waits for ever"),
+    };
+    faults.check();
+    check_fault!(source_suite, the_schema_is_constant, Fault::Panics, "it panicked: a bad source");
+    check_fault!(source_suite, a_resumed_run_repeats_and_skips_nothing, Fault::SkipsRows, "is missing");
+    let (again, after) = (Fault::StartsAgainUnlessDone, "rows of a split come after its end");
+    check_fault!(source_suite, a_resumed_run_repeats_and_skips_nothing, again, after);
 }
 
 #[test]
 fn a_component_without_a_fixture_is_told_where_to_add_one() {
-    let missing = told(|| suite(Vec::new).every_component_has_a_fixture());
+    let missing = told(|| suite_of(Vec::new()).every_component_has_a_fixture());
     assert!(missing.contains("source `bad` has no fixture: add a row"), "{missing}");
     assert!(missing.contains("tests/it/conformance.rs"), "{missing}");
-    let stale = || vec![Fixture { component: "gone", ..fixture("None") }, fixture("None")];
-    let stale = told(|| suite(stale).every_component_has_a_fixture());
+    let gone = Fixture { component: "gone", ..fixture(Fault::None) };
+    let stale = told(|| suite_of(vec![gone, fixture(Fault::None)]).every_component_has_a_fixture());
     assert!(stale.contains("source `gone` in tests/it/conformance.rs: there is no such source"), "{stale}");
 }

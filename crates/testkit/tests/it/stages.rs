@@ -6,17 +6,17 @@ use aqueduct_core::{
     Batch, BatchStream, ComponentInfo, Context, Error, ErrorKind, Factory, Inputs, Positions, Problem,
     Result, Stage, StageConfig, StageFactory,
 };
-use aqueduct_primitives::ByteCount;
+use aqueduct_primitives::{ByteCount, Reservation};
 use aqueduct_testkit::stage_suite::{self, Fixture, Suite};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use futures::StreamExt;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::told;
+use crate::{check_fault, faults};
 
 static FACTORY: Factory<Config> =
     Factory::new(ComponentInfo { name: "bad", summary: "Breaks a promise", example: "bad: None" });
@@ -26,9 +26,14 @@ const ALL: &[&dyn StageFactory] = &[&FACTORY];
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Config(Fault);
 
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 enum Fault {
     None,
+    /// None, with options under which no row passes.
+    DropsRows,
+    OtherColumns,
+    DropsBatches,
+    MakesRows,
     LosesPositions,
     HurriesPositions,
     FirstOfEach,
@@ -74,7 +79,12 @@ impl Stage for Bad {
                     yield batch.with_positions(Positions::default());
                     continue;
                 }
-                yield broken(fault, batch, &cx).await?;
+                if fault != Fault::DropsBatches {
+                    yield broken(fault, batch, &cx).await?;
+                }
+            }
+            if fault == Fault::MakesRows {
+                yield Batch::new(numbers("n"), Reservation::empty());
             }
         })
     }
@@ -82,6 +92,11 @@ impl Stage for Bad {
 
 async fn broken(fault: Fault, mut batch: Batch, cx: &Context) -> Result<Batch> {
     match fault {
+        Fault::DropsRows => Ok(Batch::only_positions(batch.schema(), batch.positions().clone())),
+        Fault::OtherColumns => {
+            let renamed = RecordBatch::try_from_iter([("m", Arc::clone(batch.records().column(0)))]);
+            Ok(batch.with_records(renamed.unwrap()))
+        }
         Fault::LosesPositions => Ok(batch.with_positions(Positions::default())),
         Fault::FirstOfEach => {
             let first = batch.records().slice(0, batch.num_rows().min(1));
@@ -95,63 +110,45 @@ async fn broken(fault: Fault, mut batch: Batch, cx: &Context) -> Result<Batch> {
             std::mem::forget(batch.reservation_mut().split(ByteCount::new(1)));
             Ok(batch)
         }
-        Fault::None | Fault::SwallowsErrors => Ok(batch),
+        Fault::None | Fault::SwallowsErrors | Fault::MakesRows => Ok(batch),
         other => Err(Error::new(ErrorKind::Bug, "test", format!("{other:?}"))),
     }
 }
 
-fn fixture(fault: &str) -> Fixture {
+fn numbers(name: &str) -> RecordBatch {
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..40));
-    Fixture {
+    RecordBatch::try_from_iter([(name, numbers)]).unwrap()
+}
+
+fn suite(fault: Fault) -> Suite {
+    let dropping = if fault == Fault::None { Fault::DropsRows } else { fault };
+    let fixture = Fixture {
         component: "bad",
         variant: "of 40 rows",
         options: json!(fault),
-        inputs: vec![RecordBatch::try_from_iter([("n", numbers)]).unwrap()],
+        inputs: vec![numbers("n")],
         rows: (0..40).map(|n| n.to_string()).collect(),
-        dropping: Err("it passes every row"),
-    }
+        dropping: Ok((json!(dropping), vec![numbers("n")])),
+    };
+    Suite { components: ALL, fixtures: vec![fixture], services: |_| {}, file: file!() }
 }
 
-macro_rules! judged {
-    ($fault:literal, $case:ident) => {{
-        let fixtures = || vec![fixture($fault)];
-        let suite = Suite { components: ALL, fixtures, services: |_| {}, file: file!() };
-        stage_suite::judge(&suite, stringify!($case), stage_suite::$case)
-    }};
-}
-
-#[test]
-fn a_good_stage_passes() {
-    judged!("None", the_schema_is_as_declared);
-    judged!("None", positions_pass_and_never_overtake_their_rows);
-    judged!("None", positions_pass_even_when_all_rows_are_dropped);
-    judged!("None", halves_of_a_batch_give_the_same_rows);
-    judged!("None", nothing_is_held_at_the_end);
-    judged!("None", an_empty_input_ends_cleanly);
-    judged!("None", dropping_the_output_drops_the_inputs);
-    judged!("None", an_error_of_the_input_is_passed_on_and_is_last);
-    judged!("None", it_never_waits_for_the_memory_of_the_flow);
-}
+aqueduct_testkit::stage_cases!([faults] stage_suite;);
 
 #[test]
 fn each_broken_promise_is_found_and_names_component_and_case() {
-    let found = [
-        (told(|| judged!("LosesPositions", positions_pass_and_never_overtake_their_rows)), "went out"),
-        (
-            told(|| judged!("HurriesPositions", positions_pass_and_never_overtake_their_rows)),
-            "came out after",
-        ),
-        (told(|| judged!("FirstOfEach", halves_of_a_batch_give_the_same_rows)), "is missing"),
-        (told(|| judged!("WaitsForFlow", it_never_waits_for_the_memory_of_the_flow)), "waits for ever"),
-        (told(|| judged!("KeepsInput", dropping_the_output_drops_the_inputs)), "it holds its inputs"),
-        (
-            told(|| judged!("SwallowsErrors", an_error_of_the_input_is_passed_on_and_is_last)),
-            "the error became",
-        ),
-        (told(|| judged!("KeepsMemory", nothing_is_held_at_the_end)), "MEM-1"),
-    ];
-    for (found, expected) in found {
-        assert!(found.contains(expected), "expected `{expected}` in {found}");
-        assert!(found.contains("stage `bad` (of 40 rows), case `"), "{found}");
-    }
+    let faults = Faults {
+        the_schema_is_as_declared: (Fault::OtherColumns, "and gave"),
+        positions_pass_and_never_overtake_their_rows: (Fault::LosesPositions, "went out"),
+        positions_pass_even_when_all_rows_are_dropped: (Fault::DropsBatches, "went out"),
+        halves_of_a_batch_give_the_same_rows: (Fault::FirstOfEach, "is missing"),
+        nothing_is_held_at_the_end: (Fault::KeepsMemory, "MEM-1"),
+        an_empty_input_ends_cleanly: (Fault::MakesRows, "40 rows of nothing"),
+        dropping_the_output_drops_the_inputs: (Fault::KeepsInput, "it holds its inputs"),
+        an_error_of_the_input_is_passed_on_and_is_last: (Fault::SwallowsErrors, "the error became"),
+        it_never_waits_for_the_memory_of_the_flow: (Fault::WaitsForFlow, "waits for ever"),
+    };
+    faults.check();
+    let (hurried, expected) = (Fault::HurriesPositions, "came out after");
+    check_fault!(stage_suite, positions_pass_and_never_overtake_their_rows, hurried, expected);
 }
