@@ -48,7 +48,7 @@ fn table(
 }
 
 /// Few rows: `stdout` prints them among the words of the test.
-fn without_parts(component: &'static str) -> Fixture {
+pub(crate) fn without_parts(component: &'static str) -> Fixture {
     let batches = (0..2).map(|n| (crate::support::rows(n, 1, 1), Positions::default()));
     let reading = Reading::NoParts;
     Fixture { component, variant: "", options: json!({}), batches: batches.collect(), reading }

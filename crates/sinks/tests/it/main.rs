@@ -10,3 +10,5 @@ mod partitions;
 mod support;
 #[cfg(test)]
 mod tables;
+#[cfg(test)]
+mod template;

@@ -7,3 +7,4 @@ mod gdelt;
 mod http;
 mod local;
 mod support;
+mod template;

@@ -36,7 +36,7 @@ fn fixtures() -> Vec<Fixture> {
 const N_ROWS: i64 = 40;
 
 /// A stage that passes every row, over rows of an `id` and a `key`.
-fn keeping(component: &'static str, options: Value, rows: Vec<String>) -> Fixture {
+pub(crate) fn keeping(component: &'static str, options: Value, rows: Vec<String>) -> Fixture {
     let dropping = Err("it passes every row");
     Fixture { component, variant: "", options, inputs: vec![ids_and_keys()], rows, dropping }
 }
@@ -61,7 +61,7 @@ fn each(row: impl Fn(i64) -> String) -> Vec<String> {
 }
 
 /// The rows `id, key` of some ids.
-fn plain(is_kept: impl Fn(i64) -> bool) -> Vec<String> {
+pub(crate) fn plain(is_kept: impl Fn(i64) -> bool) -> Vec<String> {
     (0..N_ROWS).filter(|id| is_kept(*id)).map(|id| format!("{id}\tk{id}")).collect()
 }
 
