@@ -1,11 +1,12 @@
 //! Durations and byte counts as flow files write them: `10s`, `16MiB`. For `#[serde(deserialize_with)]`, and
-//! beside it [`Size`] or [`Period`] for `#[schemars(with)]`.
+//! beside it [`Size`] or [`Period`] for `#[schemars(with)]`; a duration with a default says `serialize_with`, too.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use aqueduct_primitives::ByteCount;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Serializer;
 use serde::de::{Deserialize, Deserializer, Error};
 
 /// The JSON Schema of what [`byte_count`] reads: a number, or text with a unit.
@@ -58,6 +59,15 @@ enum Written {
 /// It is no duration.
 pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     read_duration(Written::deserialize(from)?)
+}
+
+/// Writes what [`duration`] reads. For `#[serde(serialize_with)]`, by which a default stands in the JSON Schema as a flow
+/// file would have it.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn write_duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&humantime::format_duration(*duration))
 }
 
 /// [`duration`], or nothing.
@@ -124,5 +134,13 @@ mod tests {
         assert_eq!(read(r#"{"per": "250ms"}"#).unwrap().size, None);
         assert!(read(r#"{"per": 10}"#).unwrap_err().to_string().contains("such as 10s"));
         assert!(read(r#"{"per": "1s", "size": "4 apples"}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for text in ["1s", "250ms", "1m 30s"] {
+            let read = duration(serde_json::Value::from(text)).unwrap();
+            assert_eq!(write_duration(&read, serde_json::value::Serializer).unwrap(), text);
+        }
     }
 }

@@ -19,7 +19,7 @@ pub struct ReadOptions {
     pub csv: CsvOptions,
     /// The columns and their types, in order. Without it they are inferred.
     #[serde(deserialize_with = "ordered")]
-    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    #[schemars(with = "std::collections::BTreeMap<String, String>", extend("default" = {}))]
     pub schema: Vec<(String, String)>,
     /// From how many rows to infer the columns: a number or `all`.
     pub infer_rows: InferRows,

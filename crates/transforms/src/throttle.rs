@@ -30,7 +30,11 @@ pub(crate) struct Config {
     /// How many rows.
     rows: NonZeroU32,
     /// In how much time: `1s`, `100ms`, `1m`.
-    #[serde(default = "one_second", deserialize_with = "units::duration")]
+    #[serde(
+        default = "one_second",
+        deserialize_with = "units::duration",
+        serialize_with = "units::write_duration"
+    )]
     #[schemars(with = "units::Period")]
     per: Duration,
 }

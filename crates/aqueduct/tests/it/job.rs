@@ -239,6 +239,6 @@ pub(crate) fn ndjson(numbers: impl IntoIterator<Item = i64>) -> String {
     numbers.into_iter().map(|n| format!("{{\"n\":{n}}}\n")).collect()
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     String::from_utf8(StdFs.read(path, MAX_READ_BYTES).unwrap()).unwrap()
 }

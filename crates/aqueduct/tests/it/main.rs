@@ -1,12 +1,14 @@
 //! The binary from end to end: what it says, what it leaves behind, what it takes.
 //!
 //! Every test has a folder of its own, runs the binary that is shipped, and looks at its exit code, its words,
-//! its files and at what a server was asked. Nothing here reaches into the crates.
+//! its files and at what a server was asked. Nothing here reaches into the crates, but for the list of components.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod commands;
+mod components;
 mod disks;
+mod examples;
 mod interrupted;
 mod job;
 mod memory;
