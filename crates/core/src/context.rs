@@ -81,6 +81,20 @@ pub struct RecordRoom {
 }
 
 /// Of a run's memory, at least one part in so many is for data in flight, once every step has what it must.
+    /// From this `memory` on, data in flight has its [part](IN_FLIGHT_PART) of it.
+    pub parted_from: ByteCount,
+}
+
+impl RecordRoom {
+    /// The `memory` with which so much fits into the data in flight.
+    pub fn memory_for(&self, in_flight: ByteCount) -> ByteCount {
+        let enough = if in_flight <= self.in_flight {
+            self.memory
+        } else {
+            in_flight.saturating_mul(IN_FLIGHT_PART).max(self.parted_from)
+        };
+        enough.round_up_to_mb()
+    }
 pub const IN_FLIGHT_PART: u64 = 4;
 
 /// What one step has to itself.
@@ -193,9 +207,7 @@ impl Context {
 
     /// The `memory` that a run needs for so much data in flight: what to say when there is less.
     pub fn memory_for(&self, in_flight: ByteCount) -> ByteCount {
-        let RecordRoom { in_flight: room, memory } = self.run.record_room;
-        let enough = if in_flight <= room { memory } else { in_flight.saturating_mul(IN_FLIGHT_PART) };
-        enough.round_up_to_mb()
+        self.run.record_room.memory_for(in_flight)
     }
 
     /// Where what memory does not hold goes.

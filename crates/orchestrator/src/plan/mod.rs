@@ -55,20 +55,20 @@ pub struct Plan {
 /// Every step gets what it must have, the data in flight at least [a few batches](MIN_BATCHES_IN_FLIGHT). Of the
 /// rest, data in flight gets its [part](IN_FLIGHT_PART) first, or room for the largest record if that is more: more
 /// would only let a source run farther ahead. Then all steps get more, equally, up to what they want: who wants
-/// little gets it whole. What is left goes to data in flight.
+/// little gets it whole. What is left goes to data in flight. Batches are rather smaller than that there is no such
+/// room, or no such part: with more memory there never is less of either.
 ///
 /// # Errors
 /// The memory is too little: names the step that needs most and the smallest memory that would do.
 pub fn plan(flow: &Flow) -> Result<Plan, FlowErrors> {
     let sizes = sizes_for(flow);
     let smallest = sizes.last().map(Needs::sum).unwrap_or_default().round_up_to_mb();
-    let fits = |needs: &&Needs| {
-        needs.sum() <= flow.memory && needs.batch_bytes.saturating_mul(MEMORY_PER_BATCH) <= flow.memory
-    };
-    let Some(needs) = sizes.iter().find(fits).or(sizes.last()).filter(|_| flow.memory >= smallest) else {
+    let room = record_room(&sizes);
+    let Some(needs) = best_size(&sizes, flow.memory, room.in_flight).filter(|_| flow.memory >= smallest)
+    else {
         return Err(refusal(flow, sizes.last(), smallest).into());
     };
-    let (flow_bytes, shares) = divide(flow.memory, needs);
+    let (flow_bytes, shares) = divide(flow.memory, needs, room.in_flight);
     Ok(Plan {
         flow_bytes,
         shares,
@@ -76,7 +76,7 @@ pub fn plan(flow: &Flow) -> Result<Plan, FlowErrors> {
         batch_rows: flow.execution.batch_size,
         schemas: flow.schemas.clone(),
         smallest,
-        record_room: record_room(&sizes),
+        record_room: room,
     })
 }
 
@@ -91,8 +91,34 @@ struct Needs {
 
 impl Needs {
     fn sum(&self) -> ByteCount {
-        self.steps.iter().map(|need| need.min).sum::<ByteCount>().saturating_add(self.in_flight)
+        self.with_in_flight(ByteCount::ZERO)
     }
+
+    /// What all steps must have, and so much for data in flight if that is more than the least.
+    fn with_in_flight(&self, in_flight: ByteCount) -> ByteCount {
+        self.steps_min().saturating_add(in_flight.max(self.in_flight))
+    }
+
+    fn steps_min(&self) -> ByteCount {
+        self.steps.iter().map(|need| need.min).sum()
+    }
+
+    /// Whether so much memory has such batches at all.
+    fn is_for(&self, memory: ByteCount) -> bool {
+        self.batch_bytes.saturating_mul(MEMORY_PER_BATCH) <= memory
+    }
+}
+
+/// The largest batches with which there is room for the largest record, and the most for data in flight; in
+/// want of either, the largest that fit.
+fn best_size(sizes: &[Needs], memory: ByteCount, room: ByteCount) -> Option<&Needs> {
+    let part = ByteCount::new(memory.get() / IN_FLIGHT_PART);
+    let lacks = |needs: &&Needs| {
+        let has = |in_flight| needs.with_in_flight(in_flight) <= memory;
+        (!has(room), !has(part))
+    };
+    let fits = |needs: &&Needs| needs.sum() <= memory && needs.is_for(memory);
+    sizes.iter().filter(fits).min_by_key(lacks).or(sizes.last())
 }
 
 /// What the flow needs with each size of batch, the largest first.
@@ -133,19 +159,24 @@ fn room_for_records(flow: &Flow, batch_bytes: ByteCount) -> ByteCount {
 
 /// The memory with which the largest record fits: with the largest batches that so much memory has.
 fn record_room(sizes: &[Needs]) -> RecordRoom {
-    let with = |needs: &Needs| {
-        let in_flight = needs.record_room.max(needs.in_flight);
-        let steps = needs.sum().saturating_sub(needs.in_flight);
-        RecordRoom { in_flight: needs.record_room, memory: steps.saturating_add(in_flight) }
+    let memory = |needs: &Needs| needs.with_in_flight(needs.record_room);
+    let has_such_batches = |needs: &&Needs| needs.is_for(memory(needs));
+    let (Some(smallest), Some(needs)) = (sizes.last(), sizes.iter().find(has_such_batches).or(sizes.last()))
+    else {
+        return RecordRoom::default();
     };
-    let has_such_batches =
-        |needs: &&Needs| needs.batch_bytes.saturating_mul(MEMORY_PER_BATCH) <= with(needs).memory;
-    sizes.iter().find(has_such_batches).or(sizes.last()).map(with).unwrap_or_default()
+    RecordRoom { in_flight: needs.record_room, memory: memory(needs), parted_from: parted_from(smallest) }
 }
 
-fn divide(memory: ByteCount, needs: &Needs) -> (ByteCount, Vec<ByteCount>) {
+/// The least memory of which data in flight gets its part.
+fn parted_from(needs: &Needs) -> ByteCount {
+    let other_parts = needs.steps_min().get().div_ceil(IN_FLIGHT_PART - 1);
+    ByteCount::new(other_parts).max(needs.in_flight).saturating_mul(IN_FLIGHT_PART)
+}
+
+fn divide(memory: ByteCount, needs: &Needs, room: ByteCount) -> (ByteCount, Vec<ByteCount>) {
     let mut rest = memory.saturating_sub(needs.sum());
-    let at_best = ByteCount::new(memory.get() / IN_FLIGHT_PART).max(needs.record_room);
+    let at_best = ByteCount::new(memory.get() / IN_FLIGHT_PART).max(room);
     let more_in_flight = at_best.saturating_sub(needs.in_flight).min(rest);
     rest = rest.saturating_sub(more_in_flight);
     let wishes: Vec<ByteCount> = needs.steps.iter().map(|need| need.want.saturating_sub(need.min)).collect();

@@ -98,3 +98,41 @@ fn what_a_source_says_itself_goes_before_what_stands_under_http() {
     let both = flow(", max_record_bytes: 8MiB", "http: { max_record_bytes: 64MiB, retries: 2 }");
     assert_eq!(both, ByteCount::mib(16).saturating_add(batches));
 }
+
+/// One source of records of up to 16 MiB before four sinks, which need much with large batches.
+fn planned_for_four_sinks(memory: ByteCount) -> Plan {
+    let sinks: String =
+        (0..4).map(|n| format!("  s{n}: {{ input: in, parquet: {{ path: o{n} }} }}\n")).collect();
+    let text = format!(
+        "name: x\nmemory: {memory}\nsources: {{ in: {{ files: {{ paths: [n], max_record_bytes: 16MiB }} }} }}\n\
+         sinks:\n{sinks}"
+    );
+    plan(&load_yaml(&text).unwrap().remove(0)).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+// S0.4
+#[test]
+fn with_more_memory_there_never_is_less_room_for_records() {
+    let mut had_room = false;
+    for memory in (4..400).map(|n| ByteCount::mb(n)) {
+        let plan = planned_for_four_sinks(memory);
+        let has_room = plan.flow_bytes >= plan.record_room.in_flight;
+        assert!(has_room || !had_room, "{memory}: {} in flight, {:?}", plan.flow_bytes, plan.record_room);
+        assert!(has_room || memory < plan.record_room.memory, "{memory}: {:?}", plan.record_room);
+        had_room = has_room;
+    }
+    assert!(had_room);
+}
+
+// S0.4
+#[test]
+fn the_memory_that_is_told_for_a_record_has_room_for_it() {
+    for memory in [4, 9, 33, 64, 100].map(ByteCount::mb) {
+        let plan = planned_for_four_sinks(memory);
+        for needed in (1..300).map(ByteCount::mb).filter(|needed| *needed > plan.flow_bytes) {
+            let told = plan.record_room.memory_for(needed);
+            let then = planned_for_four_sinks(told).flow_bytes;
+            assert!(told > memory && then >= needed, "{needed} at {memory}: told {told}, which has {then}");
+        }
+    }
+}
