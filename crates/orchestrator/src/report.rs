@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Status {
     /// All rows are committed.
     Done,
-    /// It ended with an error; nothing new is public.
+    /// It ended with an error; what is public of it all the same stands among the outputs.
     Failed,
     /// It was told to stop.
     Interrupted,

@@ -70,6 +70,28 @@ sink: { ndjson: { path: disk/out } }
     assert_eq!(staged.len(), 1, "{staged:?}");
 }
 
+/// Files may not grow beyond two kilobytes (four in some shells).
+const WITH_TINY_FILES: &str = "trap '' XFSZ; ulimit -f 4; exec \"$0\" run flow.yaml";
+
+#[test]
+fn rejected_rows_that_cannot_be_kept_leave_the_output_as_it_was() {
+    let job = Job::with_flow(
+        r#"
+name: letters
+execution: { on_error: dead_letter }
+source: { files: { paths: ["in.ndjson"], schema: { n: int64 } } }
+sink: { ndjson: { path: out.ndjson } }
+"#,
+    );
+    // So few that they reach the disk only at the end.
+    let bad = format!("{{\"n\": \"{}\"}}\n", "x".repeat(2500));
+    job.write("in.ndjson", format!("{}{bad}{bad}", ndjson(0..3)));
+    let mut command = Command::new("sh");
+    command.args(["-c", WITH_TINY_FILES]).current_dir(job.path(".")).arg(env!("CARGO_BIN_EXE_aqueduct"));
+    finish(command).exits(1).says(&["error: keep rejected", "rejected/_aqueduct/", "File too large"]);
+    assert_eq!(job.numbers("out.ndjson"), None);
+}
+
 #[test]
 fn a_place_that_cannot_be_written_is_named_and_nothing_is_left() {
     let flow = r#"

@@ -81,6 +81,29 @@ fn all_rejected_is_never_an_empty_output() {
 }
 
 #[test]
+fn what_a_stage_rejects_is_judged_as_what_a_source_does() {
+    let job = Job::with_flow(
+        r#"
+name: stage
+execution: { on_error: skip, max_rejected: 10% }
+source: { files: { paths: ["in.ndjson"], schema: { n: string } } }
+stages: [{ cast: { n: int64 } }]
+sink: { ndjson: { path: out.ndjson } }
+"#,
+    );
+    let rows =
+        |n_bad: i64| (0..2000).map(move |n| if n < n_bad { "{\"n\":\"x\"}\n" } else { "{\"n\":\"1\"}\n" });
+    for (n_bad, told) in [(2000, "all that step `cast` read"), (201, "201 of 2000 rows of step `cast`")] {
+        job.write_all("in.ndjson", rows(n_bad).map(str::to_owned));
+        job.run("run flow.yaml").exits(1).says(&[told, "max_rejected: 10%"]);
+        assert_eq!(job.numbers("out.ndjson"), None);
+    }
+    job.write_all("in.ndjson", rows(200).map(str::to_owned));
+    job.run("run flow.yaml").exits(0);
+    assert_eq!(job.numbers("out.ndjson").map(|rows| rows.len()), Some(1800));
+}
+
+#[test]
 fn strict_commits_and_ends_with_3() {
     let job = job_with_bad_rows();
     job.run("run flow.yaml --strict --set execution.on_error=skip").exits(3);

@@ -78,6 +78,9 @@ fn say_how_it_ended(program: &Program, report: &Report, failure: Option<&Failure
         }
         Some(Failure::Error(error)) => {
             program.say_error(&error.chain());
+            for output in &report.outputs {
+                tracing::warn!(path = %output.path, "public all the same, with {} rows", grouped(output.rows));
+            }
             exit::FAILED
         }
     }

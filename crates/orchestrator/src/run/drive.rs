@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{BatchStream, Context, Error, Part, Positions, Problem, RunContext, Sink, Source, Stage};
 use aqueduct_net::Fetcher;
+use aqueduct_primitives::Tasks;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -22,26 +23,40 @@ enum Opened {
     Sink(Box<dyn Sink>),
 }
 
-/// Runs what was prepared; what it published.
-pub(super) async fn drive(prepared: Prepared, options: RunOptions) -> Result<Vec<OutputReport>, Failure> {
+/// Runs what was prepared; what it published, and why it is not done if it is not.
+pub(super) async fn drive(prepared: Prepared, options: RunOptions) -> (Vec<OutputReport>, Option<Failure>) {
     let Prepared { flow_name, run, steps, kinds, contexts, outputs, rejects, .. } = prepared;
     let parts =
         rows_to_parts(&Graph { run: &run, steps: &steps, contexts: &contexts }, kinds, &rejects, &options)
             .await;
-    let result = match parts {
-        Ok(parts) => outputs.publish(parts, &run, &flow_name).await.map_err(Failure::from),
+    // Before the first output is public: what is in no output must lie here.
+    let sealed = blocking(&run, &rejects, Rejects::seal).await;
+    let (published, failure) = match parts.and_then(|parts| Ok(sealed.map(|()| parts)?)) {
+        Ok(parts) => {
+            let (published, failed) = outputs.publish(parts, &run, &flow_name).await;
+            (published, failed.map(Failure::from))
+        }
         Err(failure) => {
             outputs.abandon(&run).await;
-            Err(failure)
+            (Vec::new(), Some(failure))
         }
     };
-    let kept = rejects.finish(result.is_ok());
+    let kept = if failure.is_none() { blocking(&run, &rejects, Rejects::publish).await } else { Ok(()) };
+    rejects.leave();
     if let Some(fetcher) = run.services.get::<Fetcher>() {
         fetcher.close().await;
     }
-    let published = result?;
-    kept?;
-    Ok(published)
+    (published, failure.or(kept.err().map(Failure::from)))
+}
+
+/// Does with the rejected what waits for a disk.
+async fn blocking(
+    run: &RunContext,
+    rejects: &Arc<Rejects>,
+    work: fn(&Rejects) -> aqueduct_core::Result<()>,
+) -> aqueduct_core::Result<()> {
+    let rejects = Arc::clone(rejects);
+    run.tasks.block(move || work(&rejects)).await?
 }
 
 /// The steps and their surroundings.
@@ -71,11 +86,9 @@ async fn rows_to_parts(
         () = options.stop.cancelled() => return Err(Failure::Interrupted),
     };
     let driven = wire_all(graph, opened, &schemas, options);
-    let parts = drive_sinks(driven, graph.run, &options.stop).await?;
+    let parts = drive_sinks(driven, &graph.run.tasks, &options.stop).await?;
     for (step, context) in graph.steps.iter().zip(graph.contexts) {
-        if step.is_source {
-            rejects.judge(context.step(), context.metrics())?;
-        }
+        rejects.judge(context.step(), step.is_source, context.metrics())?;
     }
     Ok(parts)
 }
@@ -176,10 +189,10 @@ fn source_stream(source: Box<dyn Source>, context: &Context, limit_rows: Option<
     wire::counted(stream, context.metrics(), |metrics, n| metrics.rows_out.add(n))
 }
 
-/// Drives all sinks at once. The first to fail stops the others.
+/// Drives all sinks at once. The first to fail, or to panic, stops the others.
 async fn drive_sinks(
     driven: Vec<Driven>,
-    run: &RunContext,
+    tasks: &Tasks,
     stop: &CancellationToken,
 ) -> Result<Vec<(usize, Vec<Part>)>, Failure> {
     let stop_all = stop.child_token();
@@ -187,8 +200,11 @@ async fn drive_sinks(
         .into_iter()
         .map(|one| {
             let (step, stop) = (one.step, stop_all.clone());
-            run.tasks.spawn(async move {
-                drive_sink(one, &stop).await.map(|parts| (step, parts)).inspect_err(|_| stop.cancel())
+            let unless_sealed = stop_all.clone().drop_guard();
+            tasks.spawn(async move {
+                let parts = drive_sink(one, &stop).await?;
+                unless_sealed.disarm();
+                Ok((step, parts))
             })
         })
         .collect();
@@ -248,4 +264,46 @@ async fn write_all(
         context.metrics().rows_out.add(n_rows);
     }
     sink.seal().await.map_err(|error| error.with("step", context.step()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aqueduct_core::{Batch, Result};
+    use aqueduct_primitives::{Budget, ByteCount};
+    use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+    use async_trait::async_trait;
+
+    struct Panicking;
+
+    #[async_trait]
+    impl Sink for Panicking {
+        async fn write(&mut self, _: Batch) -> Result<()> {
+            panic!("a sink that panics")
+        }
+
+        async fn seal(&mut self) -> Result<Vec<Part>> {
+            Ok(Vec::new())
+        }
+
+        async fn abort(self: Box<Self>) {}
+    }
+
+    fn driven(step: usize, input: impl futures::Stream<Item = Result<Batch>> + Send + 'static) -> Driven {
+        let context = Context::standalone(&Budget::new("test", ByteCount::mib(1))).unwrap();
+        Driven { step, sink: Box::new(Panicking), input: Box::pin(input), context }
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_panics_stops_the_others() {
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let empty = SchemaRef::new(arrow::datatypes::Schema::empty());
+        let row = RecordBatch::try_new_with_options(empty, Vec::new(), &options).unwrap();
+        let batch = Batch::new(row, aqueduct_primitives::Reservation::empty());
+        let waits = driven(0, futures::stream::pending());
+        let panics = driven(1, futures::stream::iter([Ok(batch)]));
+        let ended = drive_sinks(vec![waits, panics], &Tasks::default(), &CancellationToken::new()).await;
+        let Err(Failure::Error(error)) = ended else { panic!("not the panic") };
+        assert!(error.chain().contains("a sink that panics"), "{error}");
+    }
 }

@@ -85,7 +85,7 @@ pub(crate) async fn run(
     let watcher = tasks.spawn(Arc::clone(&live).watch(stop_watching.clone()));
 
     let work = drive::drive(prepared, options);
-    let result = {
+    let (outputs, failure) = {
         let mut work = std::pin::pin!(work);
         let mut shown = std::pin::pin!(watch(Arc::clone(&live)));
         tokio::select! {
@@ -98,10 +98,6 @@ pub(crate) async fn run(
     let _ = watcher.await;
     tasks.join().await;
 
-    let (outputs, failure) = match result {
-        Ok(outputs) => (outputs, None),
-        Err(failure) => (Vec::new(), Some(failure)),
-    };
     let mut report = about.report(failure.as_ref());
     fill(&mut report, &live, &run_context.notices, outputs);
     report.rejected_by_reason = rejects.by_reason();

@@ -43,17 +43,15 @@ impl Outputs {
         Some(self.staged.get(step)?.as_ref()?.stage_dir().to_owned())
     }
 
-    /// Makes all parts durable, then all outputs public.
-    ///
-    /// # Errors
-    /// Something could not be made durable: every output is as it was. Or, once all are durable, one could
-    /// not be put in its place: those before it are public already.
+    /// Makes all parts durable, then all outputs public: those that are, and what went wrong. If something could
+    /// not be made durable, every output is as it was; if one could not be put in its place once all are durable,
+    /// those before it are public already.
     pub(crate) async fn publish(
         self,
         parts: Vec<(usize, Vec<Part>)>,
         run: &RunContext,
         flow: &str,
-    ) -> Result<Vec<OutputReport>> {
+    ) -> (Vec<OutputReport>, Option<Error>) {
         let stamp = RunStamp {
             flow: flow.to_owned(),
             run_id: run.run_id.clone(),
@@ -62,8 +60,12 @@ impl Outputs {
             inputs: None,
         };
         let base_dir = run.base_dir.clone();
-        let published = run.tasks.block(move || publish_all(self.staged, parts, &stamp)).await??;
-        Ok(published.into_iter().map(|one| report_of(&base_dir, &one)).collect())
+        match run.tasks.block(move || publish_all(self.staged, parts, &stamp)).await {
+            Ok((published, failed)) => {
+                (published.iter().map(|one| report_of(&base_dir, one)).collect(), failed)
+            }
+            Err(error) => (Vec::new(), Some(error.into())),
+        }
     }
 
     /// Drops what was staged.
@@ -78,25 +80,30 @@ fn publish_all(
     mut staged: Vec<Option<Staging>>,
     parts: Vec<(usize, Vec<Part>)>,
     stamp: &RunStamp,
-) -> Result<Vec<Published>> {
-    let result = seal_then_publish(&mut staged, parts, stamp);
+) -> (Vec<Published>, Option<Error>) {
+    let mut published = Vec::new();
+    let result = seal_then_publish(&mut staged, parts, stamp, &mut published);
     if result.is_err() {
         abort_all(staged);
     }
-    result
+    (published, result.err())
 }
 
 fn seal_then_publish(
     staged: &mut [Option<Staging>],
     parts: Vec<(usize, Vec<Part>)>,
     stamp: &RunStamp,
-) -> Result<Vec<Published>> {
+    published: &mut Vec<Published>,
+) -> Result<()> {
     for (step, parts) in parts {
         if let Some(staging) = staged.get_mut(step).and_then(Option::as_mut) {
             staging.seal(parts, stamp)?;
         }
     }
-    staged.iter_mut().flatten().map(Staging::publish).collect()
+    for staging in staged.iter_mut().flatten() {
+        published.push(staging.publish()?);
+    }
+    Ok(())
 }
 
 fn abort_all(staged: Vec<Option<Staging>>) {

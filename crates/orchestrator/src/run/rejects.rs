@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aqueduct_core::{Error, ErrorKind, Fs, FsFile, Reject, RejectPolicy, RejectedItem, Result, StepMetrics};
 use serde_json::json;
@@ -42,12 +42,19 @@ struct State {
     by_reason: BTreeMap<String, u64>,
     /// One file a folder, under `_aqueduct/` until the run commits.
     letters: HashMap<PathBuf, Letters>,
+    sealed: Vec<Place>,
 }
 
+/// What is kept aside in one folder, being written.
 struct Letters {
+    place: Place,
+    file: std::io::BufWriter<Box<dyn FsFile>>,
+}
+
+/// Where what is kept aside lies before the run commits, and after it.
+struct Place {
     staged: PathBuf,
     public: PathBuf,
-    file: std::io::BufWriter<Box<dyn FsFile>>,
 }
 
 impl std::fmt::Debug for Rejects {
@@ -60,12 +67,13 @@ impl std::fmt::Debug for Rejects {
 }
 
 impl RejectPolicy for Rejects {
+    /// Writes a line of a few KiB, buffered, where it is called; only [`Rejects::seal`] waits until it is durable.
     fn reject(&self, step: &str, reject: Reject) -> Result<()> {
         let policy = self.by_step.get(step).unwrap_or(&self.default);
         if policy.on_error == OnError::Fail {
             return Err(reject.into_error().with("step", step));
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let n = state.count(&reject);
         if n <= SAID_ONE_BY_ONE || reject.item == RejectedItem::File {
             tracing::warn!(step, at = %reject.origin, reason = reject.reason, "rejected: {}", reject.message);
@@ -97,17 +105,17 @@ impl Rejects {
 
     /// Rejected items by reason.
     pub(crate) fn by_reason(&self) -> BTreeMap<String, u64> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).by_reason.clone()
+        self.lock().by_reason.clone()
     }
 
-    /// Judges a source when all is read: all of it rejected fails the run, a share beyond the limit too.
-    pub(crate) fn judge(&self, step: &str, metrics: &StepMetrics) -> Result<()> {
+    /// Judges a step when all is read: all of its rows rejected fails the run, a share beyond the limit too.
+    pub(crate) fn judge(&self, step: &str, is_source: bool, metrics: &StepMetrics) -> Result<()> {
         let (rows_rejected, files_rejected) = (metrics.rows_rejected.get(), metrics.files_rejected.get());
-        let rows_in = metrics.rows_out.get() + rows_rejected;
+        let rows_in = if is_source { metrics.rows_out.get() + rows_rejected } else { metrics.rows_in.get() };
         let files_in = metrics.files_done.get() + files_rejected;
         // A file of which every row is bad has been read to its end, and gave nothing all the same.
         let no_file = files_rejected > 0 && metrics.files_done.get() == 0;
-        if metrics.rows_out.get() == 0 && (rows_rejected > 0 || no_file) {
+        if rows_rejected >= rows_in && (rows_rejected > 0 || no_file) {
             return Err(self.too_many(format!("all that step `{step}` read")));
         }
         let MaxRejected::Percent(percent) = self.max else { return Ok(()) };
@@ -132,26 +140,51 @@ impl Rejects {
         .with("max_rejected", shown(self.max))
     }
 
-    /// Makes what was kept aside durable and public, or leaves it under `_aqueduct/` after a failed run.
-    pub(crate) fn finish(&self, committed: bool) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, mut letters) in state.letters.drain() {
-            let sync = letters.file.flush().and_then(|()| letters.file.get_mut().sync());
-            sync.map_err(|error| Error::io("keep rejected", letters.staged.display(), error))?;
-            if committed {
-                let moved = self.fs.rename_no_replace(&letters.staged, &letters.public);
-                moved.map_err(|error| Error::io("keep rejected", letters.public.display(), error))?;
-                if let Some(folder) = letters.public.parent() {
-                    self.fs
-                        .sync_dir(folder)
-                        .map_err(|error| Error::io("keep rejected", folder.display(), error))?;
-                }
-            } else {
-                tracing::info!(path = %letters.staged.display(), "rejected items of the failed run are kept");
-            }
+    /// Makes what was kept aside durable, all of it even if some fails. To be called before any output becomes
+    /// public: rows must not be in neither. Blocks.
+    pub(crate) fn seal(&self) -> Result<()> {
+        let mut state = self.lock();
+        let letters: Vec<_> = state.letters.drain().map(|(_, letters)| letters).collect();
+        let mut result = Ok(());
+        for mut one in letters {
+            let sealed = one.file.flush().and_then(|()| one.file.get_mut().sync());
+            let sealed = sealed.and_then(|()| self.sync_parent(&one.place.staged));
+            result = result.and(sealed.map_err(|error| failed(&one.place.staged, error)));
+            state.sealed.push(one.place);
         }
-        Ok(())
+        result
     }
+
+    /// Makes what was sealed public, all of it even if some fails. Blocks.
+    pub(crate) fn publish(&self) -> Result<()> {
+        let places = std::mem::take(&mut self.lock().sealed);
+        places.iter().map(|place| self.publish_one(place)).fold(Ok(()), Result::and)
+    }
+
+    fn publish_one(&self, place: &Place) -> Result<()> {
+        let moved = self.fs.rename_no_replace(&place.staged, &place.public);
+        let moved = moved.and_then(|()| self.sync_parent(&place.public));
+        moved.map_err(|error| failed(&place.public, error).with("staged", place.staged.display()))
+    }
+
+    /// After a failed run: says where what was sealed is left.
+    pub(crate) fn leave(&self) {
+        for place in std::mem::take(&mut self.lock().sealed) {
+            tracing::info!(path = %place.staged.display(), "rejected items of the failed run are kept");
+        }
+    }
+
+    fn sync_parent(&self, path: &Path) -> std::io::Result<()> {
+        path.parent().map_or(Ok(()), |folder| self.fs.sync_dir(folder))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn failed(path: &Path, error: std::io::Error) -> Error {
+    Error::io("keep rejected", path.display(), error)
 }
 
 fn shown(max: MaxRejected) -> String {
@@ -184,8 +217,7 @@ impl State {
             "step": step,
             "raw": String::from_utf8_lossy(&reject.raw),
         });
-        writeln!(letters.file, "{line}")
-            .map_err(|error| Error::io("keep rejected", letters.staged.display(), error))
+        writeln!(letters.file, "{line}").map_err(|error| failed(&letters.place.staged, error))
     }
 }
 
@@ -195,7 +227,35 @@ impl Letters {
         let name = format!("rejected-{run_id}.ndjson");
         let staged = own.join(&name);
         let file = fs.create_dir_all(&own).and_then(|()| fs.create_new(&staged));
-        let file = file.map_err(|error| Error::io("keep rejected", staged.display(), error))?;
-        Ok(Self { staged, public: folder.join(name), file: std::io::BufWriter::new(file) })
+        let file = file.map_err(|error| failed(&staged, error))?;
+        let place = Place { staged, public: folder.join(name) };
+        Ok(Self { place, file: std::io::BufWriter::new(file) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aqueduct_core::{Origin, StdFs};
+
+    #[test]
+    fn a_folder_that_fails_does_not_keep_the_others_from_the_public() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = |name: &str| Policy { on_error: OnError::DeadLetter, folder: dir.path().join(name) };
+        let steps = ["a", "b", "c"].map(|step| (step.to_owned(), to(step)));
+        let none = MaxRejected::Count(u64::MAX);
+        let rejects = Rejects::new(to("other"), steps.into(), none, Arc::new(StdFs), "run");
+        for step in ["a", "b", "c"] {
+            let item = RejectedItem::Row;
+            let (message, origin, raw) = (String::new(), Origin::default(), Vec::new());
+            rejects.reject(step, Reject { item, reason: "json", message, origin, raw }).unwrap();
+        }
+        rejects.seal().unwrap();
+        std::fs::write(dir.path().join("b/rejected-run.ndjson"), "somebody else's").unwrap();
+        let told = rejects.publish().unwrap_err().chain();
+        assert!(told.contains("b/rejected-run.ndjson") && told.contains("b/_aqueduct/rejected"), "{told}");
+        for step in ["a", "c"] {
+            assert!(dir.path().join(step).join("rejected-run.ndjson").exists(), "{step}");
+        }
     }
 }
