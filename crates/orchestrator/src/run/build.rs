@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_core::{
-    Context, Notices, Output, Result, RunContext, Scratch, Services, StdFs, StepContext, StepMetrics,
-    SystemClock,
+    Context, Error, ErrorKind, Notices, Output, Result, RunContext, Scratch, Services, StdFs, StepContext,
+    StepMetrics, SystemClock,
 };
 use aqueduct_net::Fetcher;
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
@@ -106,16 +106,21 @@ async fn scratch_of(flow: &Flow, tasks: &Tasks) -> Result<Scratch> {
         Some(max_bytes) => max_bytes,
         None => {
             let dir = dir.clone();
-            tasks.block(move || free_bytes(&dir)).await?.percent(PERCENT_OF_FREE_DISK)
+            tasks.block(move || free_bytes(&dir)).await??.percent(PERCENT_OF_FREE_DISK)
         }
     };
     Ok(Scratch { dir, max_bytes })
 }
 
-/// What is free where a folder is, or will be. Where nobody can say, the disk itself sets the limit.
-fn free_bytes(dir: &Path) -> ByteCount {
-    let disk = dir.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok());
-    disk.map_or(ByteCount::new(u64::MAX), |disk| ByteCount::new(disk.f_bavail.saturating_mul(disk.f_frsize)))
+/// What is free where a folder is, or will be.
+fn free_bytes(dir: &Path) -> Result<ByteCount> {
+    // Of a relative path, the folders above do not lead to one that is there.
+    let absolute = std::path::absolute(dir).unwrap_or_default();
+    let disk = absolute.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok()).ok_or_else(|| {
+        let message = "cannot tell how much is free on the disk; set `execution.spill.max_bytes`";
+        Error::new(ErrorKind::Io, "make room for spill", message).with("path", dir.display())
+    })?;
+    Ok(ByteCount::new(disk.f_bavail.saturating_mul(disk.f_frsize)))
 }
 
 fn live_step(step: &Step, own: &StepContext) -> LiveStep {
@@ -166,4 +171,18 @@ fn rejects_of(flow: &Flow) -> Rejects {
         Arc::new(StdFs),
         &flow.run.id,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_folder_that_is_not_there_yet_has_the_disk_of_the_working_directory() {
+        let here = free_bytes(Path::new(".")).unwrap();
+        let below = free_bytes(Path::new("not-there/spill")).unwrap();
+        assert!(here.get() > 0 && below < ByteCount::new(u64::MAX), "{here} {below}");
+        let told = free_bytes(Path::new("")).unwrap_err().chain();
+        assert!(told.contains("execution.spill.max_bytes"), "{told}");
+    }
 }
