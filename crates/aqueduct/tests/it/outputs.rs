@@ -101,7 +101,12 @@ sink: { ndjson: { path: "out/${part}.ndjson" } }
     );
     job.write("a.ndjson", ndjson(0..2));
     job.write("b.ndjson", ndjson(2..5));
-    job.run("run flow.yaml").exits(1).says(&["gone.ndjson"]);
+    job.run("run flow.yaml --report report.json").exits(1).says(&["gone.ndjson"]);
+    let report = job.report();
+    let entries = report["entries"].as_array().unwrap();
+    let times =
+        entries.iter().flat_map(|entry| ["started", "finished"].map(|key| entry[key].as_str().unwrap()));
+    assert!(entries.len() == 3 && times.is_sorted(), "each begins when its turn comes: {report}");
     assert_eq!(job.numbers("out/a.ndjson"), Some(vec![0, 1]));
     assert_eq!(job.numbers("out/b.ndjson"), Some(vec![2, 3, 4]));
     assert!(!job.path("out/gone.ndjson").exists());

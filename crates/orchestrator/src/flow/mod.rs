@@ -55,7 +55,7 @@ pub struct Flow {
     pub name: String,
     /// The file, as it was named on the command line.
     pub file: String,
-    /// What its run is called and when it starts: `${run.id}`, the report and the names of parts agree on it.
+    /// What its run is called: `${run.id}`, the report and the names of parts agree on it.
     pub run: RunIdentity,
     /// The hosts that the file names.
     pub hosts: Vec<String>,

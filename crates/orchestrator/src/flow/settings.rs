@@ -36,12 +36,12 @@ pub enum SecretMode {
     Read,
 }
 
-/// What a run is called and when it first started.
+/// What a run is called, and the time that its flow file is filled in with.
 #[derive(Clone, Debug)]
 pub struct RunIdentity {
     /// Its name.
     pub id: String,
-    /// When it first started.
+    /// The time that the variables tell: one for all entries of a matrix, so that they agree on the day.
     pub started: DateTime<Utc>,
 }
 
@@ -54,7 +54,7 @@ impl Default for RunIdentity {
 }
 
 impl RunIdentity {
-    /// Of one entry of a matrix: each is a run with a report of its own.
+    /// Of one entry of a matrix: each is a run with a report of its own, begun when its turn comes.
     #[must_use]
     pub fn of_entry(&self, n: usize) -> Self {
         Self { id: format!("{}e{n:03}", self.id), started: self.started }

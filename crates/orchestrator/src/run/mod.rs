@@ -120,7 +120,7 @@ impl About {
             flow: flow.name.clone(),
             entry: flow.entry.iter().cloned().collect(),
             memory_limit_bytes: flow.memory.get(),
-            started: timestamp(flow.run.started),
+            started: timestamp(SystemClock.now()),
         }
     }
 
