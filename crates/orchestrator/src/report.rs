@@ -80,7 +80,8 @@ pub struct Report {
     pub memory_peak_bytes: u64,
     /// The most bytes that the allocator had given out at one moment.
     pub allocated_peak_bytes: u64,
-    /// The most bytes resident at one moment, as the kernel counts.
+    /// The most bytes resident at one moment of the run: as the kernel counts, or, when the process had more in a run
+    /// before, as was seen every 25 ms.
     pub rss_peak_bytes: u64,
     /// Bytes written to spill files.
     pub spilled_bytes: u64,

@@ -25,6 +25,9 @@ pub(crate) struct Live {
     pub(crate) steps: Vec<LiveStep>,
     reserved_peak: AtomicU64,
     allocated_peak: AtomicU64,
+    rss_peak: AtomicU64,
+    /// Of the process, before the run.
+    rss_peak_before: u64,
 }
 
 /// What can be seen of a step.
@@ -47,7 +50,15 @@ pub(crate) enum Role {
 
 impl Live {
     pub(crate) fn new(limit: ByteCount, flow: Budget, steps: Vec<LiveStep>) -> Self {
-        Self { limit, flow, steps, reserved_peak: AtomicU64::new(0), allocated_peak: AtomicU64::new(0) }
+        Self {
+            limit,
+            flow,
+            steps,
+            reserved_peak: AtomicU64::new(0),
+            allocated_peak: AtomicU64::new(0),
+            rss_peak: AtomicU64::new(0),
+            rss_peak_before: process_memory::rss_peak_bytes(),
+        }
     }
 
     /// Bytes reserved now, over all budgets.
@@ -65,6 +76,13 @@ impl Live {
     /// The most bytes seen given out by the allocator.
     pub(crate) fn allocated_peak(&self) -> ByteCount {
         ByteCount::new(self.allocated_peak.load(Relaxed))
+    }
+
+    /// The most bytes resident: as the kernel counts if the process never had more, else as was seen.
+    pub(crate) fn rss_peak(&self) -> ByteCount {
+        let of_process = process_memory::rss_peak_bytes();
+        let seen = self.rss_peak.load(Relaxed);
+        ByteCount::new(if of_process > self.rss_peak_before { of_process } else { seen })
     }
 
     /// Sums a counter over the steps of one role.
@@ -93,5 +111,6 @@ impl Live {
     fn sample(&self) {
         self.reserved_peak.fetch_max(self.reserved().get(), Relaxed);
         self.allocated_peak.fetch_max(process_memory::allocated_bytes(), Relaxed);
+        self.rss_peak.fetch_max(process_memory::rss_bytes(), Relaxed);
     }
 }

@@ -180,6 +180,7 @@ fn fill(report: &mut Report, live: &Live, notices: &aqueduct_core::Notices, outp
     report.bytes_out = outputs.iter().map(|output| output.bytes).sum();
     report.memory_peak_bytes = live.reserved_peak().get();
     report.allocated_peak_bytes = live.allocated_peak().get();
+    report.rss_peak_bytes = live.rss_peak().get();
     report.spilled_bytes = live.total(|m| m.spilled_bytes.get());
     report.retries = live.total(|m| m.retries.get());
     report.gaps = notices.gaps.first();
