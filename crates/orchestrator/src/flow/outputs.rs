@@ -1,10 +1,11 @@
-//! Where the sinks of a file write: no two of them to one place, and none inside of another's.
+//! Where the sinks of a file write: no two of them to one place, none inside of another's, and nothing that a run
+//! keeps beside its outputs inside of one.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::flow::error::Mistake;
 use crate::flow::matrix::shown;
-use crate::flow::{Flow, Step, StepKind};
+use crate::flow::{Flow, OnError, Step, StepKind};
 
 /// An output and whose it is.
 struct Claimed {
@@ -17,9 +18,11 @@ pub(crate) fn in_the_way(flows: &[Flow]) -> Vec<Mistake> {
     let mut claimed: Vec<Claimed> = Vec::new();
     let mut mistakes = Vec::new();
     for flow in flows {
+        let beside = beside(flow);
         for step in &flow.steps {
             let Some(one) = claim(flow, step) else { continue };
-            if let Some(message) = claimed.iter().find_map(|other| conflict(&one, other)) {
+            let in_the_way = claimed.iter().find_map(|other| conflict(&one, other));
+            if let Some(message) = in_the_way.or_else(|| holds(&one, &beside)) {
                 let (at, key) = step.at.places.find("/path");
                 mistakes.push(Mistake::new(at, key, flow.masks.mask(&message)));
             }
@@ -38,6 +41,33 @@ fn claim(flow: &Flow, step: &Step) -> Option<Claimed> {
         format!("{} of entry {}", step.name, shown(&flow.entry))
     };
     Some(Claimed { path: resolved(&output.path), who })
+}
+
+/// The folders that a run keeps beside its outputs.
+fn beside(flow: &Flow) -> Vec<Claimed> {
+    let letters = flow.steps.iter().filter_map(|step| letters_of(flow, step));
+    let letters = letters.map(|folder| (flow.base_dir.join(folder), "dead_letter"));
+    let own = [(flow.state_dir.clone(), "state"), (flow.spill_dir(), "execution.spill.dir")];
+    letters.chain(own).map(|(path, key)| Claimed { path: resolved(&path), who: key.to_owned() }).collect()
+}
+
+/// Where bad rows of a step are kept aside, if they are.
+fn letters_of<'f>(flow: &'f Flow, step: &'f Step) -> Option<&'f PathBuf> {
+    let on_error = step.on_error.unwrap_or(flow.execution.on_error);
+    let default = (on_error == OnError::DeadLetter).then_some(&flow.execution.dead_letter);
+    step.dead_letter.as_ref().or(default)
+}
+
+fn holds(output: &Claimed, beside: &[Claimed]) -> Option<String> {
+    let inside = beside.iter().find(|folder| folder.path.starts_with(&output.path))?;
+    Some(format!(
+        "the folder of `{}`, {}, is inside of what `{}` writes, {}, which a run replaces as a whole; expected paths \
+         beside each other",
+        inside.who,
+        inside.path.display(),
+        output.who,
+        output.path.display()
+    ))
 }
 
 fn conflict(one: &Claimed, other: &Claimed) -> Option<String> {
@@ -92,9 +122,13 @@ mod tests {
     use crate::flow::load;
 
     fn told(folder: &Path, first: &str, second: &str) -> Option<String> {
+        told_with(folder, first, second, "")
+    }
+
+    fn told_with(folder: &Path, first: &str, second: &str, more: &str) -> Option<String> {
         let text = format!(
             "name: x\nsources: {{ a: {{ files: {{ paths: [n] }} }} }}\nsinks:\n  one: {{ input: a, parquet: {{ path: '{first}' }} }}\n  \
-             two: {{ input: a, parquet: {{ path: '{second}' }} }}\n"
+             two: {{ input: a, parquet: {{ path: '{second}' }} }}\n{more}\n"
         );
         let file = folder.join("flow.yaml");
         std::fs::write(&file, text).unwrap();
@@ -124,5 +158,23 @@ mod tests {
         for (first, second) in [("out", "out2"), ("out.parquet", "out"), ("real/a", "link/b")] {
             assert_eq!(told(folder.path(), first, second), None, "{first} {second}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_a_run_keeps_inside_of_an_output_is_refused_with_both_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for (more, key) in [
+            ("execution: { on_error: dead_letter, dead_letter: out/bad }", "dead_letter"),
+            ("state: out/state", "state"),
+            ("execution: { spill: { dir: ./out } }", "execution.spill.dir"),
+        ] {
+            let told = told_with(folder.path(), "out", "other", more).unwrap();
+            assert!(told.contains(&format!("folder of `{key}`")) && told.contains("`one` writes"), "{told}");
+            assert_eq!(told_with(folder.path(), "out", "other", &more.replace("out", "aside")), None);
+        }
+        assert_eq!(told_with(folder.path(), "rejected", "other", ""), None);
+        assert!(
+            told_with(folder.path(), "rejected", "other", "execution: { on_error: dead_letter }").is_some()
+        );
     }
 }
