@@ -32,7 +32,7 @@ pub(super) async fn test(program: &Program, arguments: FlowArguments) -> u8 {
             Err(code) => return code,
         };
         let Some(flow) = flow else { break };
-        let told = run_test(program, &arguments, flow, one).await;
+        let told = run_test(program, flow, one).await;
         let verdict = if told.is_empty() { "ok" } else { "FAILED" };
         program.write_out(format!("{verdict}  {}\n", one.name).as_bytes());
         for line in &told {
@@ -45,7 +45,8 @@ pub(super) async fn test(program: &Program, arguments: FlowArguments) -> u8 {
 }
 
 /// What does not hold.
-async fn run_test(program: &Program, arguments: &FlowArguments, flow: Flow, test: &FlowTest) -> Vec<String> {
+async fn run_test(program: &Program, flow: Flow, test: &FlowTest) -> Vec<String> {
+    let about = flow.without_steps();
     let collected: BTreeMap<String, Collected> =
         test.expect.keys().map(|step| (step.clone(), Collected::default())).collect();
     let report = match run_given(program, flow, test, &collected).await {
@@ -59,7 +60,7 @@ async fn run_test(program: &Program, arguments: &FlowArguments, flow: Flow, test
             (Err(error), _) => Some(error.chain()),
             (Ok(got), Expected::Rows(n)) => (got.len() as u64 != *n)
                 .then(|| format!("step `{step}`: expected {n} rows, got {}", got.len())),
-            (Ok(got), Expected::File(path)) => match read_rows(program, arguments, path).await {
+            (Ok(got), Expected::File(path)) => match read_rows(program, &about, path).await {
                 Ok(wanted) => difference(step, wanted, got),
                 Err(message) => Some(message),
             },
@@ -101,11 +102,10 @@ async fn run_quietly(flow: Flow) -> Result<Report, String> {
 }
 
 /// The rows of a file, read as the `files` source reads it.
-async fn read_rows(program: &Program, arguments: &FlowArguments, path: &Path) -> Result<Vec<Value>, String> {
-    let flow = program.load(arguments).map_err(|_| "the flow cannot be loaded again")?.into_iter().next();
+async fn read_rows(program: &Program, about: &Flow, path: &Path) -> Result<Vec<Value>, String> {
     let rows = Collected::default();
     let sink = CollectSink { into: rows.clone(), max_rows: MAX_ROWS_OF_A_TEST };
-    let flow = run::over_file(flow.ok_or("the flow has no entries")?, path, sink, &program.registry)?;
+    let flow = run::over_file(about.without_steps(), path, sink, &program.registry)?;
     run_quietly(flow).await?;
     rows_of(&rows).map_err(|error| error.chain())
 }

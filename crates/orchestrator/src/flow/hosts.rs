@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use url::Url;
 
+use crate::flow::load::NOT_FILLED;
 use crate::flow::node::Node;
-
-/// Keys whose texts are no addresses yet: what is used of them stands, filled in, under the others.
-const NOT_FILLED: [&str; 3] = ["vars", "matrix", "secrets"];
 
 /// The hosts of all http(s) URLs that are the text of some key, each once.
 pub(crate) fn named(file: &Node) -> Vec<String> {

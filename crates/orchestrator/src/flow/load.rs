@@ -11,6 +11,7 @@ use crate::flow::graph::{self, STEP_KEYS};
 use crate::flow::masks::{MaskBuilder, Masks};
 use crate::flow::matrix::{self, MatrixEntry};
 use crate::flow::node::{Entry, Kind, Node};
+use crate::flow::secrets::Secrets;
 use crate::flow::steps::{self, Draft};
 use crate::flow::substitute::{fill, variables};
 use crate::flow::values::Values;
@@ -19,6 +20,9 @@ use crate::flow::{
     closed, hosts, later, outputs, read, scalar, types, yaml,
 };
 use crate::plan::default_memory;
+
+/// Keys whose texts are not filled in: what is used of them stands, filled in, under the others.
+pub(crate) const NOT_FILLED: [&str; 3] = ["vars", "matrix", "secrets"];
 
 /// Reads a flow file, fills it in and checks all of it: one [`Flow`] for each entry of its matrix.
 ///
@@ -34,14 +38,16 @@ pub fn load(path: &Path, settings: &Settings, registry: &Registry) -> Result<Vec
     let base_dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut mistakes = Vec::new();
     let overrides = override_keys(&mut root, settings, &mut mistakes);
-    let entries = matrix::entries(&root, settings, &base_dir, &mut mistakes);
+    let secrets = Secrets::of(&root, settings, &base_dir);
+    let entries = matrix::entries(&root, settings, &secrets, &mut mistakes);
     let mut errors: BTreeSet<(usize, usize, String, String)> = BTreeSet::new();
     keep(&mut errors, mistakes, &Masks::default());
     let mut flows = Vec::new();
     let mut used = BTreeSet::new();
     for (n, entry) in entries.iter().enumerate() {
         let run = if entries.len() == 1 { settings.run.clone() } else { settings.run.of_entry(n) };
-        let loader = Loader { file: &file, base_dir: &base_dir, settings, registry, entry, run };
+        let secrets = &secrets;
+        let loader = Loader { file: &file, base_dir: &base_dir, settings, secrets, registry, entry, run };
         let loaded = loader.load(&root);
         used.extend(loaded.used);
         keep(&mut errors, loaded.mistakes, &loaded.masks);
@@ -146,6 +152,7 @@ struct Loader<'l> {
     file: &'l str,
     base_dir: &'l Path,
     settings: &'l Settings,
+    secrets: &'l Secrets<'l>,
     registry: &'l Registry,
     entry: &'l MatrixEntry,
     run: RunIdentity,
@@ -162,10 +169,10 @@ struct Loaded {
 
 impl Loader<'_> {
     fn load(&self, root: &Node) -> Loaded {
-        let values = Values::new(self.settings, self.base_dir, self.entry, root).of_run(&self.run);
+        let values = Values::new(self.settings, self.secrets, self.entry, root).of_run(&self.run);
+        let mut unfilled = Vec::new();
+        let mut file = self.filled(root, &values, &mut unfilled);
         let mut mistakes = Vec::new();
-        let mut file = self.filled(root, &values, &mut mistakes);
-        let unfilled: Vec<Span> = mistakes.iter().map(|mistake| mistake.at).collect();
         let masks = masks_of(&file, &values);
         let hosts = hosts::named(&file);
         later::take(&mut file, &mut mistakes);
@@ -174,7 +181,7 @@ impl Loader<'_> {
         let defaults = steps::Defaults { max_record_bytes: options.http.max_record_bytes };
         let drafts = steps::build(raw, self.registry, defaults, &mut mistakes);
         let schemas = types::infer(&drafts, |draft| self.planning(draft, &options), &mut mistakes);
-        let mistakes = without_echoes(mistakes, &unfilled);
+        let mistakes = without_echoes(unfilled, mistakes);
         let used =
             self.settings.set.iter().map(|(key, _)| key).filter(|key| values.is_used(key)).cloned().collect();
         let flow = if mistakes.is_empty() {
@@ -199,9 +206,7 @@ impl Loader<'_> {
     fn filled(&self, root: &Node, values: &Values<'_>, mistakes: &mut Vec<Mistake>) -> Node {
         let mut file = root.clone();
         let Kind::Map(entries) = &mut file.kind else { return file };
-        for entry in
-            entries.iter_mut().filter(|entry| !["vars", "matrix", "secrets"].contains(&entry.key.as_str()))
-        {
+        for entry in entries.iter_mut().filter(|entry| !NOT_FILLED.contains(&entry.key.as_str())) {
             fill(&mut entry.value, &entry.key, values, mistakes);
         }
         file
@@ -284,12 +289,11 @@ impl Loader<'_> {
     }
 }
 
-/// Without what is wrong with a value only because it could not be filled in, which is told first.
-fn without_echoes(mistakes: Vec<Mistake>, unfilled: &[Span]) -> Vec<Mistake> {
-    let told = mistakes.into_iter().enumerate();
-    told.filter(|(n, mistake)| *n < unfilled.len() || !unfilled.contains(&mistake.at))
-        .map(|(_, mistake)| mistake)
-        .collect()
+/// What could not be filled in, then what else is wrong: not with a value that could not be filled in.
+fn without_echoes(mut unfilled: Vec<Mistake>, mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
+    mistakes.retain(|mistake| unfilled.iter().all(|one| one.at != mistake.at));
+    unfilled.append(&mut mistakes);
+    unfilled
 }
 
 /// The values that tell runs of one flow apart: what is secret does not.

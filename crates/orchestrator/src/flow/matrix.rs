@@ -1,9 +1,8 @@
 //! `matrix:`: the entries that a flow runs for, each a set of values.
 
-use std::path::Path;
-
 use crate::flow::error::Mistake;
 use crate::flow::node::{Kind, Node};
+use crate::flow::secrets::Secrets;
 use crate::flow::settings::Settings;
 use crate::flow::substitute::fill;
 use crate::flow::values::Values;
@@ -24,7 +23,7 @@ pub(crate) fn shown(entry: &MatrixEntry) -> String {
 pub(crate) fn entries(
     file: &Node,
     settings: &Settings,
-    base_dir: &Path,
+    secrets: &Secrets<'_>,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<MatrixEntry> {
     let Some(entry) = file.entry("matrix") else {
@@ -34,7 +33,7 @@ pub(crate) fn entries(
         return vec![Vec::new()];
     };
     let mut matrix = entry.value.clone();
-    fill(&mut matrix, "matrix", &Values::new(settings, base_dir, &[], file), mistakes);
+    fill(&mut matrix, "matrix", &Values::new(settings, secrets, &[], file), mistakes);
     let all = match &matrix.kind {
         Kind::List(items) => Some(items.iter().map(values_of).collect()),
         Kind::Map(_) => product(&matrix),

@@ -162,6 +162,30 @@ impl Flow {
         }
     }
 
+    /// All of it but its steps.
+    pub(crate) fn without_steps(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            file: self.file.clone(),
+            run: self.run.clone(),
+            hosts: self.hosts.clone(),
+            entry: self.entry.clone(),
+            values: self.values.clone(),
+            base_dir: self.base_dir.clone(),
+            state_dir: self.state_dir.clone(),
+            memory: self.memory,
+            execution: self.execution.clone(),
+            commit: self.commit.clone(),
+            http: self.http.clone(),
+            storage: self.storage.clone(),
+            steps: Vec::new(),
+            schemas: Vec::new(),
+            tests: self.tests.clone(),
+            masks: self.masks.clone(),
+            memory_at: self.memory_at,
+        }
+    }
+
     /// Where what memory does not hold goes.
     pub fn spill_dir(&self) -> PathBuf {
         match &self.execution.spill.dir {

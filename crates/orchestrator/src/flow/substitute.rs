@@ -123,6 +123,7 @@ fn variable(text: &str) -> Option<(Piece<'_>, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::secrets::Secrets;
     use crate::flow::settings::Settings;
     use crate::flow::yaml;
     use proptest::prelude::*;
@@ -135,7 +136,8 @@ mod tests {
             ..Settings::default()
         };
         let before = root.clone();
-        let values = Values::new(&settings, Path::new(""), &[], &before);
+        let secrets = Secrets::of(&before, &settings, Path::new(""));
+        let values = Values::new(&settings, &secrets, &[], &before);
         let mut mistakes = Vec::new();
         fill(&mut root, "", &values, &mut mistakes);
         if mistakes.is_empty() { Ok(root) } else { Err(mistakes) }
@@ -184,7 +186,8 @@ mod tests {
         fn escaped_text_stays_what_it_is(text in "[a$ {}:-]{0,40}") {
             let settings = Settings::default();
             let file = yaml::parse("{}").unwrap();
-            let values = Values::new(&settings, Path::new(""), &[], &file);
+            let secrets = Secrets::of(&file, &settings, Path::new(""));
+            let values = Values::new(&settings, &secrets, &[], &file);
             let escaped = text.replace("${", "$${");
             prop_assert_eq!(fill_text(&escaped, &values).unwrap(), text);
         }

@@ -2,12 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 
-use crate::flow::masks::{HIDDEN, is_secret_name};
+use crate::flow::masks::is_secret_name;
 use crate::flow::node::Node;
-use crate::flow::secrets;
-use crate::flow::settings::{RunIdentity, SecretMode, Settings};
+use crate::flow::secrets::Secrets;
+use crate::flow::settings::{RunIdentity, Settings};
 use crate::flow::substitute::fill_text;
 
 /// Where a value came from.
@@ -28,10 +27,9 @@ type Found = Result<(String, Origin), String>;
 pub(crate) struct Values<'f> {
     settings: &'f Settings,
     run: &'f RunIdentity,
-    base_dir: &'f Path,
     entry: &'f [(String, String)],
     vars: Option<&'f Node>,
-    secrets: Option<&'f Node>,
+    secrets: &'f Secrets<'f>,
     /// What was looked up so far: each variable is made once, so that variables of variables cost no more.
     found: RefCell<HashMap<String, Found>>,
     /// The variables that are being made now: one that needs itself never ends.
@@ -46,17 +44,16 @@ const MAX_FILLED_BYTES: usize = 8 << 20;
 impl<'f> Values<'f> {
     pub(crate) fn new(
         settings: &'f Settings,
-        base_dir: &'f Path,
+        secrets: &'f Secrets<'f>,
         entry: &'f [(String, String)],
         file: &'f Node,
     ) -> Self {
         Self {
             settings,
             run: &settings.run,
-            base_dir,
             entry,
             vars: file.get("vars"),
-            secrets: file.get("secrets"),
+            secrets,
             found: RefCell::default(),
             making: RefCell::default(),
             n_bytes: Cell::new(0),
@@ -102,11 +99,7 @@ impl<'f> Values<'f> {
             };
             return fill_text(&text, self).map(|text| Some((text, Origin::Vars)));
         }
-        if let Some(secret) = self.secrets.and_then(|secrets| secrets.get(name)) {
-            let value = match self.settings.secrets {
-                SecretMode::Hidden => HIDDEN.into(),
-                SecretMode::Read => secrets::read(name, secret, self.base_dir, &self.settings.env)?,
-            };
+        if let Some(value) = self.secrets.get(name)? {
             return Ok(Some((value, Origin::Secret)));
         }
         if let Some(value) = self.built_in(name) {
@@ -144,12 +137,12 @@ impl<'f> Values<'f> {
     /// All names that could be meant, for the nearest to a missing one.
     pub(crate) fn names(&self) -> BTreeSet<&str> {
         let given = self.settings.set.iter().chain(self.entry).map(|(key, _)| key.as_str());
-        let in_file = [self.vars, self.secrets]
-            .into_iter()
-            .flatten()
-            .flat_map(Node::entries)
-            .map(|entry| entry.key.as_str());
-        given.chain(in_file).chain(["run.id", "run.started", "today", "yesterday"]).collect()
+        let vars = self.vars.into_iter().flat_map(Node::entries).map(|entry| entry.key.as_str());
+        given
+            .chain(vars)
+            .chain(self.secrets.names())
+            .chain(["run.id", "run.started", "today", "yesterday"])
+            .collect()
     }
 
     /// Whether a variable was looked up.
