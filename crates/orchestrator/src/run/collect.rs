@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::{
-    Batch, Context, Error, ErrorKind, Guarantee, MapRows, MemoryNeed, Output, Part, Planning, Problem,
-    Result, Sink, SinkConfig, Stage, StageConfig, map_stage,
+    Batch, BatchStream, Context, Error, ErrorKind, Guarantee, Inputs, MapRows, MemoryNeed, Output, Part,
+    Planning, Problem, Result, Sink, SinkConfig, Stage, StageConfig, map_stage, only_input,
 };
 use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use futures::StreamExt;
 
 /// Rows that a run leaves behind in memory.
 #[derive(Clone, Debug, Default)]
@@ -97,8 +98,7 @@ pub(crate) struct FirstRows(pub(crate) u64);
 
 impl StageConfig for FirstRows {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let schema = inputs.first().cloned().ok_or_else(|| vec![Problem::at("", "no input")])?;
-        Ok(map_stage(FirstRowsMap { schema, left: self.0 }))
+        Ok(map_stage(FirstRowsMap { schema: only_input(inputs)?, left: self.0 }))
     }
 }
 
@@ -120,5 +120,27 @@ impl MapRows for FirstRowsMap {
 
     fn is_finished(&self) -> bool {
         self.left == 0
+    }
+}
+
+/// A stage that lets everything pass, in the place of one that must not do what it does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PassThrough;
+
+impl StageConfig for PassThrough {
+    fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
+        Ok(Box::new(Passing(only_input(inputs)?)))
+    }
+}
+
+struct Passing(SchemaRef);
+
+impl Stage for Passing {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0)
+    }
+
+    fn run(self: Box<Self>, inputs: Inputs, _: Context) -> BatchStream {
+        Box::pin(futures::stream::iter(inputs).flatten())
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aqueduct_core::{Registry, SourceConfig};
 use serde_json::json;
 
-use super::collect::{CollectSink, FirstRows};
+use super::collect::{CollectSink, FirstRows, PassThrough};
 use crate::flow::{Flow, OnError, Step, StepKind, StepPlace};
 
 /// The flow with only the steps that lead to some, and a collecting sink after each of those. In the place
@@ -57,10 +57,10 @@ fn without_traces(mut flow: Flow) -> Flow {
         let has_folder = step.dead_letter.take().is_some();
         step.on_error = step.on_error.map(counted).or(has_folder.then_some(OnError::Skip));
         if matches!(&step.kind, StepKind::Stage(stage) if stage.only_watches()) {
-            step.kind = StepKind::Stage(Box::new(FirstRows(u64::MAX)));
+            step.kind = StepKind::Stage(Box::new(PassThrough));
         }
     }
-    flow.execution.spill.dir.get_or_insert_with(std::env::temp_dir);
+    flow.execution.spill.dir = Some(std::env::temp_dir());
     flow
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn with_given(
     Ok(flow)
 }
 
-/// In the place of a flow's steps, one that reads a file and one that collects its rows.
+/// A flow without steps, with one that reads a file and one that collects its rows.
 ///
 /// # Errors
 /// The registry has no source of files.
