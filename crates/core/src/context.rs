@@ -64,10 +64,13 @@ pub struct Scratch {
     pub max_bytes: ByteCount,
 }
 
+/// What a component used alone may put on the disk; the runner looks at what is free.
+const SCRATCH_ALONE: ByteCount = ByteCount::mib(1024);
+
 impl Default for Scratch {
-    /// The system's folder for temporary files, and so much that there is room beside it.
+    /// For a component used alone: a bounded part of the system's folder for temporary files.
     fn default() -> Self {
-        Self { dir: std::env::temp_dir(), max_bytes: ByteCount::mib(20 * 1024) }
+        Self { dir: std::env::temp_dir(), max_bytes: SCRATCH_ALONE }
     }
 }
 
@@ -78,9 +81,6 @@ pub struct RecordRoom {
     pub in_flight: ByteCount,
     /// The `memory` with which there is so much.
     pub memory: ByteCount,
-}
-
-/// Of a run's memory, at least one part in so many is for data in flight, once every step has what it must.
     /// From this `memory` on, data in flight has its [part](IN_FLIGHT_PART) of it.
     pub parted_from: ByteCount,
 }
@@ -95,6 +95,9 @@ impl RecordRoom {
         };
         enough.round_up_to_mb()
     }
+}
+
+/// Of a run's memory, at least one part in so many is for data in flight, once every step has what it must.
 pub const IN_FLIGHT_PART: u64 = 4;
 
 /// What one step has to itself.
@@ -263,7 +266,7 @@ impl Context {
         })
     }
 
-    /// What all steps of the run share, by its type: the first to ask makes it.
+    /// What all steps of the run share, by its type: the first to ask makes it. `make` must not ask for another.
     pub fn shared<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         self.run.services.get_or_insert_with(make)
     }
@@ -370,15 +373,16 @@ impl Services {
         Arc::clone(self.lock().get(&TypeId::of::<T>())?).downcast().ok()
     }
 
-    /// The one of this type; if there is none, what `make` makes, from now on for everybody.
+    /// The one of this type; if there is none, what `make` makes, once and from now on for everybody. `make` must
+    /// not ask for another.
     pub fn get_or_insert_with<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
-        if let Some(service) = self.get() {
-            return service;
-        }
-        let made = Arc::new(make());
-        let first =
-            Arc::clone(self.lock().entry(TypeId::of::<T>()).or_insert_with(|| Arc::clone(&made) as _));
-        first.downcast().unwrap_or(made)
+        let mut by_type = self.lock();
+        let there = by_type.get(&TypeId::of::<T>()).and_then(|there| Arc::clone(there).downcast().ok());
+        there.unwrap_or_else(|| {
+            let made = Arc::new(make());
+            by_type.insert(TypeId::of::<T>(), Arc::clone(&made) as _);
+            made
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TypeId, Arc<dyn Any + Send + Sync>>> {

@@ -98,7 +98,9 @@ impl Error {
         Self::new(ErrorKind::Cancelled, operation, "the run was stopped")
     }
 
-    /// Adds where it happened: `path`, `url`, `row`, `column`, `limit`, `step`. The same pair is told once.
+    /// Adds where it happened: `path`, `url`, `row`, `column`, `limit`, `step`. The same pair is told once: a
+    /// component that hands an error on without the runner names its `step`, and the runner names it for those that
+    /// do not.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         let pair = (key, value.to_string());
