@@ -10,10 +10,10 @@ pub mod describe;
 pub mod flow;
 mod ledger;
 mod lock;
-pub mod logging;
+mod logging;
 pub mod plan;
 mod process_memory;
-pub mod progress;
+mod progress;
 pub mod report;
 mod run;
 

@@ -11,7 +11,7 @@ use crate::flow::Masks;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -21,7 +21,7 @@ pub enum LogFormat {
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verbosity {
+pub(crate) enum Verbosity {
     /// Errors only.
     Quiet,
     /// What a user wants to know.
@@ -33,7 +33,7 @@ pub enum Verbosity {
 
 /// Standard error, shared by log lines, progress and messages. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Console {
+pub(crate) struct Console {
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -45,23 +45,23 @@ struct Shared {
 
 impl Console {
     /// Values that must not be shown from now on.
-    pub fn add_masks(&self, masks: &Masks) {
+    pub(crate) fn add_masks(&self, masks: &Masks) {
         let mut shared = self.lock();
         shared.masks = shared.masks.and(masks);
     }
 
     /// While there are bars, lines are written above them.
-    pub fn set_bars(&self, bars: Option<MultiProgress>) {
+    pub(crate) fn set_bars(&self, bars: Option<MultiProgress>) {
         self.lock().bars = bars;
     }
 
     /// The text with every secret masked.
-    pub fn masked(&self, text: &str) -> String {
+    pub(crate) fn masked(&self, text: &str) -> String {
         self.lock().masks.mask(text)
     }
 
     /// Writes one line. A standard error that is closed or full changes nothing.
-    pub fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         self.write_text(&format!("{text}\n"));
     }
 
@@ -84,7 +84,7 @@ impl Console {
 }
 
 /// Collects what one log event writes, and writes it as one.
-pub struct LineWriter {
+pub(crate) struct LineWriter {
     console: Console,
     text: Vec<u8>,
 }
@@ -117,7 +117,7 @@ impl<'a> MakeWriter<'a> for Console {
 }
 
 /// Sends log lines to the console, for the rest of the process. Later calls change nothing.
-pub fn start(console: &Console, format: LogFormat, verbosity: Verbosity) {
+pub(crate) fn start(console: &Console, format: LogFormat, verbosity: Verbosity) {
     let level = match verbosity {
         Verbosity::Quiet => "off",
         Verbosity::Normal => "warn,aqueduct=info",

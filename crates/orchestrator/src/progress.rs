@@ -14,7 +14,7 @@ use crate::run::{Live, LiveStep, Role};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ProgressKind {
+pub(crate) enum ProgressKind {
     /// Bars on a terminal, nothing elsewhere.
     #[default]
     Auto,
