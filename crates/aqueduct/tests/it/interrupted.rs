@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use aqueduct_testkit::http::{Answer, Gate, Server};
 use rustix::process::Signal;
+use tokio::sync::watch;
 
 use crate::job::{Job, Running, ndjson};
 
@@ -14,6 +15,8 @@ struct Stalled {
     server: Server,
     stalls: Arc<AtomicBool>,
     gate: Gate,
+    /// How often the second file was asked for.
+    asked: watch::Sender<u64>,
 }
 
 impl Stalled {
@@ -22,26 +25,30 @@ impl Stalled {
         let (server, gate, stalls) =
             (Server::start().await, Gate::closed(), Arc::new(AtomicBool::new(false)));
         server.file("/0.ndjson", ndjson(0..10));
-        let (is_stalled, waits) = (Arc::clone(&stalls), gate.clone());
+        let (is_stalled, waits, asked) = (Arc::clone(&stalls), gate.clone(), watch::Sender::new(0));
+        let was_asked = asked.clone();
         server.route("/1.ndjson", move |_| {
+            was_asked.send_modify(|n| *n += 1);
             let (first, second) = (ndjson(10..15), ndjson(15..20));
             let answer = Answer::new(200).header("Content-Length", first.len() + second.len()).send(first);
             if is_stalled.load(SeqCst) { answer.wait_for(&waits).send(second) } else { answer.send(second) }
         });
         let flow = r#"
 name: stalled
-source: { files: { paths: ["BASE/0.ndjson", "BASE/1.ndjson"], schema: { n: int64 } } }
+source: { files: { paths: ["BASE/0.ndjson", "BASE/1.ndjson"], schema: { n: int64 }, window: 1 } }
 sink: { ndjson: { path: out } }
 "#;
         let job = Job::with_flow(&flow.replace("BASE", &server.url("")));
         job.run("run flow.yaml").exits(0);
         stalls.store(true, SeqCst);
-        Self { job, server, stalls, gate }
+        Self { job, server, stalls, gate, asked }
     }
 
-    /// A run that has had all but the end of the second file.
+    /// A run that has had all but the end of the second file: that one is asked for, and is the only one being sent.
     async fn start(&self, words: &str) -> Running {
+        let mut asked = self.asked.subscribe();
         let run = self.job.start(words);
+        asked.changed().await.unwrap();
         self.server.until_bodies(1).await;
         run
     }
