@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
+use aqueduct_core::rows::copied;
 use aqueduct_core::{Batch, BatchStream, Error, ErrorKind, Positions, Result};
-use arrow::array::{RecordBatch, UInt64Array};
-use arrow::compute::take_record_batch;
+use arrow::array::RecordBatch;
 use futures::Stream;
 
 use crate::suite::room::Room;
@@ -37,30 +37,28 @@ pub(super) enum Cut {
 
 impl Cut {
     /// The pieces, each with memory of its own.
-    pub(super) fn pieces(self, rows: &RecordBatch) -> Vec<RecordBatch> {
+    ///
+    /// # Errors
+    /// Rows cannot be copied.
+    pub(super) fn pieces(self, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
         let n_rows = rows.num_rows();
         let step = match self {
-            Self::Nothing => return Vec::new(),
+            Self::Nothing => return Ok(Vec::new()),
             Self::Whole => n_rows,
             Self::Halves | Self::WithEmpty | Self::Breaking(_) => n_rows.div_ceil(2),
             Self::Every(step) => step,
             Self::Tenths(_) => n_rows.div_ceil(10),
         };
-        let starts = (0..n_rows).step_by(step.max(1));
-        let pieces = starts.map(|at| copied(rows, at, step.min(n_rows - at)));
-        let empty = || RecordBatch::new_empty(rows.schema());
+        let step = step.max(1);
+        let pieces =
+            (0..n_rows).step_by(step).map(|at| copied(rows, at..n_rows.min(at.saturating_add(step))));
+        let empty = || Ok(RecordBatch::new_empty(rows.schema()));
         match self {
             Self::WithEmpty => pieces.flat_map(|piece| [empty(), piece]).chain([empty()]).collect(),
             Self::Breaking(n) | Self::Tenths(n) => pieces.take(n).collect(),
             _ => pieces.collect(),
         }
     }
-}
-
-/// Rows with buffers of their own: a slice would weigh as much as the whole.
-fn copied(rows: &RecordBatch, at: usize, n_rows: usize) -> RecordBatch {
-    let places = UInt64Array::from_iter_values(at as u64..(at + n_rows) as u64);
-    take_record_batch(rows, &places).unwrap_or_else(|_| rows.slice(at, n_rows))
 }
 
 /// One input: what is left of it, and what became of it.
