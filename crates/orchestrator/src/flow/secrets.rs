@@ -176,6 +176,10 @@ mod tests {
     use super::*;
     use crate::flow::fake::load_as;
 
+    fn text_of(path: &Path) -> String {
+        String::from_utf8(bounded(path, MAX_SECRET_BYTES).unwrap()).unwrap()
+    }
+
     fn told(script: &str, time_limit: Duration) -> String {
         run("sh", &["-c", script], time_limit).unwrap_err()
     }
@@ -204,7 +208,7 @@ mod tests {
         let noted = folder.path().join("pid");
         let script = format!("sleep 600 & echo $! > '{}'; exec cat /dev/zero", noted.display());
         told(&script, TIME_LIMIT);
-        let pid: i32 = std::fs::read_to_string(noted).unwrap().trim().parse().unwrap();
+        let pid: i32 = text_of(&noted).trim().parse().unwrap();
         // Gone already, or about to be.
         if let Ok(sleeping) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
             poll(&mut [PollFd::new(&sleeping, PollFlags::IN)], None).unwrap();
@@ -223,7 +227,7 @@ mod tests {
         );
         let settings = Settings { secrets: SecretMode::Read, ..Settings::default() };
         assert_eq!(load_as("flow.yaml", text, &settings).unwrap().len(), 3);
-        assert_eq!(std::fs::read_to_string(log).unwrap(), "once\n");
+        assert_eq!(text_of(&log), "once\n");
     }
 
     #[test]
