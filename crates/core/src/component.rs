@@ -134,6 +134,16 @@ pub trait StageConfig: Send + Sync {
         false
     }
 
+    /// What it does within a share of so many bytes, for `explain`: when it spills, how much it merges at once.
+    fn spill_note(&self, _share: ByteCount) -> String {
+        String::new()
+    }
+
+    /// Whether the last of its inputs is one of its own, beside those that merge: the right side of a join.
+    fn has_side_input(&self) -> bool {
+        false
+    }
+
     /// The stage over inputs of these columns. Pure: `check` calls it and throws the stage away.
     ///
     /// # Errors

@@ -44,6 +44,11 @@ impl ExprError {
         self
     }
 
+    /// What an error of DataFusion says, in one line, without its prefix and its backtrace.
+    pub fn text_of(error: &DataFusionError) -> String {
+        text_of(error.find_root())
+    }
+
     /// What is wrong, in one line without a final dot.
     pub fn message(&self) -> &str {
         &self.message

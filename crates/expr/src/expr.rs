@@ -185,7 +185,10 @@ impl SelectItem {
 
 /// Type, nullability and metadata of what comes out. Only a column is as little nullable as the schema says:
 /// DataFusion's word for computed values is an estimate, and a wrong one would fail a run.
-fn result_field(physical: &Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<FieldRef, ExprError> {
+pub(crate) fn result_field(
+    physical: &Arc<dyn PhysicalExpr>,
+    schema: &SchemaRef,
+) -> Result<FieldRef, ExprError> {
     let field = physical.return_field(schema)?;
     let nullable = field.is_nullable() || !physical.is::<Column>();
     let plain = plain_type(field.data_type());

@@ -11,12 +11,14 @@ use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Wind
 use datafusion_functions::core::planner::CoreFunctionPlanner;
 use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
 use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
+use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
 use datafusion_functions_nested::planner::{FieldAccessPlanner, NestedFunctionPlanner};
 
-/// All scalar functions by name, and no tables, aggregates or windows: those are for other stages. Functions
-/// that take functions are left out too: DataFusion's own dialect cannot write them.
+/// All scalar functions by name, aggregates where they may stand, and no tables or windows: those are for other
+/// stages. Functions that take functions are left out too: DataFusion's own dialect cannot write them.
 pub(crate) struct Functions {
     scalar: HashMap<String, Arc<ScalarUDF>>,
+    aggregate: HashMap<String, Arc<AggregateUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: Arc<ConfigOptions>,
 }
@@ -35,18 +37,31 @@ impl Functions {
             }
             scalar.insert(function.name().to_owned(), function);
         }
-        Self { scalar, planners: planners(), options }
+        Self { scalar, aggregate: HashMap::new(), planners: planners(), options }
+    }
+
+    /// With all aggregates, too.
+    pub(crate) fn with_aggregates() -> Self {
+        let mut functions = Self::new();
+        for function in datafusion_functions_aggregate::all_default_aggregate_functions() {
+            for alias in function.aliases() {
+                functions.aggregate.insert(alias.clone(), Arc::clone(&function));
+            }
+            functions.aggregate.insert(function.name().to_owned(), function);
+        }
+        functions.planners.push(Arc::new(AggregateFunctionPlanner));
+        functions
     }
 
     /// Whether a call of this name, in lower case, can be planned.
     pub(crate) fn has(&self, name: &str) -> bool {
         // `make_map` is planned by DataFusion under this name and registered under `map`.
-        self.scalar.contains_key(name) || name == "make_map"
+        self.scalar.contains_key(name) || self.aggregate.contains_key(name) || name == "make_map"
     }
 
     /// All names, for suggestions.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.scalar.keys().map(String::as_str)
+        self.scalar.keys().chain(self.aggregate.keys()).map(String::as_str)
     }
 
     pub(crate) fn shared_options(&self) -> &Arc<ConfigOptions> {
@@ -88,8 +103,8 @@ impl ContextProvider for Functions {
         None
     }
 
-    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
-        None
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.aggregate.get(name).cloned()
     }
 
     fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
@@ -113,7 +128,7 @@ impl ContextProvider for Functions {
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        Vec::new()
+        self.aggregate.keys().cloned().collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {

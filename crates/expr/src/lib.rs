@@ -28,10 +28,13 @@
 mod error;
 mod expr;
 mod functions;
+mod grouping;
 mod names;
 mod parse;
 mod plan;
 
 pub use error::ExprError;
 pub use expr::{Expr, SelectItem};
+pub use grouping::{Grouping, GroupingError, GroupingPart};
 pub use parse::{MAX_DEPTH, MAX_OPERATORS, MAX_SQL_BYTES};
+pub use plan::on_deep_stack;

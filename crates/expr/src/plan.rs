@@ -26,17 +26,20 @@ use crate::parse::{MAX_DEPTH, too_deep};
 /// Enough for [`crate::MAX_OPERATORS`] levels of the planner's largest frames. Only what is used is ever paid.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Runs a job on a thread with a deep stack, and waits for it.
-pub(crate) fn on_deep_stack<T: Send>(
-    job: impl FnOnce() -> Result<T, ExprError> + Send,
-) -> Result<T, ExprError> {
+/// Runs a job on a thread with a deep stack, and waits for it: planning goes down as deep as SQL nests.
+///
+/// # Errors
+/// The job's own; there is no thread to be had; the job panics.
+pub fn on_deep_stack<T: Send, E: From<ExprError> + Send>(
+    job: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("expression".to_owned())
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, job)
             .map_err(|error| ExprError::new(format!("no thread to plan an expression on: {error}")))?;
-        thread.join().unwrap_or_else(|_| Err(ExprError::new("the expression makes the planner fail")))
+        thread.join().unwrap_or_else(|_| Err(ExprError::new("the expression makes the planner fail").into()))
     })
 }
 
@@ -71,18 +74,35 @@ impl Plan {
 
     /// Makes it physical, with `now` as the time that `now()` tells.
     pub(crate) fn physical(&self, now: DateTime<Utc>) -> Result<Arc<dyn PhysicalExpr>, ExprError> {
+        physical(&self.written_out(now)?, &self.schema, &props(now, &self.options))
+    }
+
+    /// With functions that are only names for something else written out, and `now` as the time.
+    pub(crate) fn written_out(&self, now: DateTime<Utc>) -> Result<Logical, ExprError> {
         let context = SimplifyContext::builder()
             .with_schema(Arc::clone(&self.schema))
             .with_config_options(Arc::clone(&self.options))
             .with_query_execution_start_time(Some(now))
             .build();
-        let written_out = write_out_functions(self.logical.clone(), &context)?;
-        let mut props = ExecutionProps::new().with_query_execution_start_time(now);
-        props.config_options = Some(Arc::clone(&self.options));
-        let physical =
-            create_physical_expr(&written_out, &self.schema, &props, &PhysicalPlanningContext::default())?;
-        Ok(PhysicalExprSimplifier::new(self.schema.as_arrow()).simplify(physical)?)
+        write_out_functions(self.logical.clone(), &context)
     }
+}
+
+/// What stays the same while expressions are made physical.
+pub(crate) fn props(now: DateTime<Utc>, options: &Arc<ConfigOptions>) -> ExecutionProps {
+    let mut props = ExecutionProps::new().with_query_execution_start_time(now);
+    props.config_options = Some(Arc::clone(options));
+    props
+}
+
+/// Makes an expression physical that is typed and written out.
+pub(crate) fn physical(
+    logical: &Logical,
+    schema: &DFSchema,
+    props: &ExecutionProps,
+) -> Result<Arc<dyn PhysicalExpr>, ExprError> {
+    let physical = create_physical_expr(logical, schema, props, &PhysicalPlanningContext::default())?;
+    Ok(PhysicalExprSimplifier::new(schema.as_arrow()).simplify(physical)?)
 }
 
 /// A function may stand for a function that stands for another, but not for longer chains than this.
@@ -93,16 +113,17 @@ const MAX_PASSES: usize = 8;
 ///
 /// DataFusion's logical simplifier would do this too. It is not used: it also takes
 /// `a in (1) and a in (2)` for false where `a` is null, so that `not` of it keeps rows that SQL drops.
-fn write_out_functions(logical: Logical, context: &SimplifyContext) -> Result<Logical> {
+fn write_out_functions(logical: Logical, context: &SimplifyContext) -> Result<Logical, ExprError> {
     let mut written_out = logical;
     for _ in 0..MAX_PASSES {
         let pass = written_out.transform_up(|node| write_out(node, context))?;
-        written_out = pass.data;
         if !pass.transformed {
-            break;
+            return Ok(pass.data);
         }
+        written_out = pass.data;
     }
-    Ok(written_out)
+    let message = format!("a function stands for others in a chain longer than the limit of {MAX_PASSES}");
+    Err(ExprError::new(message).hint("write out what it stands for"))
 }
 
 fn write_out(node: Logical, context: &SimplifyContext) -> Result<Transformed<Logical>> {
@@ -139,5 +160,55 @@ impl TreeNodeVisitor<'_> for Depth {
     fn f_up(&mut self, _node: &Logical) -> Result<TreeNodeRecursion> {
         self.now -= 1;
         Ok(TreeNodeRecursion::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+    use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, lit};
+
+    use super::*;
+
+    /// Stands for so many others of its kind, one after the other.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    struct StandsFor(usize, Signature);
+
+    impl StandsFor {
+        fn call(n_others: usize) -> Logical {
+            ScalarUDF::from(Self(n_others, Signature::nullary(Volatility::Immutable))).call(Vec::new())
+        }
+    }
+
+    impl ScalarUDFImpl for StandsFor {
+        fn name(&self) -> &'static str {
+            "stands_for"
+        }
+
+        fn signature(&self) -> &Signature {
+            &self.1
+        }
+
+        fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+            Ok(DataType::Int64)
+        }
+
+        fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+            datafusion_common::internal_err!("it only stands for something else")
+        }
+
+        fn simplify(&self, _: Vec<Logical>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+            let meaning = if self.0 == 0 { lit(1_i64) } else { Self::call(self.0 - 1) };
+            Ok(ExprSimplifyResult::Simplified(meaning))
+        }
+    }
+
+    #[test]
+    fn functions_that_stand_for_others_without_end_are_refused_by_the_limit() {
+        let context = SimplifyContext::builder().build();
+        let written_out = |n_others| write_out_functions(StandsFor::call(n_others), &context);
+        assert_eq!(written_out(6).unwrap(), lit(1_i64));
+        let error = written_out(1000).unwrap_err();
+        assert!(error.message().contains("limit of 8"), "{error}");
     }
 }

@@ -163,6 +163,27 @@ impl StageConfig for Sort {
     }
 }
 
+/// Takes the rows of another step beside its input.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Join {
+    #[expect(dead_code, reason = "checked only")]
+    with: String,
+}
+
+impl StageConfig for Join {
+    fn has_side_input(&self) -> bool {
+        true
+    }
+
+    fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
+        match inputs {
+            [left, right] if left != right => Ok(Box::new(Same(Arc::clone(left)))),
+            _ => Err(vec![Problem::at("/with", "expected two inputs that differ")]),
+        }
+    }
+}
+
 /// Writes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -232,13 +253,14 @@ static GDELT: Factory<Files> = Factory::new(info("gdelt", "gdelt: { paths: [a.cs
 static FILTER: Factory<Filter> = Factory::new(info("filter", "filter: \"id > 1\""));
 static LIMIT: Factory<Limit> = Factory::new(info("limit", "limit: 10"));
 static SORT: Factory<Sort> = Factory::new(info("sort", "sort: { by: [id] }"));
+static JOIN: Factory<Join> = Factory::new(info("join", "join: { with: other }"));
 static PARQUET: Factory<Parquet> = Factory::new(info("parquet", "parquet: { path: out }"));
 static DISCARD: Factory<Discard> = Factory::new(info("discard", "discard: {}"));
 
 pub(crate) fn registry() -> Registry {
     Registry::new()
         .with_sources(&[&FILES, &GDELT])
-        .with_stages(&[&FILTER, &LIMIT, &SORT])
+        .with_stages(&[&FILTER, &LIMIT, &SORT, &JOIN])
         .with_sinks(&[&PARQUET, &DISCARD])
 }
 

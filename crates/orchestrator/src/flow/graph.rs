@@ -14,6 +14,9 @@ pub(crate) const STEP_KEYS: [&str; 5] = ["source", "sources", "stages", "sink", 
 /// The keys that may stand beside a component.
 const BESIDE: [&str; 5] = ["name", "input", "on_error", "dead_letter", "max_concurrency"];
 
+/// Stages that take the rows of a step beside their input, and the option that names it or holds a source.
+const SIDE_INPUTS: [(&str, &str); 1] = [("join", "with")];
+
 /// What a step does with rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -41,6 +44,8 @@ pub(crate) struct RawStep {
     pub(crate) name_at: Span,
     /// The names of the steps whose rows it takes.
     pub(crate) inputs: Vec<(String, Span)>,
+    /// The name of the step whose rows it takes beside, and the path of the option that says so.
+    pub(crate) side: Option<(String, Span, String)>,
     /// The component's name and options; `None` if there is a mistake in it that is told already.
     pub(crate) component: Option<Entry>,
     pub(crate) beside: BesideOptions,
@@ -148,7 +153,9 @@ impl Reader<'_> {
             inputs.first().cloned(),
             Some((step.key, step.key_at)),
         );
-        if let Some(first) = self.steps.get_mut(before) {
+        // A source that stands inside of a stage comes before it.
+        let is_stage = |step: &&mut RawStep| step.role == Role::Stage;
+        if let Some(first) = self.steps.iter_mut().skip(before).find(is_stage) {
             first.inputs = inputs;
         }
     }
@@ -216,7 +223,8 @@ impl Reader<'_> {
 
     fn step(&mut self, asked: Asked, mut node: Node) {
         let (beside, input) = self.beside(&mut node, &asked);
-        let component = self.component(node, &asked);
+        let mut component = self.component(node, &asked);
+        let side = component.as_mut().and_then(|component| self.side(component, &asked));
         let name = match (asked.key, &beside.name) {
             (Some(key), _) => key,
             (None, Some(name)) => name.clone(),
@@ -246,10 +254,30 @@ impl Reader<'_> {
             name,
             name_at: asked.at,
             inputs,
+            side,
             component,
             beside,
             path: asked.path,
         });
+    }
+
+    /// The step whose rows a stage takes beside its input. A source that stands there becomes a step of its own, and
+    /// its name stands there instead.
+    fn side(&mut self, component: &mut Entry, asked: &Asked) -> Option<(String, Span, String)> {
+        let (_, option) = SIDE_INPUTS.iter().find(|(stage, _)| *stage == component.key)?;
+        let path = join(&join(&asked.path, &component.key), option);
+        let Kind::Map(options) = &mut component.value.kind else { return None };
+        let side = options.iter_mut().find(|entry| entry.key == *option)?;
+        if asked.role != Role::Stage {
+            return None;
+        }
+        if matches!(side.value.kind, Kind::Map(_)) {
+            let at = side.value.at;
+            let source = std::mem::replace(&mut side.value, Node::new(Kind::Null, at));
+            self.step(super::graph::asked(Role::Source, &path, at), source);
+            side.value.kind = Kind::Text(self.steps.last()?.name.clone());
+        }
+        Some((side.value.text()?.to_owned(), side.value.at, path))
     }
 
     /// Takes the keys beside the component off, checked.

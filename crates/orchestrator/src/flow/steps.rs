@@ -22,6 +22,18 @@ pub(crate) struct Draft {
     pub(crate) places: Places,
 }
 
+impl Draft {
+    /// The inputs that merge, and the one beside them.
+    pub(crate) fn merging_and_side(&self) -> (&[usize], Option<usize>) {
+        match (&self.kind, self.inputs.split_last()) {
+            (Some(StepKind::Stage(stage)), Some((side, merging))) if stage.has_side_input() => {
+                (merging, Some(*side))
+            }
+            _ => (&self.inputs, None),
+        }
+    }
+}
+
 /// What a source takes from `http:` unless it says it itself, beside how requests are made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Defaults {
@@ -181,18 +193,17 @@ fn linked(mut drafts: Vec<Draft>, mistakes: &mut Vec<Mistake>) -> Vec<Draft> {
     }
     let roles: Vec<Role> = drafts.iter().map(|draft| draft.raw.role).collect();
     for draft in &mut drafts {
-        for (name, at) in &draft.raw.inputs {
-            let path = join(&draft.raw.path, "input");
+        let path = join(&draft.raw.path, "input");
+        let merging = draft.raw.inputs.iter().map(|(name, at)| (name, at, &path));
+        let side = draft.raw.side.iter().map(|(name, at, path)| (name, at, path));
+        for (name, at, path) in merging.chain(side) {
             match by_name.get(name) {
                 Some(place) if roles[*place] == Role::Sink => {
-                    mistakes.push(Mistake::new(
-                        *at,
-                        path,
-                        format!("`{name}` is a sink; no rows come out of it"),
-                    ));
+                    let message = format!("`{name}` is a sink; no rows come out of it");
+                    mistakes.push(Mistake::new(*at, path.clone(), message));
                 }
                 Some(place) => draft.inputs.push(*place),
-                None => mistakes.push(Mistake::new(*at, path, unknown_step(name, by_name.keys()))),
+                None => mistakes.push(Mistake::new(*at, path.clone(), unknown_step(name, by_name.keys()))),
             }
         }
     }

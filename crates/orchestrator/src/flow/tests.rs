@@ -67,6 +67,45 @@ fn the_long_form_merges_chains_and_fans_out() {
 }
 
 #[test]
+fn a_join_takes_a_step_or_a_source_beside_its_input() {
+    let other = "files: { paths: [none.csv], schema: { id: int64 } }";
+    let flow = one(&format!(
+        "{HEAD}stages: [{{limit: 3}}, {{join: {{with: {{ {other} }}}}}}, {{limit: 4}}]\n{TAIL}"
+    ));
+    assert_eq!(
+        step_names(&flow),
+        [
+            ("source", vec![]),
+            ("limit", vec!["source"]),
+            ("files", vec![]),
+            ("join", vec!["limit", "files"]),
+            ("limit_2", vec!["join"]),
+            ("sink", vec!["limit_2"]),
+        ]
+    );
+    assert!(flow.schemas.iter().all(Option::is_some));
+    let flow = one(&format!(
+        "name: x\nsources: {{ a: {{ files: {{ paths: [n] }} }}, b: {{ files: {{ paths: [n] }} }}, c: {{ {other} }} }}\n\
+         stages: {{ j: {{ input: [a, b], stages: [ {{ join: {{ with: {{ {other} }} }} }}, {{ join: {{ with: c }} }} ] }} }}\n\
+         sink: {{ input: j, discard: }}\n"
+    ));
+    let joined: Vec<_> = step_names(&flow).into_iter().filter(|(_, inputs)| inputs.len() > 1).collect();
+    assert_eq!(joined, [("join", vec!["a", "b", "files"]), ("j", vec!["join", "c"])]);
+}
+
+#[test]
+fn what_a_join_names_is_checked() {
+    let with = |with: &str| refused(&format!("{HEAD}stages: [{{join: {{with: {with} }}}}]\n{TAIL}"));
+    let unknown = with("sourc");
+    assert!(unknown.contains("flow.yaml:3:24: stages.0.join.with: no step is called `sourc`"), "{unknown}");
+    assert!(unknown.contains("did you mean `source`?"), "{unknown}");
+    assert!(with("sink").contains("stages.0.join.with: `sink` is a sink"));
+    assert!(with("{ fils: {} }").contains("stages.0.join.with.fils: unknown source `fils`"));
+    assert!(with("source").contains("stages.0.join.with: expected two inputs that differ"));
+    assert!(with("join").contains("a cycle"));
+}
+
+#[test]
 fn defaults_are_those_of_the_contract() {
     let flow = one(&format!("{HEAD}{TAIL}"));
     let execution = &flow.execution;

@@ -19,7 +19,9 @@ pub(crate) fn infer(
 ) -> Vec<Option<SchemaRef>> {
     let mut known: Vec<Option<SchemaRef>> = Vec::with_capacity(drafts.len());
     for draft in drafts {
-        let input = input_of(draft, drafts, &known, mistakes);
+        let (merging, side) = draft.merging_and_side();
+        let input = input_of(draft, merging, drafts, &known, mistakes);
+        let beside = side.and_then(|side| known.get(side).cloned().flatten());
         let told = |problems: Vec<Problem>| {
             let located = |problem: Problem| {
                 let (at, path) = draft.places.find(&problem.pointer);
@@ -29,8 +31,10 @@ pub(crate) fn infer(
         };
         let schema = match (&draft.kind, input) {
             (Some(StepKind::Source(source)), _) => source.known_schema(&planning(draft)).map_err(told),
+            (Some(StepKind::Stage(_)), Some(_)) if side.is_some() && beside.is_none() => Ok(None),
             (Some(StepKind::Stage(stage)), Some(input)) => {
-                stage.bind(&[input]).map(|stage| Some(stage.schema())).map_err(told)
+                let inputs: Vec<_> = std::iter::once(input).chain(beside).collect();
+                stage.bind(&inputs).map(|stage| Some(stage.schema())).map_err(told)
             }
             (Some(StepKind::Sink(sink)), Some(input)) => {
                 mistakes.extend(told(sink.fit(&input)));
@@ -48,15 +52,15 @@ pub(crate) fn infer(
 
 fn input_of(
     draft: &Draft,
+    inputs: &[usize],
     drafts: &[Draft],
     known: &[Option<SchemaRef>],
     mistakes: &mut Vec<Mistake>,
 ) -> Option<SchemaRef> {
-    if draft.inputs.is_empty() {
+    if inputs.is_empty() {
         return None;
     }
-    let inputs: Option<Vec<(&str, SchemaRef)>> = draft
-        .inputs
+    let inputs: Option<Vec<(&str, SchemaRef)>> = inputs
         .iter()
         .map(|input| Some((drafts[*input].raw.name.as_str(), Arc::clone(known.get(*input)?.as_ref()?))))
         .collect();

@@ -18,8 +18,8 @@ use crate::report::OutputReport;
 /// A step that is ready to run.
 enum Opened {
     Source(Box<dyn Source>),
-    /// With the columns of its input.
-    Stage(Box<dyn Stage>, SchemaRef),
+    /// With the columns of its input, merged, and of the one beside it if there is one.
+    Stage(Box<dyn Stage>, Vec<SchemaRef>),
     Sink(Box<dyn Sink>),
 }
 
@@ -68,9 +68,9 @@ struct Graph<'a> {
 
 impl Graph<'_> {
     /// The columns of a step's inputs, merged.
-    fn merged(&self, step: usize, schemas: &[SchemaRef]) -> Result<SchemaRef, String> {
+    fn merged(&self, inputs: &[usize], schemas: &[SchemaRef]) -> Result<SchemaRef, String> {
         let named = |input: &usize| (self.contexts[*input].step(), Arc::clone(&schemas[*input]));
-        merged(&self.steps[step].inputs.iter().map(named).collect::<Vec<_>>())
+        merged(&inputs.iter().map(named).collect::<Vec<_>>())
     }
 }
 
@@ -100,8 +100,10 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
     for (at, kind) in kinds.into_iter().enumerate() {
         let context = &graph.contexts[at];
         let problems = |problems: Vec<Problem>| Failure::Flow(graph.steps[at].at.errors(problems));
-        let merged =
-            || graph.merged(at, &schemas).map_err(|message| problems(vec![Problem::at("", message)]));
+        let inputs = graph.steps[at].inputs.as_slice();
+        let merged = |inputs| {
+            graph.merged(inputs, &schemas).map_err(|message| problems(vec![Problem::at("", message)]))
+        };
         let (step, schema) = match kind {
             StepKind::Source(config) => {
                 let source =
@@ -110,13 +112,18 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
                 (Opened::Source(source), schema)
             }
             StepKind::Stage(config) => {
-                let input = merged()?;
-                let stage = config.bind(&[Arc::clone(&input)]).map_err(problems)?;
+                let inputs = match inputs.split_last() {
+                    Some((side, merging)) if config.has_side_input() => {
+                        vec![merged(merging)?, Arc::clone(&schemas[*side])]
+                    }
+                    _ => vec![merged(inputs)?],
+                };
+                let stage = config.bind(&inputs).map_err(problems)?;
                 let schema = stage.schema();
-                (Opened::Stage(stage, input), schema)
+                (Opened::Stage(stage, inputs), schema)
             }
             StepKind::Sink(config) => {
-                let merged = merged()?;
+                let merged = merged(inputs)?;
                 let unfit = config.fit(&merged);
                 if !unfit.is_empty() {
                     return Err(problems(unfit));
@@ -156,13 +163,17 @@ fn wire_all(
     let mut driven = Vec::new();
     for (at, step) in opened.into_iter().enumerate() {
         let context = graph.contexts[at].clone();
-        let inputs = graph.steps[at].inputs.iter().filter_map(|input| ports[*input].pop()).collect();
+        let mut inputs: Vec<_> =
+            graph.steps[at].inputs.iter().filter_map(|input| ports[*input].pop()).collect();
         let stream = match step {
             Opened::Source(source) => source_stream(source, &context, options.limit_rows),
-            Opened::Stage(stage, schema) => {
-                let input = wire::merged(inputs, &schema);
-                let input = wire::counted(input, context.metrics(), |metrics, n| metrics.rows_in.add(n));
-                let output = stage.run(vec![input], context.clone());
+            Opened::Stage(stage, schemas) => {
+                let side = if schemas.len() > 1 { inputs.pop() } else { None };
+                let merged = wire::merged(inputs, &schemas[0]);
+                let inputs = std::iter::once(merged).chain(side);
+                let counted =
+                    |input| wire::counted(input, context.metrics(), |metrics, n| metrics.rows_in.add(n));
+                let output = stage.run(inputs.map(counted).collect(), context.clone());
                 wire::counted(output, context.metrics(), |metrics, n| metrics.rows_out.add(n))
             }
             Opened::Sink(sink) => {

@@ -111,6 +111,11 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.num_rows()
+    }
+
     /// The bytes of a row's key: they compare as the rows do.
     pub(crate) fn key(&self, row: usize) -> &[u8] {
         self.rows.row(row).data()

@@ -40,6 +40,18 @@ impl SortMemory {
         Self { block_bytes, ..self }
     }
 
+    /// About how many bytes of rows make a run. As much, and what waits to be written, is held without a disk.
+    pub fn run_bytes(&self) -> ByteCount {
+        let writing = 2 * self.block_bytes * self.run_makers.max(1);
+        ByteCount::new(self.lease_bytes.saturating_sub(writing) / (1 + self.run_makers))
+    }
+
+    /// About how many runs are merged at once, where no row is wider than a block.
+    pub fn fan_in(&self) -> u64 {
+        let room = self.lease_bytes.saturating_sub(self.least_room(self.block_bytes) + 3 * self.block_bytes);
+        (room / self.block_bytes).clamp(2, MAX_FAN_IN)
+    }
+
     /// About how large blocks and outputs are.
     pub(super) fn block_bytes(&self) -> u64 {
         self.block_bytes

@@ -14,6 +14,7 @@ mod keys;
 mod memory;
 mod merge;
 mod run;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -24,13 +25,14 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 
 pub use self::block::SpillCompression;
 use self::fill::{Fill, SortedFill};
-use self::keys::KeyEncoder;
+pub(crate) use self::keys::{KeyEncoder, Keys};
 pub use self::keys::{SortKey, SortOrder};
 use self::memory::MergeNeed;
 pub use self::memory::SortMemory;
 use self::merge::{Merge, OutputLimit};
 pub use self::run::Run;
 use self::run::{RunReader, RunWriter};
+pub(crate) use self::spool::{Spool, SpoolWriter};
 use crate::disk::SpillDir;
 
 /// What a sort did.

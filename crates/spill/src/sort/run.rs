@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use aqueduct_core::{Error, Result, retained_bytes};
 use arrow::array::RecordBatch;
@@ -82,7 +83,7 @@ impl RunWriter {
 /// Reads a run, block by block.
 #[derive(Debug)]
 pub(super) struct RunReader {
-    run: Run,
+    run: Arc<Run>,
     input: File,
     decoder: BlockDecoder,
     n_read: u64,
@@ -96,7 +97,8 @@ pub(super) struct Block {
 }
 
 impl RunReader {
-    pub(super) fn open(run: Run) -> Result<Self> {
+    pub(super) fn open(run: impl Into<Arc<Run>>) -> Result<Self> {
+        let run = run.into();
         let path = run.file.path();
         let input =
             File::open(path).map_err(|error| Error::io("read spilled rows", path.display(), error))?;
@@ -105,6 +107,12 @@ impl RunReader {
 
     /// The next block; none when all were read.
     pub(super) fn next(&mut self, keys: &KeyEncoder) -> Result<Option<Block>> {
+        let Some(records) = self.next_records()? else { return Ok(None) };
+        Ok(Some(Block { keys: keys.encode(&records)?, records }))
+    }
+
+    /// [`RunReader::next`] without keys.
+    pub(super) fn next_records(&mut self) -> Result<Option<RecordBatch>> {
         if self.n_read == self.run.n_blocks {
             return Ok(None);
         }
@@ -114,7 +122,7 @@ impl RunReader {
         let records =
             self.decoder.decode(&stored, raw_bytes).map_err(|error| error.with("path", path.display()))?;
         self.n_read += 1;
-        Ok(Some(Block { keys: keys.encode(&records)?, records }))
+        Ok(Some(records))
     }
 }
 

@@ -7,6 +7,7 @@ use aqueduct_core::{
     BatchStream, ComponentInfo, Context, Factory, Inputs, MemoryNeed, Planning, Problem, Result, Stage,
     StageConfig, find_column, only_input,
 };
+use aqueduct_primitives::ByteCount;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Schema, SchemaRef};
 use schemars::JsonSchema;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 
 use super::order_by::{bind_all, check_order, parse_all};
 use super::sorted::{done, sort_inputs};
-use super::{MIN_LEASE, WANTED_LEASE};
+use super::{MIN_LEASE, WANTED_LEASE, spill_note};
 use crate::beside::beside;
 use crate::plain::plain_schema;
 use crate::{SortKey, SortOrder};
@@ -65,6 +66,10 @@ impl StageConfig for Config {
 
     fn spills(&self) -> bool {
         true
+    }
+
+    fn spill_note(&self, share: ByteCount) -> String {
+        spill_note(share)
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {

@@ -14,6 +14,11 @@ use crate::{ExternalSort, PendingRun, Run, SortMemory, SortOrder, SortSpec, Sort
 /// Runs that are written while rows come in.
 const RUN_MAKERS: u64 = 1;
 
+/// How a lease is divided.
+pub(super) fn memory_of(lease: ByteCount) -> SortMemory {
+    SortMemory::of_lease(lease).with_run_makers(RUN_MAKERS)
+}
+
 /// All rows of the inputs in an order. Each batch is made plain, as `input` says, and then changed by `before`, which
 /// gives rows of `schema`.
 pub(crate) fn sort_inputs(
@@ -27,7 +32,7 @@ pub(crate) fn sort_inputs(
     let spec = SortSpec {
         schema: SchemaRef::clone(schema),
         order,
-        memory: SortMemory::of_lease(desk.lease).with_run_makers(RUN_MAKERS),
+        memory: memory_of(desk.lease),
         compression: SpillCompression::Lz4,
         max_rows: desk.max_rows,
     };

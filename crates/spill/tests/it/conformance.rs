@@ -10,7 +10,7 @@ aqueduct_testkit::stage_suite!(aqueduct_spill::ALL, fixtures);
 
 /// One row a fixture; a stage may have several.
 fn fixtures() -> Vec<Fixture> {
-    vec![
+    let mut fixtures = vec![
         over(letters(), "sort", json!({"by": ["letter desc", "id"]}), sorted()),
         over(letters(), "dedup", json!({"keys": ["letter"]}), of_each_letter(0..5)),
         Fixture {
@@ -22,7 +22,65 @@ fn fixtures() -> Vec<Fixture> {
             ..over(letters(), "dedup", json!({"keys": ["letter"], "by": ["id desc"]}), of_each_letter(35..40))
         },
         over(places(), "tile", json!({"lon": "lon", "lat": "lat", "max_rows": 10}), tiles()),
+        join("inner", letters_of(0..40)),
+        join("left", letters_of(0..40)),
+    ];
+    fixtures.extend(of_datafusion());
+    fixtures
+}
+
+/// Those that need DataFusion.
+fn of_datafusion() -> Vec<Fixture> {
+    vec![
+        #[cfg(feature = "engine")]
+        over(
+            letters(),
+            "aggregate",
+            json!({"by": ["letter"], "columns": {"n": "count(*)", "last": "max(id)"}}),
+            (35..40).map(|id| format!("{}\t8\t{id}", letter(id))).collect(),
+        ),
+        #[cfg(feature = "sql")]
+        Fixture {
+            dropping: Ok((json!("SELECT id FROM input WHERE id < 0"), vec![letters()])),
+            ..over(
+                letters(),
+                "sql",
+                json!(
+                    "SELECT letter, id, row_number() OVER (PARTITION BY letter ORDER BY id DESC) AS n \
+                       FROM input ORDER BY letter, n LIMIT 3"
+                ),
+                vec!["a\t35\t1".into(), "a\t30\t2".into(), "a\t25\t3".into()],
+            )
+        },
+        #[cfg(feature = "sql")]
+        Fixture {
+            variant: "read twice",
+            ..over(
+                letters(),
+                "sql",
+                json!("SELECT a.id FROM input a JOIN input b ON a.id = b.id + 38 ORDER BY a.id"),
+                vec!["38".into(), "39".into()],
+            )
+        },
     ]
+}
+
+/// Letters with the place of each in the alphabet.
+fn join(how: &'static str, rows: Vec<String>) -> Fixture {
+    let on = json!(["letter"]);
+    let options = json!({"with": "alphabet", "on": on, "how": how});
+    let dropping = Ok((json!({"with": "alphabet", "on": on, "how": "anti"}), vec![letters(), alphabet()]));
+    Fixture { component: "join", variant: how, options, inputs: vec![letters(), alphabet()], rows, dropping }
+}
+
+fn alphabet() -> RecordBatch {
+    let letters: ArrayRef = Arc::new(StringArray::from_iter_values(('a'..='j').map(String::from)));
+    let places: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=10));
+    RecordBatch::try_from_iter([("letter", letters), ("place", places)]).unwrap()
+}
+
+fn letters_of(ids: std::ops::Range<i64>) -> Vec<String> {
+    ids.map(|id| format!("{id}\t{}\t{}", letter(id), 1 + id % 5)).collect()
 }
 
 const N_ROWS: i64 = 40;

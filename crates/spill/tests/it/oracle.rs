@@ -19,7 +19,8 @@ struct Row {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    let float = prop_oneof![Just(0.0), Just(-0.0), Just(f64::NAN), Just(-f64::NAN), Just(f64::INFINITY), -2.0..2.0];
+    let float =
+        prop_oneof![Just(0.0), Just(-0.0), Just(f64::NAN), Just(-f64::NAN), Just(f64::INFINITY), -2.0..2.0];
     let fields = (prop::option::of(-3..3_i64), prop::option::of(float), prop::option::of("[a-b\u{e9}]{0,2}"));
     fields.prop_map(|(number, float, text)| Row { number, float, text })
 }
@@ -30,7 +31,8 @@ fn batch(rows: &[Row], from: usize) -> RecordBatch {
     let floats: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.float)));
     let texts: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|row| row.text.as_deref())));
     let seq: ArrayRef = Arc::new(Int64Array::from_iter_values((0..).skip(from).take(rows.len())));
-    let columns = [("number", numbers, true), ("float", floats, true), ("text", texts, true), ("seq", seq, false)];
+    let columns =
+        [("number", numbers, true), ("float", floats, true), ("text", texts, true), ("seq", seq, false)];
     RecordBatch::try_from_iter_with_nullable(columns).unwrap()
 }
 
@@ -163,7 +165,10 @@ fn all_that_is_wrong_is_told_where_it_stands() {
             Err(problems) => problems,
             Ok(config) => config.bind(&[batch(&[], 0).schema()]).err().unwrap(),
         };
-        problems.into_iter().map(|problem| format!("{}: {}", problem.pointer, problem.message)).collect::<Vec<_>>()
+        problems
+            .into_iter()
+            .map(|problem| format!("{}: {}", problem.pointer, problem.message))
+            .collect::<Vec<_>>()
     };
     let told = problems("sort", json!({"by": ["nummer desc", "text", "flot"]}));
     assert_eq!(told.len(), 2);

@@ -18,6 +18,7 @@ use aqueduct_core::{
     BatchStream, ComponentInfo, Context, Error, Factory, Inputs, MemoryNeed, Planning, Problem, Result,
     Stage, StageConfig, only_input,
 };
+use aqueduct_primitives::ByteCount;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
@@ -27,7 +28,7 @@ use serde::Deserialize;
 use self::cells::{Cells, Tiles};
 use self::place::Places;
 use super::sorted::{done, sort_inputs};
-use super::{MIN_LEASE, WANTED_LEASE};
+use super::{MIN_LEASE, WANTED_LEASE, spill_note};
 use crate::beside::{Output, beside};
 use crate::plain::plain_schema;
 use crate::{SortKey, SortOrder};
@@ -69,6 +70,10 @@ impl StageConfig for Config {
 
     fn spills(&self) -> bool {
         true
+    }
+
+    fn spill_note(&self, share: ByteCount) -> String {
+        spill_note(share)
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {

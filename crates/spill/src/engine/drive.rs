@@ -1,0 +1,93 @@
+//! Runs a plan beside the flow, on a thread of its own.
+
+use std::sync::Arc;
+
+use aqueduct_core::{BatchStream, Context, Error, Result, retained_bytes};
+use arrow::datatypes::SchemaRef;
+use datafusion_physical_plan::ExecutionPlan;
+use datafusion_physical_plan::metrics::MetricsSet;
+use futures::StreamExt;
+
+use super::input::{Input, Live};
+use super::pool::LeasePool;
+use super::sort_runs::with_own_sorts;
+use super::{inside, session};
+use crate::beside::{Desk, Done, Fed, Output, beside};
+use crate::plain::plain_rows;
+
+/// What a row takes before any was seen.
+const USUAL_ROW_BYTES: u64 = 256;
+
+/// The rows of a plan over one input, of these columns. The lease is the step's share, taken when the first row is
+/// asked for and held until the plan has ended. The positions of the input pass after the last row.
+///
+/// # Cancel safety
+/// As [`beside`].
+pub(crate) fn run(
+    plan: Arc<dyn ExecutionPlan>,
+    input: Arc<Input>,
+    stream: BatchStream,
+    schema: SchemaRef,
+    cx: Context,
+) -> BatchStream {
+    let columns = Arc::clone(&schema);
+    beside(vec![stream], schema, cx, move |desk| {
+        // Operators start blocking reads of their own, which need a runtime; it ends with them.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|error| Error::io("run a plan", "runtime", error))?;
+        runtime.block_on(Run { plan, input, columns }.drive(desk))
+    })
+}
+
+struct Run {
+    plan: Arc<dyn ExecutionPlan>,
+    input: Arc<Input>,
+    columns: SchemaRef,
+}
+
+impl Run {
+    async fn drive(self, mut desk: Desk) -> Result<Done> {
+        let first = desk.feed.next().await?;
+        let pool = Arc::new(LeasePool::new(desk.lease, Arc::clone(&desk.pace)));
+        let plan = with_own_sorts(self.plan, desk.lease, &desk.dir).map_err(inside)?;
+        let (dir, row_bytes) = (desk.dir.clone(), row_bytes(&first));
+        let task = session::task(pool, dir, desk.lease, row_bytes, desk.max_rows).map_err(inside)?;
+        let live = Live::new(first, desk.feed, desk.lease);
+        let spooled_bytes = self.input.connect(live, &desk.dir).await?;
+        let rows = plan.execute(0, Arc::new(task)).map_err(inside)?;
+        send_all(rows, &desk.out, &self.columns).await?;
+        Ok(Done { spilled_bytes: spooled_bytes + spilled_bytes(&plan), ..Done::default() })
+    }
+}
+
+async fn send_all(
+    mut rows: datafusion_execution::SendableRecordBatchStream,
+    out: &Output,
+    columns: &SchemaRef,
+) -> Result<()> {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = out.stopped() => return Err(Error::cancelled("run a plan")),
+            next = rows.next() => next,
+        };
+        let Some(records) = next.transpose().map_err(inside)? else { return Ok(()) };
+        out.send(plain_rows(records.columns().to_vec(), records.num_rows(), columns)?).await?;
+    }
+}
+
+/// What a row takes, by the first batch.
+fn row_bytes(first: &Fed) -> u64 {
+    match &first.rows {
+        Some((records, _)) if records.num_rows() > 0 => {
+            retained_bytes(records).get().div_ceil(records.num_rows() as u64)
+        }
+        _ => USUAL_ROW_BYTES,
+    }
+}
+
+/// What all operators wrote to disk.
+fn spilled_bytes(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    let own = plan.metrics().as_ref().and_then(MetricsSet::spilled_bytes).unwrap_or(0) as u64;
+    plan.children().into_iter().map(spilled_bytes).sum::<u64>() + own
+}

@@ -1,0 +1,212 @@
+//! The join of two inputs of any size: a small right side is looked up, else both are sorted and merged.
+//!
+//! DataFusion's joins are not used. Its hash join cannot spill. Its sort-merge join keeps the keys of all right rows of
+//! one key in memory even after it spilled the rows, and reads the rows back all at once: one hot key on both sides, and
+//! it takes more than any lease. Here the right rows of a key that do not fit go to a file, which is read again for each
+//! block of left rows.
+
+mod columns;
+mod lookup;
+mod merge;
+mod pairs;
+
+use std::sync::Arc;
+
+use aqueduct_core::rows::copied;
+use aqueduct_core::{Error, Result, retained_bytes};
+use aqueduct_primitives::ByteCount;
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::{and, filter_record_batch, is_not_null, not};
+use arrow::datatypes::SchemaRef;
+
+pub(crate) use self::columns::{JoinColumns, KeyPair, common_type};
+use self::lookup::Table;
+use self::pairs::Pairs;
+use crate::beside::{Desk, Done};
+use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, Sorted, SpillCompression};
+
+/// Which rows come out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Each left row with each right row of its key.
+    Inner,
+    /// And left rows without one, alone.
+    Left,
+    /// Left rows that have a right row.
+    Semi,
+    /// Left rows that have none.
+    Anti,
+}
+
+impl How {
+    /// Whether columns of the right side come out.
+    pub(crate) fn gives_right(self) -> bool {
+        matches!(self, Self::Inner | Self::Left)
+    }
+
+    /// Whether a left row without a right one comes out.
+    fn gives_unmatched(self) -> bool {
+        matches!(self, Self::Left | Self::Anti)
+    }
+}
+
+/// What is joined, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinSpec {
+    pub(crate) how: How,
+    /// Only the first right row of each key counts.
+    pub(crate) one_match: bool,
+    pub(crate) columns: JoinColumns,
+}
+
+/// Of the lease: a right side up to this part is looked up. So much is for the right rows of one key, else.
+const SMALL_PART: u64 = 4;
+/// In eighths of the lease, what each side's sort has.
+const SORT_EIGHTHS: u64 = 3;
+/// Indexes of rows have 32 bits, offsets of text as well.
+const MAX_SMALL_BYTES: u64 = 1 << 30;
+/// What a row takes in a table beside its columns and its key.
+const BYTES_BESIDE_ROW: u64 = 32;
+
+const LEFT: usize = 0;
+
+/// Joins the first two inputs. Null keys never match.
+pub(crate) fn join(mut desk: Desk, spec: JoinSpec) -> Result<Done> {
+    let spec = Arc::new(spec);
+    let mut sides = Sides::new(&desk, &spec)?;
+    let (mut left_is_over, mut right_is_over) = (false, false);
+    while !(right_is_over && (left_is_over || sides.small.is_some())) {
+        let fed = desk.feed.next_blocking()?;
+        match (fed.input, fed.rows) {
+            (LEFT, Some((records, _held))) => sides.push_left(&records, &desk)?,
+            (LEFT, None) => left_is_over = true,
+            (_, Some((records, _held))) => sides.push_right(&records)?,
+            (_, None) => right_is_over = true,
+        }
+    }
+    let Sides { left, right, small, .. } = sides;
+    match small {
+        Some(small) => look_up(desk, &spec, left.finish()?, small, left_is_over),
+        None => merge::merge(&desk, &spec, left.finish()?, right.finish()?),
+    }
+}
+
+/// The two sides while they are read. Both at once: they may come of one source, which waits until both take its rows.
+struct Sides {
+    spec: Arc<JoinSpec>,
+    left: ExternalSort,
+    right: ExternalSort,
+    /// The right side as long as it is small.
+    small: Option<Small>,
+    most_small_bytes: u64,
+}
+
+/// Right rows in memory.
+#[derive(Default)]
+struct Small {
+    batches: Vec<RecordBatch>,
+    n_bytes: u64,
+}
+
+impl Sides {
+    fn new(desk: &Desk, spec: &Arc<JoinSpec>) -> Result<Self> {
+        let columns = &spec.columns;
+        let lease = ByteCount::new(desk.lease.get() / 8 * SORT_EIGHTHS);
+        let sort = |schema: &SchemaRef, keys: Vec<usize>| {
+            let key = |column| SortKey { column, options: Default::default() };
+            let spec = SortSpec {
+                schema: Arc::clone(schema),
+                order: SortOrder { keys: keys.into_iter().map(key).collect(), ..SortOrder::default() },
+                memory: SortMemory::of_lease(lease),
+                compression: SpillCompression::default(),
+                max_rows: desk.max_rows,
+            };
+            ExternalSort::new(spec, desk.dir.clone())
+        };
+        let left = sort(&columns.left, columns.keys.iter().map(|pair| pair.left).collect())?;
+        let right = sort(&columns.right, columns.keys.iter().map(|pair| pair.right).collect())?;
+        let most_small_bytes = (desk.lease.get() / SMALL_PART).min(MAX_SMALL_BYTES);
+        Ok(Self { spec: Arc::clone(spec), left, right, small: Some(Small::default()), most_small_bytes })
+    }
+
+    fn push_left(&mut self, records: &RecordBatch, desk: &Desk) -> Result<()> {
+        self.left.push(&keyed_left(records, &self.spec, desk)?)
+    }
+
+    fn push_right(&mut self, records: &RecordBatch) -> Result<()> {
+        let columns = &self.spec.columns;
+        let (records, _) =
+            by_null(&columns.plain_right(records)?, columns.keys.iter().map(|pair| pair.right))?;
+        let Some(small) = &mut self.small else { return self.right.push(&records) };
+        let own = copied(&records, 0..records.num_rows())?;
+        small.n_bytes += retained_bytes(&own).get() + BYTES_BESIDE_ROW * own.num_rows() as u64;
+        small.batches.push(own);
+        if small.n_bytes > self.most_small_bytes {
+            let batches = std::mem::take(&mut small.batches);
+            self.small = None;
+            batches.iter().try_for_each(|records| self.right.push(records))?;
+        }
+        Ok(())
+    }
+}
+
+/// Left rows whose keys may match; the others go out at once, or nowhere.
+fn keyed_left(records: &RecordBatch, spec: &Arc<JoinSpec>, desk: &Desk) -> Result<RecordBatch> {
+    let columns = &spec.columns;
+    let (keyed, others) = by_null(&columns.plain_left(records)?, columns.keys.iter().map(|pair| pair.left))?;
+    if let Some(others) = others.filter(|_| spec.how.gives_unmatched()) {
+        let mut out = Pairs::new(spec, &desk.out)?;
+        out.push_all_alone(&pairs::Block::new(others))?;
+        out.flush()?;
+    }
+    Ok(keyed)
+}
+
+/// Rows of which no key is null, and the others if there are any.
+fn by_null(
+    records: &RecordBatch,
+    keys: impl Iterator<Item = usize>,
+) -> Result<(RecordBatch, Option<RecordBatch>)> {
+    let failed = |error| Error::bug("join", "rows cannot be told by their keys").with_source(error);
+    let mut mask: Option<BooleanArray> = None;
+    for key in keys.filter(|key| records.column(*key).logical_null_count() > 0) {
+        let is_there = is_not_null(records.column(key)).map_err(failed)?;
+        mask = Some(match mask {
+            Some(mask) => and(&mask, &is_there).map_err(failed)?,
+            None => is_there,
+        });
+    }
+    let Some(mask) = mask else { return Ok((records.clone(), None)) };
+    let keyed = filter_record_batch(records, &mask).map_err(failed)?;
+    let others = not(&mask).and_then(|mask| filter_record_batch(records, &mask)).map_err(failed)?;
+    Ok((keyed, Some(others)))
+}
+
+fn look_up(
+    mut desk: Desk,
+    spec: &Arc<JoinSpec>,
+    left: Sorted,
+    right: Small,
+    mut left_is_over: bool,
+) -> Result<Done> {
+    let table = Table::new(right.batches, spec)?;
+    let spilled_bytes = left.report().spilled_bytes;
+    let mut out = Pairs::new(spec, &desk.out)?;
+    for records in left {
+        table.join(records?, &mut out)?;
+    }
+    out.flush()?;
+    drop(out);
+    while !left_is_over {
+        match desk.feed.next_blocking()?.rows {
+            Some((records, _held)) => {
+                let keyed = keyed_left(&records, spec, &desk)?;
+                let mut out = Pairs::new(spec, &desk.out)?;
+                table.join(keyed, &mut out)?;
+                out.flush()?;
+            }
+            None => left_is_over = true,
+        }
+    }
+    Ok(Done { spilled_bytes, ..Done::default() })
+}
