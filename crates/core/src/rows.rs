@@ -2,7 +2,6 @@
 //! of the others.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions, UInt64Array,
@@ -25,9 +24,14 @@ const HELD_IN_VIEW: u64 = 12;
 /// a union or a run-end encoded column weighs its mean.
 pub fn row_bytes(records: &RecordBatch) -> Vec<u64> {
     let mut bytes = vec![LEAST; records.num_rows()];
-    for column in records.columns() {
-        add(column, &mut bytes);
-    }
+    records.columns().iter().for_each(|column| add(column, &mut bytes));
+    bytes
+}
+
+/// The bytes of each element of one array, as of the only column of a row.
+pub fn element_bytes(array: &ArrayRef) -> Vec<u64> {
+    let mut bytes = vec![LEAST; array.len()];
+    add(array, &mut bytes);
     bytes
 }
 
@@ -63,33 +67,21 @@ pub fn copied(records: &RecordBatch, rows: Range<usize>) -> Result<RecordBatch> 
         .map_err(|error| Error::bug("copy rows", "rows cannot be copied").with_source(error))
 }
 
-/// Adds the bytes of each element of an array.
+/// Adds the bytes of each element of an array: column by column where that is quick.
 fn add(array: &ArrayRef, bytes: &mut [u64]) {
     match array.data_type() {
-        DataType::Null => {}
         DataType::Utf8 => add_spans(array.as_string::<i32>().offsets(), bytes),
         DataType::LargeUtf8 => add_spans(array.as_string::<i64>().offsets(), bytes),
         DataType::Binary => add_spans(array.as_binary::<i32>().offsets(), bytes),
         DataType::LargeBinary => add_spans(array.as_binary::<i64>().offsets(), bytes),
-        DataType::Utf8View => add_views(array.as_string_view().lengths(), bytes),
-        DataType::BinaryView => add_views(array.as_binary_view().lengths(), bytes),
-        DataType::List(_) => add_list(array.as_list::<i32>(), bytes),
-        DataType::LargeList(_) => add_list(array.as_list::<i64>(), bytes),
-        DataType::Map(..) => {
-            let map = array.as_map();
-            let entries: ArrayRef = Arc::new(map.entries().clone());
-            add_children(&entries, map.offsets(), bytes);
-        }
-        DataType::FixedSizeList(_, n) => add_fixed_lists(array, usize::try_from(*n).unwrap_or(0), bytes),
         DataType::Struct(_) => array.as_struct().columns().iter().for_each(|column| add(column, bytes)),
-        DataType::Dictionary(..) => add_of_dictionary(array, bytes),
-        DataType::Boolean => add_each(1, bytes),
-        other => add_each(other.primitive_width().map_or_else(|| mean(array), |width| width as u64), bytes),
+        other => match width(other) {
+            Some(each) => bytes.iter_mut().for_each(|bytes| *bytes += each),
+            None => {
+                bytes.iter_mut().enumerate().for_each(|(at, bytes)| *bytes += of_range(array, at..at + 1))
+            }
+        },
     }
-}
-
-fn add_each(each: u64, bytes: &mut [u64]) {
-    bytes.iter_mut().for_each(|bytes| *bytes += each);
 }
 
 fn add_spans<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>, bytes: &mut [u64]) {
@@ -98,54 +90,75 @@ fn add_spans<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>, bytes: &mut [u64]) {
     }
 }
 
-fn add_views(lengths: impl Iterator<Item = u32>, bytes: &mut [u64]) {
-    for (bytes, n) in bytes.iter_mut().zip(lengths.map(u64::from)) {
-        *bytes += VIEW + if n > HELD_IN_VIEW { n } else { 0 };
+/// The bytes of some neighbouring elements, without a look at each where offsets tell.
+fn of_range(array: &ArrayRef, at: Range<usize>) -> u64 {
+    match array.data_type() {
+        DataType::Utf8 => of_lists(array.as_string::<i32>().offsets(), at, of_bytes),
+        DataType::LargeUtf8 => of_lists(array.as_string::<i64>().offsets(), at, of_bytes),
+        DataType::Binary => of_lists(array.as_binary::<i32>().offsets(), at, of_bytes),
+        DataType::LargeBinary => of_lists(array.as_binary::<i64>().offsets(), at, of_bytes),
+        DataType::Utf8View => array.slice(at.start, at.len()).as_string_view().lengths().map(of_view).sum(),
+        DataType::BinaryView => array.slice(at.start, at.len()).as_binary_view().lengths().map(of_view).sum(),
+        DataType::List(_) => of_list(array.as_list::<i32>(), at),
+        DataType::LargeList(_) => of_list(array.as_list::<i64>(), at),
+        DataType::Map(..) => {
+            let map = array.as_map();
+            let columns = map.entries().columns();
+            of_lists(map.offsets(), at, |at| columns.iter().map(|column| of_range(column, at.clone())).sum())
+        }
+        DataType::FixedSizeList(_, n) => {
+            let n = usize::try_from(*n).unwrap_or(0);
+            of_range(array.as_fixed_size_list().values(), at.start * n..at.end * n)
+        }
+        DataType::Struct(_) => {
+            array.as_struct().columns().iter().map(|column| of_range(column, at.clone())).sum()
+        }
+        DataType::Dictionary(..) => of_dictionary(&array.slice(at.start, at.len())),
+        other => width(other).unwrap_or_else(|| mean(array)) * at.len() as u64,
     }
 }
 
-fn add_list<O: OffsetSizeTrait>(list: &GenericListArray<O>, bytes: &mut [u64]) {
-    add_children(list.values(), list.offsets(), bytes);
-}
-
-fn add_children<O: OffsetSizeTrait>(values: &ArrayRef, offsets: &OffsetBuffer<O>, bytes: &mut [u64]) {
-    // A slice of a list has all elements of the whole.
-    let first = offsets.first().map_or(0, |first| first.as_usize());
-    let end = offsets.last().map_or(0, |end| end.as_usize());
-    let of_children = bytes_of(&values.slice(first, end - first));
-    let mut rest = of_children.as_slice();
-    for (bytes, n) in bytes.iter_mut().zip(offsets.lengths()) {
-        let (own, others) = rest.split_at_checked(n).unwrap_or_default();
-        *bytes += own.iter().sum::<u64>() + size_of::<O>() as u64;
-        rest = others;
+/// What each element takes, whatever it holds.
+fn width(data_type: &DataType) -> Option<u64> {
+    match data_type {
+        DataType::Null => Some(0),
+        DataType::Boolean => Some(1),
+        DataType::FixedSizeBinary(n) => u64::try_from(*n).ok(),
+        other => other.primitive_width().map(|width| width as u64),
     }
 }
 
-fn add_fixed_lists(array: &ArrayRef, n_each: usize, bytes: &mut [u64]) {
-    let of_children = bytes_of(array.as_fixed_size_list().values());
-    for (bytes, children) in bytes.iter_mut().zip(of_children.chunks(n_each.max(1))) {
-        *bytes += children.iter().sum::<u64>();
-    }
+fn of_list<O: OffsetSizeTrait>(list: &GenericListArray<O>, at: Range<usize>) -> u64 {
+    of_lists(list.offsets(), at, |at| of_range(list.values(), at))
 }
 
-fn add_of_dictionary(array: &ArrayRef, bytes: &mut [u64]) {
+/// Offsets, and the elements that they enclose.
+fn of_lists<O: OffsetSizeTrait>(
+    offsets: &OffsetBuffer<O>,
+    at: Range<usize>,
+    of_elements: impl Fn(Range<usize>) -> u64,
+) -> u64 {
+    let enclosed = offsets[at.start].as_usize()..offsets[at.end].as_usize();
+    (at.len() * size_of::<O>()) as u64 + of_elements(enclosed)
+}
+
+fn of_bytes(bytes: Range<usize>) -> u64 {
+    bytes.len() as u64
+}
+
+fn of_view(length: u32) -> u64 {
+    VIEW + Some(u64::from(length)).filter(|length| *length > HELD_IN_VIEW).unwrap_or(0)
+}
+
+fn of_dictionary(array: &ArrayRef) -> u64 {
     let dictionary = array.as_any_dictionary();
-    let of_keys = dictionary.keys().data_type().primitive_width().unwrap_or_default() as u64;
-    add_each(of_keys, bytes);
-    if dictionary.values().is_empty() {
-        return;
+    let (values, keys) = (dictionary.values(), dictionary.keys());
+    let of_keys = width(keys.data_type()).unwrap_or_default() * keys.len() as u64;
+    if values.is_empty() {
+        return of_keys;
     }
-    let of_values = bytes_of(dictionary.values());
-    for (bytes, key) in bytes.iter_mut().zip(dictionary.normalized_keys()) {
-        *bytes += of_values.get(key).copied().unwrap_or_default();
-    }
-}
-
-/// The bytes of each element.
-fn bytes_of(array: &ArrayRef) -> Vec<u64> {
-    let mut bytes = vec![0; array.len()];
-    add(array, &mut bytes);
-    bytes
+    let of_value = |key: usize| of_range(values, key..key + 1);
+    of_keys + dictionary.normalized_keys().into_iter().map(of_value).sum::<u64>()
 }
 
 /// A column's bytes by its rows.
@@ -156,6 +169,8 @@ fn mean(array: &ArrayRef) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::array::{DictionaryArray, Int64Array, ListArray, StringArray, StringViewArray, StructArray};
     use arrow::datatypes::{Field, Int32Type};
 

@@ -7,13 +7,14 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use aqueduct_core::rows::{copied, row_bytes};
 use aqueduct_core::{
     Batch, BatchStream, ComponentInfo, Context, Error, Factory, Inputs, MemoryNeed, Planning, Positions,
     Problem, Result, Stage, StageConfig, only_input, retained_bytes, units,
 };
 use aqueduct_primitives::{ByteCount, Reservation};
-use arrow::array::{RecordBatch, UInt64Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use futures::{Stream, StreamExt};
@@ -102,8 +103,8 @@ impl Stage for Rebatch {
                     }
                     continue;
                 }
-                let mut rest = Rest { batch, at: 0 };
-                while let Some(piece) = waiting.fitting(&rest) {
+                let mut rest = Rest { row_bytes: row_bytes(batch.records()), batch, at: 0 };
+                while let Some(piece) = waiting.fitting(&rest)? {
                     if !waiting.has_room(&piece, &cx) {
                         yield waiting.give(&cx).await?;
                         continue;
@@ -128,9 +129,10 @@ enum Next {
     End,
 }
 
-/// A batch, and how many of its rows were taken.
+/// A batch, what each of its rows weighs, and how many of them were taken.
 struct Rest {
     batch: Batch,
+    row_bytes: Vec<u64>,
     at: usize,
 }
 
@@ -186,19 +188,21 @@ impl Waiting {
         }
     }
 
-    /// A copy of the next rows, as many as may be in one batch: halved until they are light enough, but at
-    /// least one. Nothing when all are taken.
-    fn fitting(&self, rest: &Rest) -> Option<RecordBatch> {
-        let n_left = rest.batch.num_rows() - rest.at;
-        let mut n_rows = (self.max_rows - self.n_rows).min(n_left);
-        while n_rows > 0 {
-            let copy = copied(rest.batch.records(), rest.at, n_rows);
-            if n_rows == 1 || retained_bytes(&copy) <= self.max_bytes {
-                return Some(copy);
-            }
-            n_rows = n_rows.div_ceil(2);
+    /// A copy of the next rows, as many as have room beside those that wait, but at least one. Nothing when all are
+    /// taken.
+    fn fitting(&self, rest: &Rest) -> Result<Option<RecordBatch>> {
+        let left = rest.row_bytes.get(rest.at..).unwrap_or_default();
+        if left.is_empty() {
+            return Ok(None);
         }
-        None
+        let room = self.max_bytes.saturating_sub(self.reservation.size()).get();
+        let mut n_bytes = 0;
+        let fits = |row_bytes: &&u64| {
+            n_bytes += **row_bytes;
+            n_bytes <= room
+        };
+        let n_rows = left.iter().take(self.max_rows - self.n_rows).take_while(fits).count().max(1);
+        copied(rest.batch.records(), rest.at..rest.at + n_rows).map(Some)
     }
 
     /// Whether the rows can wait with those that wait already.
@@ -239,17 +243,11 @@ impl Waiting {
     }
 }
 
-/// Rows in memory of their own: a slice would keep all of its parent.
-fn copied(rows: &RecordBatch, at: usize, n_rows: usize) -> RecordBatch {
-    let places = UInt64Array::from_iter_values(at as u64..(at + n_rows) as u64);
-    take_record_batch(rows, &places).unwrap_or_else(|_| rows.slice(at, n_rows))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{Bench, int_column, problems};
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
     use proptest::prelude::*;
     use serde_json::json;
     use std::sync::Arc;
@@ -268,6 +266,16 @@ mod tests {
         assert_eq!(sizes, [4, 4, 3]);
         assert!(out[0].positions().is_done("split-1") && !out[1].positions().is_done("split-2"));
         assert!(out[2].positions().is_done("split-2"));
+    }
+
+    #[tokio::test]
+    async fn batches_are_as_full_as_rows_allow_and_a_wide_row_is_alone() {
+        let text = |n: usize| "x".repeat(if n == 150 { 2 << 20 } else { 10_000 });
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..301).map(text)));
+        let rows = RecordBatch::try_from_iter([("a", texts)]).unwrap();
+        let out = Bench::new().batches("batch", json!({"bytes": "1MiB"}), vec![rows]).await.unwrap();
+        let sizes: Vec<_> = out.iter().map(Batch::num_rows).collect();
+        assert_eq!(sizes, [104, 46, 1, 104, 46]);
     }
 
     #[tokio::test(start_paused = true)]

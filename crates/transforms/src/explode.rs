@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use aqueduct_core::rows::{element_bytes, row_bytes};
 use aqueduct_core::{
     Batch, BatchStream, ComponentInfo, Context, Error, Factory, Inputs, Problem, Result, Stage, StageConfig,
     array_bytes, find_column, only_input,
@@ -98,7 +99,7 @@ impl Explode {
         cx.metrics().rows_filtered.add_len(n_dropped);
         let max_bytes = cx.batch_bytes().min(cx.share().total()).get() / 2;
         Ok(Elements {
-            row_bytes: row_bytes(rows, self.at, &lists, max_bytes),
+            weights: Weights::of(rows, self.at, &lists, max_bytes)?,
             rows: rows.clone(),
             at: self.at,
             lists,
@@ -116,8 +117,8 @@ struct Elements {
     lists: ListArray,
     /// The row, and the element within its list, that come next.
     next: (usize, usize),
-    /// What one copy of each row's other columns weighs; empty when it does not matter.
-    row_bytes: Vec<u64>,
+    /// None when they do not matter.
+    weights: Option<Weights>,
     max_rows: usize,
     max_bytes: u64,
 }
@@ -149,9 +150,9 @@ impl Elements {
         while self.next.0 < self.lists.len() {
             let (row, done) = self.next;
             let elements = range_of(&self.lists, row);
-            let bytes_each = self.row_bytes.get(row).copied().unwrap_or(0);
             for element in elements.skip(done) {
-                n_bytes = n_bytes.saturating_add(bytes_each);
+                let weight = self.weights.as_ref().map_or(0, |weights| weights.of_row(row, element));
+                n_bytes = n_bytes.saturating_add(weight);
                 let is_full = from_rows.len() >= self.max_rows || n_bytes > self.max_bytes;
                 if is_full && !from_rows.is_empty() {
                     return (from_rows, from_elements);
@@ -175,25 +176,30 @@ fn range_of(lists: &ListArray, row: usize) -> Range<usize> {
     }
 }
 
-/// What one copy of each row weighs, element included. Not worth finding out when the longest list cannot
-/// make too much of all rows together.
-fn row_bytes(rows: &RecordBatch, at: usize, lists: &ListArray, max_bytes: u64) -> Vec<u64> {
-    let others = rows.columns().iter().enumerate().filter(|(other, _)| *other != at);
-    let others: Vec<_> = others.map(|(_, column)| column.to_data()).collect();
-    let all: ByteCount = rows.columns().iter().map(|column| array_bytes(column)).sum();
-    let longest = (0..lists.len()).map(|row| range_of(lists, row).len()).max().unwrap_or(0);
-    if all.get().saturating_mul(longest as u64) <= max_bytes {
-        return Vec::new();
+/// What a row that comes out weighs.
+struct Weights {
+    /// One copy of each row's other columns.
+    others: Vec<u64>,
+    elements: Vec<u64>,
+}
+
+impl Weights {
+    /// Not worth finding out when the longest list cannot make too much of all rows together.
+    fn of(rows: &RecordBatch, at: usize, lists: &ListArray, max_bytes: u64) -> Result<Option<Self>> {
+        let all: ByteCount = rows.columns().iter().map(|column| array_bytes(column)).sum();
+        let longest = (0..lists.len()).map(|row| range_of(lists, row).len()).max().unwrap_or(0);
+        if all.get().saturating_mul(longest as u64) <= max_bytes {
+            return Ok(None);
+        }
+        let others: Vec<usize> = (0..rows.num_columns()).filter(|other| *other != at).collect();
+        let others = rows.project(&others).map_err(|error| Error::bug("explode", error.to_string()))?;
+        Ok(Some(Self { others: row_bytes(&others), elements: element_bytes(lists.values()) }))
     }
-    let weigh = |data: &arrow::array::ArrayData| data.get_slice_memory_size().map_or(0, |n| n as u64);
-    let elements = lists.values().to_data();
-    let of_row = |row: usize| {
-        let own: u64 = others.iter().map(|data| weigh(&data.slice(row, 1))).sum();
-        let range = range_of(lists, row);
-        let of_elements = weigh(&elements.slice(range.start, range.len()));
-        own.saturating_add(of_elements / (range.len() as u64).max(1))
-    };
-    (0..rows.num_rows()).map(of_row).collect()
+
+    fn of_row(&self, row: usize, element: usize) -> u64 {
+        let of = |weights: &[u64], at: usize| weights.get(at).copied().unwrap_or_default();
+        of(&self.others, row).saturating_add(of(&self.elements, element))
+    }
 }
 
 #[cfg(test)]
@@ -265,6 +271,25 @@ mod tests {
         }
         assert_eq!(n_rows, 2000); // 200 MB in all, through a budget of 32 MiB
         assert!(positions.is_done("split-0"));
+    }
+
+    // MEM-2
+    #[tokio::test]
+    async fn wide_elements_at_the_end_of_a_long_list_come_out_in_batches_that_fit() {
+        let element = |n: usize| "x".repeat(if n < 1000 { 1 } else { 400_000 });
+        let elements = StringArray::from_iter_values((0..1020).map(element));
+        let item = Arc::new(Field::new_list_field(DataType::Utf8, true));
+        let list = ListArray::new(item, OffsetBuffer::from_lengths([1020]), Arc::new(elements), None);
+        let rows = RecordBatch::try_from_iter([("texts", Arc::new(list) as ArrayRef)]).unwrap();
+        let bench = Bench::new();
+        let mut n_rows = 0;
+        let mut stream = bench.stream("explode", json!("texts"), vec![rows]);
+        while let Some(batch) = stream.next().await {
+            let (records, _reservation, _, _) = batch.unwrap().into_parts();
+            assert!(aqueduct_core::retained_bytes(&records) <= bench.cx.batch_bytes());
+            n_rows += records.num_rows();
+        }
+        assert_eq!(n_rows, 1020);
     }
 
     #[test]

@@ -6,11 +6,13 @@ mod parquet_file;
 mod ranges;
 mod thrift;
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use aqueduct_core::rows::{copied, row_bytes, runs};
 use aqueduct_core::{Error, ErrorKind, RandomAccess, Result, retained_bytes};
 use aqueduct_primitives::{Reservation, Tasks};
-use arrow::array::{RecordBatch, UInt64Array};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_stream::try_stream;
 use futures::StreamExt;
@@ -73,19 +75,17 @@ fn damaged(format: &'static str, source: impl Into<Box<dyn std::error::Error + S
 
 /// Rows of a batch in pieces within the limits, each with memory of its own, so that one does not keep all.
 fn pieces(batch: &RecordBatch, spec: &DecodeSpec) -> Result<Vec<RecordBatch>> {
-    let n = batch.num_rows();
-    let bytes = retained_bytes(batch);
-    if n <= spec.batch_rows && bytes <= spec.batch_bytes {
+    let n_rows = batch.num_rows();
+    if n_rows <= spec.batch_rows && retained_bytes(batch) <= spec.batch_bytes {
         return Ok(vec![batch.clone()]);
     }
-    let by_bytes = usize::try_from(bytes.get() / spec.batch_bytes.get().max(1)).unwrap_or(n) + 1;
-    let n_rows = (n / by_bytes).clamp(1, spec.batch_rows.max(1));
-    let starts = (0..n).step_by(n_rows);
-    let copy = |start: usize| {
-        let rows = UInt64Array::from_iter_values(start as u64..n.min(start + n_rows) as u64);
-        arrow::compute::take_record_batch(batch, &rows)
+    let step = spec.batch_rows.max(1);
+    let cut = |run: Range<usize>| {
+        let starts = run.clone().step_by(step);
+        starts.map(move |start| start..run.end.min(start.saturating_add(step)))
     };
-    starts.map(copy).collect::<Result<_, _>>().map_err(|error| damaged("Arrow file", error))
+    let runs = runs(&row_bytes(batch), spec.batch_bytes.get());
+    runs.into_iter().flat_map(cut).map(|rows| copied(batch, rows)).collect()
 }
 
 /// A batch whose columns did not fit.
