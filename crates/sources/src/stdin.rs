@@ -184,9 +184,9 @@ impl Source for Stdin {
             let mut rows = decode(body, spec, cx.tasks());
             let mut n_rows = 0;
             while let Some(decoded) = rows.next().await {
-                for fitting in sorted_out(&cx, NAME, decoded?, &mut n_rows).await? {
-                    let batch = admit(&cx, fitting).await?;
-                    yield batch;
+                let mut rows = sorted_out(&cx, NAME, decoded?, &mut n_rows).await?;
+                while let Some(decoded) = rows.next(&cx).await? {
+                    yield admit(&cx, decoded).await?;
                 }
             }
             yield aqueduct_core::Batch::only_positions(output, Positions::done(NAME));

@@ -1,14 +1,17 @@
 //! Rows that are larger than all the memory for data in flight: rejected one by one, by name, so that the flow's
 //! policy decides, and not the budget.
 
-use aqueduct_core::{Context, Error, Origin, Reject, RejectedItem, Result, retained_bytes};
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use aqueduct_core::rows::{copied, row_bytes, runs};
+use aqueduct_core::{Context, Origin, Reject, RejectedItem, Result, retained_bytes};
 use aqueduct_formats::Decoded;
 use aqueduct_primitives::{ByteCount, Reservation};
-use arrow::array::{RecordBatch, UInt64Array};
-use arrow::compute::take_record_batch;
+use arrow::array::RecordBatch;
 
-/// The rows that can be admitted, none if there are none; what is wrong with the others goes to the policy.
-/// `n_rows` counts the rows of the file, good and bad.
+/// What was wrong with rows goes to the policy; the others are ready to be admitted. `n_rows` counts the rows of the
+/// file, good and bad.
 ///
 /// # Errors
 /// The policy says that the run fails.
@@ -17,91 +20,101 @@ pub(crate) async fn sorted_out(
     file: &str,
     mut decoded: Decoded,
     n_rows: &mut u64,
-) -> Result<Vec<Decoded>> {
+) -> Result<Fitting> {
     // Between bad rows, the good ones cannot be counted from here.
     let first_row = decoded.rejects.is_empty().then_some(*n_rows + 1);
     *n_rows += decoded.rows_read;
     for reject in decoded.rejects.drain(..) {
         cx.reject(reject.into_reject(file))?;
     }
+    let Decoded { records, reservation, .. } = decoded;
     let limit = cx.flow().total();
-    if decoded.records.num_rows() == 0 {
-        return Ok(Vec::new());
-    }
-    if retained_bytes(&decoded.records) <= limit {
-        return Ok(vec![decoded]);
-    }
-    let records = decoded.records;
-    drop(decoded.reservation);
-    let split = cx.tasks().compute(move || {
-        let mut split = Split { limit, fitting: Vec::new(), too_large: Vec::new() };
-        split.add(&records, 0).map(|()| split)
-    });
-    let Split { fitting, too_large, .. } = split.await??;
-    for (at, weight) in too_large {
-        cx.reject(reject(cx, file, first_row.map(|first| first + at), weight))?;
-    }
-    let part = |records: RecordBatch| Decoded {
-        rows_read: records.num_rows() as u64,
-        records,
-        rejects: Vec::new(),
-        reservation: Reservation::empty(),
-    };
-    Ok(fitting.into_iter().map(part).collect())
+    let fits = retained_bytes(&records) <= limit;
+    let rows = if fits { whole(&records) } else { in_runs(cx, &records, limit).await? };
+    Ok(Fitting { records: Some(records), rows, reservation, file: file.to_owned(), first_row })
 }
 
-fn reject(cx: &Context, file: &str, row: Option<u64>, weight: ByteCount) -> Reject {
-    let message = format!(
-        "the row takes {weight} in memory, and there are {} for all data in flight; set `memory` to {}",
-        cx.flow().total(),
-        cx.memory_for(weight)
-    );
-    Reject {
-        item: RejectedItem::Row,
-        reason: "too large",
-        message,
-        origin: Origin { file: file.to_owned(), row, ..Origin::default() },
-        raw: Vec::new(),
+fn whole(records: &RecordBatch) -> VecDeque<Range<usize>> {
+    Some(0..records.num_rows()).into_iter().filter(|rows| !rows.is_empty()).collect()
+}
+
+/// Each run takes at most half of the limit, so that the next can be admitted while one drains; a wider row is alone.
+async fn in_runs(cx: &Context, records: &RecordBatch, limit: ByteCount) -> Result<VecDeque<Range<usize>>> {
+    let (records, most) = (records.clone(), limit.get() / 2);
+    Ok(cx.tasks().compute(move || runs(&row_bytes(&records), most).into()).await?)
+}
+
+/// Rows that can be admitted, part by part. What was reserved for them is held until the last part has it.
+pub(crate) struct Fitting {
+    /// All rows; none once the last part is on its way.
+    records: Option<RecordBatch>,
+    /// Those that are still to come.
+    rows: VecDeque<Range<usize>>,
+    reservation: Reservation,
+    file: String,
+    /// The place in the file of the first, if it is known.
+    first_row: Option<u64>,
+}
+
+impl Fitting {
+    /// Whether there are no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
-}
 
-/// Rows apart: those that fit the limit, in as few batches as halving gives, and those that do not.
-struct Split {
-    limit: ByteCount,
-    fitting: Vec<RecordBatch>,
-    /// Their places from 0, and what each weighs.
-    too_large: Vec<(u64, ByteCount)>,
-}
-
-impl Split {
-    /// Adds rows, of which the first is the one at `first`.
-    fn add(&mut self, records: &RecordBatch, first: u64) -> Result<()> {
-        let n_rows = records.num_rows() as u64;
-        if retained_bytes(records) <= self.limit {
-            self.fitting.push(records.clone());
-            return Ok(());
+    /// The next rows: all of them if they fit, else a copy of some, made only now. A row that cannot be admitted is
+    /// rejected. To be called once the rows before are admitted.
+    ///
+    /// # Errors
+    /// The policy says that the run fails.
+    pub(crate) async fn next(&mut self, cx: &Context) -> Result<Option<Decoded>> {
+        let limit = cx.flow().total();
+        while let Some(rows) = self.rows.pop_front() {
+            let Some(records) = self.part(cx, rows.clone()).await? else { break };
+            let weight = retained_bytes(&records);
+            if weight <= limit {
+                return Ok(Some(self.covered(records, limit.saturating_sub(weight))));
+            }
+            self.refuse(cx, rows, weight)?;
         }
-        if n_rows > 1 {
-            let half = n_rows / 2;
-            self.add(&copied(records, 0..half)?, first)?;
-            return self.add(&copied(records, half..n_rows)?, first + half);
-        }
-        // A buffer may be larger than what is in it.
-        let copy = copied(records, 0..n_rows)?;
-        let weight = retained_bytes(&copy);
-        if weight <= self.limit {
-            self.fitting.push(copy);
-        } else {
-            self.too_large.push((first, weight));
-        }
-        Ok(())
+        Ok(None)
     }
-}
 
-/// Some rows, with buffers of their own.
-fn copied(records: &RecordBatch, rows: std::ops::Range<u64>) -> Result<RecordBatch> {
-    take_record_batch(records, &UInt64Array::from_iter_values(rows))
-        .map_err(|error| Error::bug("split rows", "rows cannot be copied").with_source(error))
+    /// Some of the rows in memory of their own, or all as they are. After the last, nothing else is kept.
+    async fn part(&mut self, cx: &Context, rows: Range<usize>) -> Result<Option<RecordBatch>> {
+        let records = if self.rows.is_empty() { self.records.take() } else { self.records.clone() };
+        let Some(records) = records else { return Ok(None) };
+        if rows.len() == records.num_rows() && retained_bytes(&records) <= cx.flow().total() {
+            return Ok(Some(records));
+        }
+        cx.tasks().compute(move || copied(&records, rows)).await?.map(Some)
+    }
+
+    /// Rows with what is reserved for all, if they are the last, or if there is no room for them beside that.
+    fn covered(&mut self, records: RecordBatch, room: ByteCount) -> Decoded {
+        let takes_all = self.rows.is_empty() || self.reservation.size() > room;
+        let reservation =
+            if takes_all { std::mem::take(&mut self.reservation) } else { Reservation::empty() };
+        Decoded { rows_read: records.num_rows() as u64, records, rejects: Vec::new(), reservation }
+    }
+
+    fn refuse(&self, cx: &Context, rows: Range<usize>, weight: ByteCount) -> Result<()> {
+        let message = format!(
+            "the row takes {weight} in memory, and there are {} for all data in flight; set `memory` to {}",
+            cx.flow().total(),
+            cx.memory_for(weight)
+        );
+        rows.into_iter().try_for_each(|row| {
+            let row = self.first_row.map(|first| first + row as u64);
+            cx.reject(Reject {
+                item: RejectedItem::Row,
+                reason: "too large",
+                message: message.clone(),
+                origin: Origin { file: self.file.clone(), row, ..Origin::default() },
+                raw: Vec::new(),
+            })
+        })
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +122,7 @@ mod tests {
     use super::*;
     use aqueduct_core::RejectPolicy;
     use aqueduct_primitives::Budget;
-    use arrow::array::{ArrayRef, StringArray};
+    use arrow::array::{ArrayRef, AsArray, StringArray};
     use std::sync::{Arc, Mutex};
 
     #[derive(Debug, Default)]
@@ -133,6 +146,15 @@ mod tests {
         }
     }
 
+    /// A reservation of the flow with something attached, which tells when all of it is given back.
+    async fn reserved(cx: &Context, bytes: ByteCount) -> (Reservation, std::sync::Weak<()>) {
+        let lane = Arc::new(());
+        let in_lane = Arc::downgrade(&lane);
+        let mut reservation = cx.flow().reserve(bytes).await.unwrap();
+        reservation.attach(lane);
+        (reservation, in_lane)
+    }
+
     #[tokio::test]
     async fn only_the_row_that_is_too_large_is_rejected_with_its_place_and_what_to_set() {
         let budget = Budget::new("memory", ByteCount::mib(2));
@@ -142,20 +164,61 @@ mod tests {
         let mut n_rows = 0;
         sorted_out(&cx, "a.parquet", rows(&[1, 2, 3]), &mut n_rows).await.unwrap();
         let lengths = [10, 600_000, 10, 2_000_000, 600_000, 10];
-        let parts = sorted_out(&cx, "a.parquet", rows(&lengths), &mut n_rows).await.unwrap();
+        let mut fitting = sorted_out(&cx, "a.parquet", rows(&lengths), &mut n_rows).await.unwrap();
         assert_eq!(n_rows, 9);
-        assert_eq!(parts.iter().map(|part| part.records.num_rows()).sum::<usize>(), 5);
-        assert!(parts.iter().all(|part| retained_bytes(&part.records) <= cx.flow().total()));
+        let mut found = Vec::new();
+        while let Some(part) = fitting.next(&cx).await.unwrap() {
+            assert!(retained_bytes(&part.records) <= cx.flow().total());
+            found.extend(part.records.column(0).as_string::<i32>().iter().map(|text| text.unwrap().len()));
+        }
+        assert_eq!(found, [10, 600_000, 10, 600_000, 10]);
         let kept = kept.0.lock().unwrap();
         let [reject] = kept.as_slice() else { panic!("{kept:?}") };
         assert_eq!((reject.origin.file.as_str(), reject.origin.row), ("a.parquet", Some(7)));
         assert!(reject.message.contains("set `memory` to 9MB"), "{}", reject.message);
     }
 
+    // MEM-3
+    #[tokio::test]
+    async fn what_is_reserved_for_all_rows_is_held_until_the_last_of_them_have_it() {
+        let cx = Context::standalone(&Budget::new("memory", ByteCount::mib(2))).unwrap();
+        let (reservation, in_lane) = reserved(&cx, ByteCount::kib(256)).await;
+        let wide = Decoded { reservation, ..rows(&[400_000; 6]) };
+        let mut fitting = sorted_out(&cx, "a.arrow", wide, &mut 0).await.unwrap();
+        let mut n_parts = 0;
+        while let Some(part) = fitting.next(&cx).await.unwrap() {
+            n_parts += 1;
+            assert!(in_lane.upgrade().is_some());
+            let batch = super::super::read::admit(&cx, part).await.unwrap();
+            let weight = retained_bytes(batch.records());
+            assert_eq!(weight, batch.reserved());
+            assert_eq!(batch.num_rows(), 1, "two are more than half of it");
+        }
+        assert_eq!(n_parts, 6);
+        assert!(in_lane.upgrade().is_none());
+        assert_eq!(cx.flow().free(), cx.flow().total());
+    }
+
+    #[tokio::test]
+    async fn a_row_that_needs_what_is_reserved_for_all_takes_it() {
+        let cx = Context::standalone(&Budget::new("memory", ByteCount::mib(2))).unwrap();
+        let total = cx.flow().total().get();
+        let (reservation, _) = reserved(&cx, ByteCount::new(total / 2)).await;
+        let wide = usize::try_from(total / 4 * 3).unwrap();
+        let decoded = Decoded { reservation, ..rows(&[wide, wide]) };
+        let mut fitting = sorted_out(&cx, "a.arrow", decoded, &mut 0).await.unwrap();
+        for _ in 0..2 {
+            let part = fitting.next(&cx).await.unwrap().unwrap();
+            drop(super::super::read::admit(&cx, part).await.unwrap());
+        }
+        assert!(fitting.next(&cx).await.unwrap().is_none());
+    }
+
     #[tokio::test]
     async fn where_nobody_says_otherwise_it_ends_the_run() {
         let cx = Context::standalone(&Budget::new("memory", ByteCount::mib(2))).unwrap();
-        let error = sorted_out(&cx, "a.parquet", rows(&[2_000_000]), &mut 0).await.unwrap_err();
+        let mut fitting = sorted_out(&cx, "a.parquet", rows(&[2_000_000]), &mut 0).await.unwrap();
+        let error = fitting.next(&cx).await.err().unwrap();
         assert_eq!(error.context("at"), Some("a.parquet, row 1"));
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::input::{Input, Queued};
 use super::open::{Opened, Opener};
-use super::oversize::sorted_out;
+use super::oversize::{Fitting, sorted_out};
 use super::{FileSet, give_up};
 
 /// Events that wait outside the task that reads a file. With none, decoder and consumer would take turns;
@@ -26,7 +26,7 @@ const EVENTS_PER_FILE: usize = 1;
 /// What comes of a file.
 enum Event {
     /// Rows, and what was reserved for them beyond the file's reserve.
-    Rows(Decoded),
+    Rows(Fitting),
     /// All that is to come of it has come.
     Done(Arc<str>, Reservation),
 }
@@ -48,15 +48,16 @@ pub(super) fn run(files: FileSet, from: Positions) -> BatchStream {
     let mut events = events(opener, inputs, read, is_ordered);
     Box::pin(try_stream! {
         while let Some(event) = events.next().await {
-            let batch = match event? {
-                Event::Rows(decoded) => admit(&cx, decoded).await?,
+            match event? {
+                Event::Rows(mut rows) => while let Some(decoded) = rows.next(&cx).await? {
+                    yield admit(&cx, decoded).await?;
+                },
                 Event::Done(name, place) => {
                     let mut last = Batch::only_positions(Arc::clone(&output), Positions::done(name));
                     last.reservation_mut().merge(place);
-                    last
+                    yield last;
                 }
-            };
-            yield batch;
+            }
         }
     })
 }
@@ -192,10 +193,11 @@ impl FileReader {
     }
 
     async fn send(&self, decoded: Decoded, n_rows: &mut u64) -> Result<()> {
-        for fitting in sorted_out(&self.opener.cx, &self.input.name, decoded, n_rows).await? {
-            self.events.send(Ok(Event::Rows(fitting))).await.map_err(|_| Error::cancelled("read"))?;
+        let rows = sorted_out(&self.opener.cx, &self.input.name, decoded, n_rows).await?;
+        if rows.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.events.send(Ok(Event::Rows(rows))).await.map_err(|_| Error::cancelled("read"))
     }
 }
 
