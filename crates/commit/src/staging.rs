@@ -140,8 +140,14 @@ impl Staging {
 
     fn check_names(&self, parts: &[Part]) -> Result<()> {
         let bug = |message: &str| Err(Error::bug("seal output", message));
-        if self.layout.is_file && parts.len() != 1 {
-            return bug("an output of one file needs exactly one part");
+        if self.layout.is_file && parts.len() > 1 {
+            let message = "rows that were sealed several times cannot become one file; write to a folder";
+            return Err(Error::new(ErrorKind::Config, "seal output", message)
+                .with("path", self.layout.path.display())
+                .with("n_parts", parts.len()));
+        }
+        if self.layout.is_file && parts.is_empty() {
+            return bug("an output of one file needs a part");
         }
         if parts.windows(2).any(|two| two[0].name == two[1].name) {
             return bug("two parts have one name");

@@ -126,6 +126,17 @@ fn a_run_replaces_what_the_one_before_wrote() {
 }
 
 #[test]
+fn one_file_sealed_in_two_parts_is_refused_by_name() {
+    let dir = TempDir::new().unwrap();
+    let mut staging = Staging::prepare(&std_fs(), &one_file(&dir), "r1").unwrap();
+    let parts = stage(&staging, &[("out.csv", "1\n"), ("2-out.csv", "2\n")]);
+    let error = staging.seal(parts, &stamp("r1")).unwrap_err();
+    assert_eq!((error.kind(), error.context("n_parts")), (ErrorKind::Config, Some("2")));
+    assert!(error.message().contains("write to a folder"), "{error}");
+    staging.abort().unwrap();
+}
+
+#[test]
 fn one_file_has_its_manifest_beside_it() {
     let dir = TempDir::new().unwrap();
     let output = one_file(&dir);
