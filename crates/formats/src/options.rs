@@ -1,6 +1,6 @@
 //! The options of everything that reads files: how they look, and what to do when they look otherwise.
 
-use aqueduct_core::{Problem, units};
+use aqueduct_core::{Problem, pointer_to, units};
 use aqueduct_primitives::ByteCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -151,7 +151,7 @@ impl ReadOptions {
         let mut problems = self.csv.validate();
         for (name, text) in &self.schema {
             if let Err(mut problem) = parse_type(text) {
-                problem.pointer = format!("/schema/{}", escape_pointer(name));
+                problem.pointer = format!("/schema{}", pointer_to(name));
                 problems.push(problem);
             }
         }
@@ -229,10 +229,6 @@ impl CsvOptions {
     pub(crate) fn comment_byte(&self) -> Option<u8> {
         self.comment.and_then(|c| u8::try_from(c).ok())
     }
-}
-
-fn escape_pointer(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// A map in the order in which it was written.

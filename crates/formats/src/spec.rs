@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::{Error, ErrorKind, Origin, Reject, RejectedItem, Result};
-use aqueduct_primitives::{Budget, ByteCount, Reservation};
+use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -82,18 +82,6 @@ pub trait LargeRecords: Send + Sync {
     /// # Errors
     /// There are not so many in all.
     async fn reserve(&self, held: ByteCount, more: ByteCount) -> Result<Reservation>;
-}
-
-#[async_trait]
-impl LargeRecords for Budget {
-    async fn reserve(&self, held: ByteCount, more: ByteCount) -> Result<Reservation> {
-        // What the record holds already comes back only with the record: never wait for it.
-        let all = held.saturating_add(more);
-        if all > self.total() {
-            return Ok(Self::reserve(self, all).await?);
-        }
-        Ok(Self::reserve(self, more).await?)
-    }
 }
 
 /// A part of a file's rows, with what was wrong between them.

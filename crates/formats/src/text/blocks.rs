@@ -229,11 +229,7 @@ impl<'a> MemberReader<'a> {
         let bytes = ByteCount::of(more).saturating_mul(2);
         let held = self.large.size();
         let reservation = self.cutting.large_records.reserve(held, bytes).await.map_err(|error| {
-            let message = "a record is larger than the memory left for it; raise `memory`";
-            Error::new(ErrorKind::Limit, "read", message)
-                .with("byte", self.offset)
-                .with("record_bytes", format!("more than {}", self.buffer.len()))
-                .with_source(error)
+            error.with("byte", self.offset).with("record_bytes", format!("more than {}", self.buffer.len()))
         })?;
         self.large.merge(reservation);
         self.target += more;

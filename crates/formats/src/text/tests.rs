@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::Result;
-use aqueduct_primitives::{Budget, ByteCount, Tasks};
+use aqueduct_primitives::{Budget, ByteCount, Reservation, Tasks};
+use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -14,7 +15,20 @@ use super::blocks::{Cutting, read_blocks};
 use super::plan;
 use super::rows::decode_part;
 use crate::unpack::Unpacker;
-use crate::{Compression, DecodeSpec, DecodedLimits, ReadOptions, RowReject, declared_schema, output_schema};
+use crate::{
+    Compression, DecodeSpec, DecodedLimits, LargeRecords, ReadOptions, RowReject, declared_schema,
+    output_schema,
+};
+
+/// Memory for large records.
+struct Room(Budget);
+
+#[async_trait]
+impl LargeRecords for Room {
+    async fn reserve(&self, _held: ByteCount, more: ByteCount) -> Result<Reservation> {
+        Ok(self.0.reserve(more).await?)
+    }
+}
 
 struct Read {
     rows: Vec<Value>,
@@ -44,7 +58,7 @@ async fn read_with(text: &[u8], options: ReadOptions, piece: usize, block: usize
         batch_rows: 3,
         batch_bytes: ByteCount::mib(1),
         memory: ByteCount::mib(1),
-        large_records: Arc::new(Budget::new("large", ByteCount::mib(64))),
+        large_records: Arc::new(Room(Budget::new("large", ByteCount::mib(64)))),
         limits,
         flush_after: Duration::from_secs(60),
         after: None,

@@ -42,6 +42,28 @@ fn arrow_file(batches: &[RecordBatch]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
+/// A file whose footer claims integers of so many bits.
+fn arrow_file_with_integers_of(bits: i32) -> Vec<u8> {
+    let mut bytes = arrow_file(&[batch(0, 10)]);
+    let trailer = bytes.last_chunk().unwrap();
+    let end = bytes.len() - trailer.len();
+    let start = end - arrow_ipc::reader::read_footer_length(*trailer).unwrap();
+    let footer = arrow_ipc::root_as_footer(&bytes[start..end]).unwrap();
+    let int = footer.schema().unwrap().fields().unwrap().get(0).type_as_int().unwrap();
+    let at = int._tab.loc() + usize::from(int._tab.vtable().get(arrow_ipc::Int::VT_BITWIDTH));
+    bytes[start + at..][..4].copy_from_slice(&bits.to_le_bytes());
+    bytes
+}
+
+#[tokio::test]
+async fn a_schema_that_makes_the_library_panic_is_an_error_of_its_file() {
+    let reader = Reader::new("a.arrow", json!({}));
+    assert!(reader.file(MemoryFile::new(arrow_file_with_integers_of(64))).await.error.is_none());
+    let error = reader.file(MemoryFile::new(arrow_file_with_integers_of(7))).await.error.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+    assert!(error.message().contains("gave up on this file"), "{error}");
+}
+
 fn ids(rows: &[Value]) -> Vec<i64> {
     rows.iter().map(|row| row["id"].as_i64().unwrap()).collect()
 }
@@ -180,6 +202,16 @@ async fn damaged_files_are_errors() {
     lying.extend(b"PAR1");
     let error = Reader::new("a.parquet", json!({})).file(MemoryFile::new(lying)).await.error.unwrap();
     assert_eq!((error.kind(), error.context("file")), (ErrorKind::Data, Some("a.parquet")));
+}
+
+#[tokio::test]
+async fn an_arrow_batch_is_cut_around_its_wide_row() {
+    let texts = (0..2001).map(|n| if n == 1000 { "x".repeat(5_000_000) } else { format!("text {n}") });
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    let rows = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+    let outcome = Reader::new("a.arrow", json!({})).file(MemoryFile::new(arrow_file(&[rows]))).await;
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert_eq!(outcome.batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [1000, 1, 1000]);
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ use std::time::Duration;
 use aqueduct_core::{ByteStream, Error, RandomAccess, Result};
 use aqueduct_formats::write::{CompressedWriter, TextCompression};
 use aqueduct_formats::{
-    DecodeSpec, Decoded, DecodedLimits, DecodedStream, NeedsSpool, ReadOptions, RowReject, decode,
-    decode_file, infer, infer_file,
+    DecodeSpec, Decoded, DecodedLimits, DecodedStream, LargeRecords, NeedsSpool, ReadOptions, RowReject,
+    decode, decode_file, infer, infer_file,
 };
-use aqueduct_primitives::{Budget, ByteCount, Tasks};
+use aqueduct_primitives::{Budget, ByteCount, Reservation, Tasks};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,6 +41,19 @@ impl RandomAccess for MemoryFile {
         self.largest_read.fetch_max(range.end - range.start, Ordering::Relaxed);
         let bounds = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
         Ok(self.bytes.slice(bounds))
+    }
+}
+
+/// A lane for large records that anybody may enter.
+struct Lane(Budget);
+
+#[async_trait]
+impl LargeRecords for Lane {
+    async fn reserve(&self, held: ByteCount, more: ByteCount) -> Result<Reservation> {
+        // What the record holds already comes back only with the record: never wait for it.
+        let all = held.saturating_add(more);
+        let bytes = if all > self.0.total() { all } else { more };
+        Ok(self.0.reserve(bytes).await?)
     }
 }
 
@@ -118,7 +131,7 @@ impl Reader {
             batch_rows: self.batch_rows,
             batch_bytes: ByteCount::mib(4),
             memory: self.memory,
-            large_records: Arc::new(self.large.clone()),
+            large_records: Arc::new(Lane(self.large.clone())),
             limits: self.limits,
             flush_after: Duration::from_millis(50),
             after: None,
