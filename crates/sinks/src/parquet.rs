@@ -26,7 +26,8 @@ pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
 pub struct Config {
     /// Where to write: `*.parquet` is one file, else a folder of parts `part-{run}-{seq}.parquet`.
     pub path: String,
-    /// How pages are compressed. Rows larger than a quarter of the sink's memory are not.
+    /// How pages are compressed. A row group with a row larger than a quarter of the sink's memory (1 MiB at least) is
+    /// not, and has no dictionaries and no statistics.
     #[serde(default)]
     pub compression: ParquetCompression,
     /// A row group ends at about this encoded size, or sooner when the memory is small.

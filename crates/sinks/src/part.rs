@@ -1,10 +1,12 @@
 //! Parts of an output: named, opened, written within the memory there is, closed.
 
 use std::io::BufWriter;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aqueduct_core::{Context, Counter, Error, Fs, Result, StepMetrics, retained_bytes};
+use aqueduct_core::rows::{row_bytes, runs};
+use aqueduct_core::{Context, Counter, Error, Fs, Result, Scratch, StepMetrics, retained_bytes};
 use aqueduct_formats::write::{Encoder, WriteFormat};
 use aqueduct_primitives::ByteCount;
 use arrow::array::RecordBatch;
@@ -16,6 +18,7 @@ use crate::staged_file::{BUFFER_BYTES, Complete, StagedFile};
 pub(crate) struct PartMaker {
     fs: Arc<dyn Fs>,
     metrics: Arc<StepMetrics>,
+    scratch: Scratch,
     stage_dir: PathBuf,
     format: WriteFormat,
     schema: SchemaRef,
@@ -24,7 +27,8 @@ pub(crate) struct PartMaker {
 
 /// How parts are called.
 pub(crate) enum Names {
-    /// The one file's own name; each seal gives one more part of it.
+    /// The one file's own name. Each seal gives one more part of it; who publishes takes one and refuses more, by
+    /// name.
     One { name: String, n_parts: u64 },
     /// `part-RUN-00000.SUFFIX` and so on.
     Numbered { run_id: String, n_parts: u64 },
@@ -53,6 +57,7 @@ impl PartMaker {
         Ok(Self {
             fs: Arc::clone(cx.fs()),
             metrics: Arc::clone(cx.metrics()),
+            scratch: cx.scratch().clone(),
             stage_dir: cx.stage_dir()?.to_owned(),
             format,
             schema,
@@ -74,6 +79,11 @@ impl PartMaker {
 
     pub(crate) fn metrics(&self) -> &Arc<StepMetrics> {
         &self.metrics
+    }
+
+    /// What the run may put on the disk for itself.
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     /// A path beside the parts for what is not to be published.
@@ -109,16 +119,14 @@ pub(crate) struct OpenPart {
 impl OpenPart {
     /// Writes rows, a slice at a time, so that what is held back never outgrows `limit` by more than a slice.
     pub(crate) fn write(&mut self, records: &RecordBatch, limit: ByteCount) -> Result<()> {
-        let n_rows = records.num_rows();
-        let step = rows_at_once(records, limit);
-        for first in (0..n_rows).step_by(step) {
-            let slice = records.slice(first, step.min(n_rows - first));
+        for rows in rows_at_once(records, limit) {
+            let slice = records.slice(rows.start, rows.len());
             self.encoder.write(&slice).map_err(|error| self.at(error))?;
             if self.memory() > limit {
                 self.flush()?;
             }
         }
-        self.n_rows += n_rows as u64;
+        self.n_rows += records.num_rows() as u64;
         Ok(())
     }
 
@@ -156,9 +164,12 @@ impl OpenPart {
     }
 }
 
-/// So many rows that their encoded form stays well within the limit.
-fn rows_at_once(records: &RecordBatch, limit: ByteCount) -> usize {
-    let weight = retained_bytes(records).get().max(1);
-    let n_slices = weight.div_ceil((limit.get() / 4).max(1));
-    usize::try_from(n_slices).map_or(1, |n_slices| records.num_rows().div_ceil(n_slices)).max(1)
+/// Rows whose encoded form stays well within the limit; a row that cannot is alone.
+fn rows_at_once(records: &RecordBatch, limit: ByteCount) -> Vec<Range<usize>> {
+    let most = limit.get() / 4;
+    let n_rows = records.num_rows();
+    if n_rows > 0 && retained_bytes(records).get() <= most {
+        return std::iter::once(0..n_rows).collect();
+    }
+    runs(&row_bytes(records), most)
 }

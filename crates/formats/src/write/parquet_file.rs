@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, ErrorKind, Result, retained_bytes};
 use aqueduct_primitives::ByteCount;
 use arrow::array::ArrayRef;
@@ -37,8 +38,12 @@ const DICTIONARY_BYTES: (u64, u64) = (8 << 10, 128 << 10);
 const METADATA_BYTES: u64 = 1024;
 /// A footer beyond this had better go on in another file.
 const MAX_METADATA_BYTES: u64 = 8 << 20;
-/// A row is large from this part of the encoder's memory on: one such row, and its row group is full.
+/// A row is large from this part of the encoder's memory on, and from a full page on: of such a row there is no room for
+/// the copies that dictionaries, statistics and compression make.
 const LARGE_ROW_PART: u64 = 4;
+/// A row group of large rows ends when it holds as much as so many of the smallest of them: what comes between them is
+/// written without copies, too, so it should not be much, and there must not be a row group for each.
+const LARGE_ROWS_IN_GROUP: u64 = 2;
 /// Row groups are numbered with 16 bits.
 const MAX_ROW_GROUPS: usize = 32_767;
 
@@ -101,9 +106,10 @@ pub(super) struct ParquetEncoder<W: Write + Send> {
     file: SerializedFileWriter<Shared<W>>,
     out: Shared<W>,
     factory: ArrowRowGroupWriterFactory,
-    /// For row groups that begin with a row of [`Self::large_row`] bytes.
+    /// For row groups that begin with a large row.
     factory_of_large: ArrowRowGroupWriterFactory,
-    large_row: ByteCount,
+    /// From how many bytes on a row is large.
+    large_row: u64,
     schema: SchemaRef,
     options: ParquetOptions,
     /// The row group under way; no columns between two.
@@ -138,7 +144,7 @@ impl<W: Write + Send> ParquetEncoder<W> {
         Ok(Self {
             factory: ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema)),
             factory_of_large: ArrowRowGroupWriterFactory::new(&no_file, Arc::clone(&schema)),
-            large_row: ByteCount::new(memory.get() / LARGE_ROW_PART),
+            large_row: (memory.get() / LARGE_ROW_PART).max(PAGE_BYTES.1),
             file,
             out,
             schema,
@@ -167,10 +173,6 @@ impl<W: Write + Send> ParquetEncoder<W> {
     }
 
     fn write_in_group(&mut self, records: &RecordBatch) -> Result<()> {
-        if self.has_large_rows(records) && !self.is_of_large {
-            self.flush()?;
-            self.is_of_large = true;
-        }
         if self.columns.is_empty() {
             self.begin_row_group()?;
         }
@@ -182,11 +184,37 @@ impl<W: Write + Send> ParquetEncoder<W> {
         Ok(())
     }
 
-    /// Whether the rows are so large that the copies which dictionaries and statistics make of values would be most
-    /// of the memory. A slice is taken for as large as what it keeps alive.
-    fn has_large_rows(&self, records: &RecordBatch) -> bool {
-        let n_rows = records.num_rows().max(1) as u64;
-        retained_bytes(records).get() / n_rows >= self.large_row.get().max(PAGE_BYTES.1)
+    /// The places of the large rows, in order.
+    fn large_rows(&self, records: &RecordBatch) -> Vec<usize> {
+        // No row weighs more than all that is kept alive.
+        if retained_bytes(records).get() < self.large_row {
+            return Vec::new();
+        }
+        let is_large = |(_, bytes): &(usize, u64)| *bytes >= self.large_row;
+        row_bytes(records).into_iter().enumerate().filter(is_large).map(|(row, _)| row).collect()
+    }
+
+    /// Writes rows, and ends row groups where they are full.
+    fn write_in_groups(&mut self, records: &RecordBatch) -> Result<()> {
+        let mut first = 0;
+        while first < records.num_rows() {
+            let n_rows = self.room(records.num_rows() - first);
+            self.write_in_group(&records.slice(first, n_rows))?;
+            first += n_rows;
+            if self.is_group_full() {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a large row, in a row group of large rows.
+    fn write_large(&mut self, row: &RecordBatch) -> Result<()> {
+        if !self.is_of_large {
+            self.flush()?;
+            self.is_of_large = true;
+        }
+        self.write_in_groups(row)
     }
 
     fn encoded_bytes(&self) -> ByteCount {
@@ -207,9 +235,16 @@ impl<W: Write + Send> ParquetEncoder<W> {
         self.options.row_group_rows.map_or(n_rows, |most| most.saturating_sub(self.n_rows).min(n_rows))
     }
 
+    /// So many bytes, and the row group is full.
+    fn most_encoded_bytes(&self) -> ByteCount {
+        let of_large = ByteCount::new(LARGE_ROWS_IN_GROUP * self.large_row);
+        let most = self.options.row_group_bytes;
+        if self.is_of_large { most.min(of_large) } else { most }
+    }
+
     fn is_group_full(&self) -> bool {
         self.options.row_group_rows.is_some_and(|most| self.n_rows >= most)
-            || self.encoded_bytes() >= self.options.row_group_bytes
+            || self.encoded_bytes() >= self.most_encoded_bytes()
     }
 }
 
@@ -237,15 +272,12 @@ fn failed(message: &str, cause: ParquetError) -> aqueduct_core::Error {
 impl<W: Write + Send> Encoder<W> for ParquetEncoder<W> {
     fn write(&mut self, records: &RecordBatch) -> Result<()> {
         let mut first = 0;
-        while first < records.num_rows() {
-            let n_rows = self.room(records.num_rows() - first);
-            self.write_in_group(&records.slice(first, n_rows))?;
-            first += n_rows;
-            if self.is_group_full() {
-                self.flush()?;
-            }
+        for row in self.large_rows(records) {
+            self.write_in_groups(&records.slice(first, row - first))?;
+            self.write_large(&records.slice(row, 1))?;
+            first = row + 1;
         }
-        Ok(())
+        self.write_in_groups(&records.slice(first, records.num_rows() - first))
     }
 
     fn memory(&self) -> ByteCount {

@@ -217,38 +217,79 @@ fn columns_that_a_format_lacks_are_told_before_any_row() {
     assert!(WriteFormat::Ndjson(TextCompression::None).check(&rows().schema()).is_ok());
 }
 
+fn texts(texts: &[String]) -> RecordBatch {
+    let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    RecordBatch::try_from_iter([("text", column)]).unwrap()
+}
+
+/// The texts of a file, and of each row group how many rows it has and whether they were written as ever.
+fn read_texts(file: Vec<u8>) -> (Vec<String>, Vec<(i64, bool)>) {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file.clone())).unwrap();
+    let group = |group: &parquet::file::metadata::RowGroupMetaData| {
+        let column = group.column(0);
+        let is_plain = column.dictionary_page_offset().is_none() && column.statistics().is_none();
+        assert_eq!(is_plain, column.compression() == parquet::basic::Compression::UNCOMPRESSED);
+        (group.num_rows(), !is_plain)
+    };
+    let groups = reader.metadata().row_groups().iter().map(group).collect();
+    let (rows, _) = read_parquet(file);
+    let column = rows.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+    (column.iter().map(|text| text.unwrap().to_owned()).collect(), groups)
+}
+
+fn small_texts(n_rows: usize) -> Vec<String> {
+    (0..n_rows).map(|n| format!("small {}", n % 3)).collect()
+}
+
 // S0.4
 #[test]
 fn a_row_that_is_large_for_the_memory_is_held_once_and_its_neighbours_are_written_as_ever() {
-    let rows = |texts: &[String]| {
-        let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
-        RecordBatch::try_from_iter([("text", column)]).unwrap()
-    };
-    let small: Vec<String> = (0..100).map(|n| format!("small {}", n % 3)).collect();
-    let large = vec!["x".repeat(3_000_000)];
-    let format =
-        WriteFormat::Parquet(ParquetOptions { compression: ParquetCompression::None, ..Default::default() });
-    let schema = rows(&small).schema();
-    let mut encoder = format.encoder(schema, Vec::new(), ByteCount::mib(4)).unwrap();
-    encoder.write(&rows(&small)).unwrap();
-    encoder.write(&rows(&large)).unwrap();
+    let (small, large) = (small_texts(100), vec!["x".repeat(3_000_000)]);
+    let format = WriteFormat::Parquet(ParquetOptions::default());
+    let mut encoder = format.encoder(texts(&small).schema(), Vec::new(), ByteCount::mib(4)).unwrap();
+    encoder.write(&texts(&small)).unwrap();
+    encoder.write(&texts(&large)).unwrap();
     assert!(encoder.memory() < ByteCount::mb(4), "{}", encoder.memory());
-    encoder.flush().unwrap();
-    encoder.write(&rows(&small)).unwrap();
-    let file = bytes::Bytes::from(encoder.finish().unwrap());
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
-    let has_dictionary = |group: &parquet::file::metadata::RowGroupMetaData| {
-        group.column(0).dictionary_page_offset().is_some()
-    };
-    let groups: Vec<bool> = reader.metadata().row_groups().iter().map(has_dictionary).collect();
-    assert_eq!(groups, [true, false, true]);
-    let read: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
-    let read: Vec<String> = read
-        .iter()
-        .flat_map(|batch| {
-            let column = batch.column(0).as_any().downcast_ref::<StringArray>().unwrap().clone();
-            (0..column.len()).map(move |n| column.value(n).to_owned()).collect::<Vec<_>>()
-        })
-        .collect();
+    encoder.write(&texts(&small)).unwrap();
+    let (read, groups) = read_texts(encoder.finish().unwrap());
+    assert_eq!(groups, [(100, true), (1, false), (100, true)]);
     assert_eq!(read, [small.clone(), large, small].concat());
+}
+
+#[test]
+fn a_large_row_among_small_ones_is_found_and_they_are_written_as_ever() {
+    let texts_of = |at: usize| {
+        let mut all = small_texts(8192);
+        all[at] = "x".repeat(3_000_000);
+        all
+    };
+    let format = WriteFormat::Parquet(ParquetOptions::default());
+    for at in [0, 5000, 8191] {
+        let all = texts_of(at);
+        let (read, groups) = read_texts(written(&format, &[texts(&all)], texts(&all).schema()));
+        let (before, after) = (i64::try_from(at).unwrap(), i64::try_from(8191 - at).unwrap());
+        let expected = [(before, true), (1, false), (after, true)];
+        assert_eq!(groups, expected.into_iter().filter(|group| group.0 > 0).collect::<Vec<_>>());
+        assert!(read == all);
+    }
+}
+
+#[test]
+fn large_rows_between_small_ones_do_not_have_a_row_group_each() {
+    let all: Vec<String> = (0..40).flat_map(|_| ["small".to_owned(), "x".repeat(1_100_000)]).collect();
+    let format = WriteFormat::Parquet(ParquetOptions::default());
+    let (read, groups) = read_texts(written(&format, &[texts(&all)], texts(&all).schema()));
+    assert!(groups.len() <= 41, "{groups:?}");
+    assert!(read == all);
+}
+
+#[test]
+fn small_rows_of_a_slice_are_not_taken_for_large_ones() {
+    let all: Vec<String> = (0..1665).map(|n| format!("{n:05000}")).collect();
+    let batches: Vec<_> = all.chunks(333).map(texts).collect();
+    let options = ParquetOptions { row_group_rows: Some(1000), ..ParquetOptions::default() };
+    let file = written(&WriteFormat::Parquet(options), &batches, batches[0].schema());
+    let (read, groups) = read_texts(file);
+    assert_eq!(groups, [(1000, true), (665, true)]);
+    assert!(read == all);
 }
