@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aqueduct_primitives::{Budget, ByteCount, Tasks};
+use aqueduct_primitives::{Budget, ByteCount, Reservation, Tasks};
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 
@@ -55,13 +55,36 @@ pub struct RunContext {
     pub record_room: RecordRoom,
 }
 
-/// Where a run puts what memory does not hold and what nobody needs after it: spill, spooled files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a run puts what memory does not hold and what nobody needs after it: spill, spooled files, rows that wait for
+/// their partition. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Scratch {
     /// The folder; whoever writes there makes it.
     pub dir: PathBuf,
-    /// All that is there at once takes at most so much.
-    pub max_bytes: ByteCount,
+    /// All that is on the disk at once is taken from this, wherever it lies. For its errors, see [`Scratch::take`].
+    pub disk: Budget,
+}
+
+impl Scratch {
+    /// A folder, and at most so many bytes on the disk.
+    pub fn new(dir: PathBuf, max_bytes: ByteCount) -> Self {
+        Self { dir, disk: Budget::new("scratch on disk", max_bytes) }
+    }
+
+    /// Takes room on the disk for bytes that are about to be written. It does not wait: who holds the rest may wait
+    /// for the caller.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`]: there is not so much left.
+    pub fn take(&self, bytes: ByteCount) -> Result<Reservation> {
+        self.disk.try_reserve(bytes).map_err(|error| {
+            let message =
+                "what memory does not hold takes more disk than it may; raise `execution.spill.max_bytes`";
+            Error::new(ErrorKind::Limit, "save to disk", message)
+                .with("limit", self.disk.total())
+                .with_source(error)
+        })
+    }
 }
 
 /// What a component used alone may put on the disk; the runner looks at what is free.
@@ -70,7 +93,7 @@ const SCRATCH_ALONE: ByteCount = ByteCount::mib(1024);
 impl Default for Scratch {
     /// For a component used alone: a bounded part of the system's folder for temporary files.
     fn default() -> Self {
-        Self { dir: std::env::temp_dir(), max_bytes: SCRATCH_ALONE }
+        Self::new(std::env::temp_dir(), SCRATCH_ALONE)
     }
 }
 

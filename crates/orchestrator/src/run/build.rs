@@ -109,7 +109,7 @@ async fn scratch_of(flow: &Flow, tasks: &Tasks) -> Result<Scratch> {
             tasks.block(move || free_bytes(&dir)).await??.percent(PERCENT_OF_FREE_DISK)
         }
     };
-    Ok(Scratch { dir, max_bytes })
+    Ok(Scratch::new(dir, max_bytes))
 }
 
 /// What is free where a folder is, or will be.

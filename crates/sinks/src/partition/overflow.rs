@@ -1,12 +1,13 @@
-//! Rows of values that have no file open, on disk until the seal: sixteen buckets of Arrow IPC streams.
+//! Rows of values that have no file open, on disk until the seal: sixteen buckets of Arrow IPC streams. They lie beside
+//! the parts, and take from what the run may put on the disk for itself.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
-use aqueduct_core::{Error, FsFile, Result, retained_bytes};
-use aqueduct_primitives::ByteCount;
+use aqueduct_core::{Error, FsFile, Result, Scratch, retained_bytes};
+use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
@@ -55,7 +56,7 @@ pub(super) struct Overflow {
 
 /// Rows on disk.
 struct Bucket {
-    writer: StreamWriter<BufWriter<Box<dyn FsFile>>>,
+    writer: StreamWriter<BufWriter<ScratchFile>>,
     place: Place,
     n_bytes: ByteCount,
     n_batches: u64,
@@ -96,6 +97,7 @@ impl Overflow {
 impl Bucket {
     fn create(maker: &PartMaker, name: &str, records: &RecordBatch) -> Result<Self> {
         let (place, file) = Place::create(maker.fs(), maker.scratch_path(&format!("{name}.tmp")))?;
+        let file = ScratchFile { file, scratch: maker.scratch().clone(), taken: Reservation::empty() };
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let writer = IpcWriteOptions::default()
             .try_with_compression(Some(CompressionType::LZ4_FRAME))
@@ -113,19 +115,55 @@ impl Bucket {
     }
 
     /// Ends the writing; the rows to read back.
-    fn read_back(mut self) -> Result<(Stored, Place)> {
+    fn read_back(mut self) -> Result<(Stored, OnDisk)> {
         let path = self.place.path();
         self.writer.finish().map_err(|error| at(path, error))?;
-        let mut file = self.writer.into_inner().map_err(|error| at(path, error))?;
-        file.flush().map_err(|error| Error::io("write", path.display(), error))?;
-        drop(file);
+        let file = self.writer.into_inner().map_err(|error| at(path, error))?;
+        let file = file.into_inner().map_err(|error| at(path, error.into_error().into()))?;
+        let on_disk = OnDisk { place: self.place, _taken: file.taken };
+        let path = on_disk.place.path();
         let file = File::open(path).map_err(|error| Error::io("read", path.display(), error))?;
         let reader = StreamReader::try_new(BufReader::with_capacity(BUFFER_BYTES, file), None);
-        Ok((reader.map_err(|error| at(path, error))?, self.place))
+        Ok((reader.map_err(|error| at(path, error))?, on_disk))
     }
 }
 
 type Stored = StreamReader<BufReader<File>>;
+
+/// A bucket that is read back, and what it takes of the disk.
+struct OnDisk {
+    place: Place,
+    _taken: Reservation,
+}
+
+impl OnDisk {
+    fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    fn remove(self) -> Result<()> {
+        self.place.remove()
+    }
+}
+
+/// A file whose bytes are taken from the disk's room before they are written.
+struct ScratchFile {
+    file: Box<dyn FsFile>,
+    scratch: Scratch,
+    taken: Reservation,
+}
+
+impl Write for ScratchFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.scratch.take(ByteCount::of(bytes.len())).map_err(io::Error::other)?;
+        self.taken.merge(room);
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 /// What writes the waiting rows at a seal.
 struct Drain<'a> {
@@ -253,7 +291,10 @@ impl Alone {
 
 fn at(path: &Path, error: ArrowError) -> Error {
     match error {
-        ArrowError::IoError(_, error) => Error::io("keep waiting rows", path.display(), error),
+        ArrowError::IoError(_, error) => match error.downcast::<Error>() {
+            Ok(no_room) => no_room.with("path", path.display()),
+            Err(error) => Error::io("keep waiting rows", path.display(), error),
+        },
         other => by::failed(other).with("path", path.display()),
     }
 }

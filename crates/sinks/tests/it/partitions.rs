@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aqueduct_core::{ErrorKind, Part};
+use aqueduct_core::{ErrorKind, Part, Scratch};
 use aqueduct_primitives::ByteCount;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use serde_json::json;
@@ -61,6 +61,22 @@ async fn many_values_make_one_file_each_in_little_memory() {
     assert_eq!(place.cx.share().free(), place.cx.share().total());
     assert!(place.cx.metrics().spilled_bytes.get() > 0);
     assert_eq!(files_below(place.dir.path()).len(), 3001, "no waiting rows are left on disk");
+    let disk = &place.cx.scratch().disk;
+    assert!(disk.peak() > ByteCount::kib(100), "{}", disk.peak());
+    assert_eq!(disk.free(), disk.total());
+}
+
+#[tokio::test]
+async fn waiting_rows_take_no_more_of_the_disk_than_the_run_may() {
+    let disk = Scratch::new(std::env::temp_dir(), ByteCount::kib(100));
+    let place = Place::with(ByteCount::mib(4), |run| run.scratch = disk);
+    let batches: Vec<_> = (0..30).map(|n| rows(n * 1000, 1000, 3001)).collect();
+    let options = json!({ "path": "out", "partition_by": ["key"], "max_partitions": 5000 });
+    let error = place.write("parquet", options, &batches).await.unwrap_err();
+    assert_eq!((error.kind(), error.context("limit")), (ErrorKind::Limit, Some("100KiB")));
+    assert!(error.message().contains("execution.spill.max_bytes"), "{error}");
+    let disk = &place.cx.scratch().disk;
+    assert_eq!((disk.free(), disk.peak() <= disk.total()), (disk.total(), true));
 }
 
 /// Sixteen values with a file open, then one value with more rows than fit in memory, among many small ones.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{Batch, Context, Fs, Part, Problem, Result, Sink, SinkConfig, StdFs};
+use aqueduct_core::{Batch, Context, Fs, Part, Problem, Result, RunContext, Sink, SinkConfig, StdFs};
 use aqueduct_primitives::{Budget, ByteCount};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
@@ -23,13 +23,17 @@ impl Place {
     }
 
     pub(crate) fn on(fs: Arc<dyn Fs>, memory: ByteCount) -> Self {
+        Self::with(memory, |run| run.fs = fs)
+    }
+
+    pub(crate) fn with(memory: ByteCount, change: impl FnOnce(&mut RunContext)) -> Self {
         let dir = TempDir::new().unwrap();
         let stage_dir = dir.path().to_owned();
         let cx = Context::standalone_with(
             &Budget::new("test", memory),
             |run| {
                 run.run_id = "r1".into();
-                run.fs = fs;
+                change(run);
             },
             |step| step.stage_dir = Some(stage_dir),
         );

@@ -31,7 +31,7 @@ pub(crate) struct Opener {
     pub(crate) options: Arc<ReadOptions>,
     pub(crate) origin: bool,
     pub(crate) division: Division,
-    spool: Arc<Spool>,
+    spool: Spool,
 }
 
 /// A file whose bytes are at hand.

@@ -4,32 +4,24 @@
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use aqueduct_core::{ByteStream, Context, Error, ErrorKind, RandomAccess, Result, Scratch};
-use aqueduct_primitives::{Budget, ByteCount, Reservation, Tasks};
+use aqueduct_primitives::{ByteCount, Reservation, Tasks};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 
-/// Where files are saved that cannot be read as they come, and how much they may take in all. All sources of a
-/// run share one ([`Context::shared`]).
+/// Where files are saved that cannot be read as they come, and how much they may take in all, with what else the run
+/// keeps on the disk.
 #[derive(Clone, Debug)]
-pub(crate) struct Spool {
-    dir: PathBuf,
-    quota: Budget,
-}
+pub(crate) struct Spool(Scratch);
 
 impl Spool {
-    /// Files go to this folder, which is made if need be, and take at most so much in all.
-    pub(crate) fn new(scratch: &Scratch) -> Self {
-        Self { dir: scratch.dir.clone(), quota: Budget::new("spool on disk", scratch.max_bytes) }
-    }
-
     /// The spool of a context.
-    pub(crate) fn of(cx: &Context) -> Arc<Self> {
-        cx.shared(|| Self::new(cx.scratch()))
+    pub(crate) fn of(cx: &Context) -> Self {
+        Self(cx.scratch().clone())
     }
 
     /// Saves a body. The file is gone when the result is.
@@ -37,29 +29,20 @@ impl Spool {
     /// # Errors
     /// The body's own, the quota is used up, or the disk fails.
     pub(crate) async fn save(&self, mut body: ByteStream, tasks: &Tasks) -> Result<Arc<dyn RandomAccess>> {
-        let dir = self.dir.clone();
+        let Self(scratch) = self;
+        let dir = scratch.dir.clone();
         let mut file = tasks.block(move || create(&dir)).await??;
-        let mut space = self.quota.try_reserve(ByteCount::ZERO)?;
+        let mut space = Reservation::empty();
         let mut n_bytes: u64 = 0;
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
-            let more =
-                self.quota.try_reserve(ByteCount::of(chunk.len())).map_err(|error| self.full(error))?;
-            space.merge(more);
+            let more = scratch.take(ByteCount::of(chunk.len()));
+            space.merge(more.map_err(|error| error.with("folder", scratch.dir.display()))?);
             n_bytes += chunk.len() as u64;
-            let dir = self.dir.clone();
+            let dir = scratch.dir.clone();
             file = tasks.block(move || append(file, &chunk, &dir)).await??;
         }
         Ok(Arc::new(Saved { file: Arc::new(file), n_bytes, tasks: tasks.clone(), _space: space }))
-    }
-
-    fn full(&self, error: aqueduct_primitives::ReserveError) -> Error {
-        let message = "the files that are saved at once take more than they may; raise `execution.spill.max_bytes`, or \
-                       lower `window`";
-        Error::new(ErrorKind::Limit, "save to disk", message)
-            .with("folder", self.dir.display())
-            .with("limit", self.quota.total())
-            .with_source(error)
     }
 }
 
@@ -120,23 +103,23 @@ mod tests {
     async fn what_was_saved_is_read_by_range_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state/spill");
-        let spool = Spool::new(&Scratch { dir: state.clone(), max_bytes: ByteCount::new(100) });
+        let spool = Spool(Scratch::new(state.clone(), ByteCount::new(100)));
         let saved = spool.save(body("0123456789", 3), &Tasks::default()).await.unwrap();
         assert_eq!(saved.len(), 30);
         assert_eq!(saved.read(8..13).await.unwrap(), "89012");
         assert!(saved.read(25..31).await.is_err());
         assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
-        assert_eq!(spool.quota.free(), ByteCount::new(70));
+        assert_eq!(spool.0.disk.free(), ByteCount::new(70));
         drop(saved);
-        assert_eq!(spool.quota.free(), spool.quota.total());
+        assert_eq!(spool.0.disk.free(), spool.0.disk.total());
     }
 
     #[tokio::test]
     async fn the_quota_is_named_when_it_is_used_up() {
-        let spool = Spool::new(&Scratch { max_bytes: ByteCount::new(25), ..Scratch::default() });
+        let spool = Spool(Scratch::new(std::env::temp_dir(), ByteCount::new(25)));
         let error = spool.save(body("0123456789", 3), &Tasks::default()).await.err().unwrap();
         assert_eq!((error.kind(), error.context("limit")), (ErrorKind::Limit, Some("25")));
         assert!(error.message().contains("execution.spill.max_bytes"), "{error}");
-        assert_eq!(spool.quota.free(), spool.quota.total());
+        assert_eq!(spool.0.disk.free(), spool.0.disk.total());
     }
 }
