@@ -384,12 +384,14 @@ impl Sink for Files {
 
     async fn seal(&mut self) -> Result<Vec<Part>> {
         self.settle(0).await?;
+        let mut left_out = Vec::new();
         for (file, open) in self.open.drain() {
             self.cx.warn(format!("{file} did not come to its end and was left out as {}", open.name));
-            let file = open.writing.done().await?;
-            // Off the async threads, for that removes it.
-            self.cx.tasks().block(move || drop(file)).await?;
+            left_out.push(open.writing.done().await);
         }
+        // Off the async threads, for that removes files, those too that stand behind an error.
+        let remove = move || left_out.into_iter().map(|file| file.map(drop)).reduce(Result::and);
+        self.cx.tasks().block(remove).await?.transpose()?;
         Ok(StagedPart::seal(std::mem::take(&mut self.done)))
     }
 

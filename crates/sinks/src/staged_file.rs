@@ -42,7 +42,7 @@ impl Place {
         std::mem::take(&mut self.path)
     }
 
-    /// Removes what lies there now.
+    /// Removes what lies there now. If that fails, it is told, and tried once more as the sink lets go of its files.
     pub(crate) fn remove(self) -> Result<()> {
         self.fs
             .remove_file(&self.path)
