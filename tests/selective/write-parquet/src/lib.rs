@@ -1,23 +1,27 @@
 //! A Parquet dataset from a stream of record batches, through a fixed amount of memory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use aqueduct_sinks::core::{Context, Error, ErrorKind, Part, Problem, Result, Sink, SinkFactory};
+use aqueduct_sinks::core::{Context, Error, ErrorKind, Fs, Part, Problem, Result, Sink, SinkFactory, StdFs};
 use aqueduct_sinks::parquet;
-use aqueduct_sinks::primitives::Budget;
+use aqueduct_sinks::primitives::{Budget, Tasks};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{Stream, StreamExt};
 use serde_json::Value;
+use tempfile::TempDir;
 
-/// Where parts lie until all of them are complete, within the dataset's folder.
-const STAGED: &str = "_staged";
+/// Where parts lie until all of them are complete, within a folder beside the dataset.
+const STAGED: &str = "staged";
+
+/// Where they then stand as they will in the dataset, within the same folder.
+const COMPLETE: &str = "complete";
 
 /// Writes all rows to a folder that is new, with the options of the sink `parquet`: `{"partition_by": ["key"]}`.
-/// The parts appear in it when the last row is on disk; if anything fails before, none does.
+/// The folder appears when the last row is on disk; if anything fails before, there is none, and nothing beside it.
 ///
 /// # Errors
-/// The options do not fit the columns, or the rows cannot be written.
+/// The folder exists, the options do not fit the columns, or the rows cannot be written.
 pub async fn write(
     rows: impl Stream<Item = RecordBatch>,
     schema: SchemaRef,
@@ -25,13 +29,41 @@ pub async fn write(
     folder: &Path,
     memory: &Budget,
 ) -> Result<Vec<Part>> {
-    let staged = folder.join(STAGED);
-    let made = std::fs::create_dir_all(&staged);
-    made.map_err(|error| Error::io("make folder", staged.display(), error))?;
-    let cx = Context::standalone_with(memory, |_| {}, |step| step.stage_dir = Some(staged.clone()))?;
-    let mut sink = open(with_path(options, folder), schema, &cx).await?;
-    match write_all(&mut *sink, rows, &cx).await {
-        Ok(parts) => publish(parts, folder, &staged),
+    let tasks = Tasks::default();
+    let to = folder.to_path_buf();
+    let beside = tasks.block(move || folder_beside(&to)).await??;
+    let cx = Context::standalone_with(
+        memory,
+        |run| run.tasks = tasks.clone(),
+        |step| step.stage_dir = Some(beside.path().join(STAGED)),
+    )?;
+    let written = stage(rows, schema, with_path(options, folder), &cx).await;
+    let to = folder.to_path_buf();
+    tasks.block(move || publish(written?, &beside, &to)).await?
+}
+
+/// A folder on the same disk, which is removed when it is dropped.
+fn folder_beside(folder: &Path) -> Result<TempDir> {
+    let failed = |error| Error::io("make folder beside", folder.display(), error);
+    if folder.try_exists().map_err(failed)? {
+        return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let beside = tempfile::tempdir_in(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+    std::fs::create_dir(beside.path().join(STAGED)).map_err(failed)?;
+    Ok(beside)
+}
+
+/// All rows in parts that nobody sees yet.
+async fn stage(
+    rows: impl Stream<Item = RecordBatch>,
+    schema: SchemaRef,
+    options: Value,
+    cx: &Context,
+) -> Result<Vec<Part>> {
+    let mut sink = open(options, schema, cx).await?;
+    match write_all(&mut *sink, rows, cx).await {
+        Ok(parts) => Ok(parts),
         Err(error) => {
             sink.abort().await;
             Err(error)
@@ -61,16 +93,19 @@ async fn write_all(
     sink.seal().await
 }
 
-/// Moves the sealed parts to where they are seen, one rename each. The crate `aqueduct-commit` makes all of them
-/// public in one act.
-fn publish(parts: Vec<Part>, folder: &Path, staged: &Path) -> Result<Vec<Part>> {
-    let moved = parts.iter().try_for_each(|part| {
-        let to: PathBuf = folder.join(&part.name);
-        std::fs::create_dir_all(to.parent().unwrap_or(folder))?;
-        std::fs::rename(&part.staged, to)
+/// Puts the sealed parts in their places, and makes all of them the dataset by one rename, which replaces nothing. The
+/// crate `aqueduct-commit` does so for outputs that are there already.
+fn publish(parts: Vec<Part>, beside: &TempDir, folder: &Path) -> Result<Vec<Part>> {
+    let complete = beside.path().join(COMPLETE);
+    let placed = std::fs::create_dir(&complete).and_then(|()| {
+        parts.iter().try_for_each(|part| {
+            let to = complete.join(&part.name);
+            std::fs::create_dir_all(to.parent().unwrap_or(&complete))?;
+            std::fs::rename(&part.staged, to)
+        })
     });
-    let cleared = moved.and_then(|()| std::fs::remove_dir_all(staged));
-    cleared.map_err(|error| Error::io("publish", folder.display(), error))?;
+    let published = placed.and_then(|()| StdFs.rename_no_replace(&complete, folder));
+    published.map_err(|error| Error::io("publish", folder.display(), error))?;
     Ok(parts)
 }
 

@@ -71,8 +71,34 @@ async fn a_column_that_is_not_there_is_named_and_nothing_is_written() {
     let memory = Budget::new("memory", MEMORY);
     let options = json!({"partition_by": ["kee"]});
     let rows = rows(0, 5);
-    let schema = rows.schema();
-    let error = write(stream::iter([rows]), schema, options, folder.path(), &memory).await.unwrap_err();
+    let (schema, dataset) = (rows.schema(), folder.path().join("out"));
+    let error = write(stream::iter([rows]), schema, options, &dataset, &memory).await.unwrap_err();
     assert!(error.to_string().contains("kee"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "not even a folder is left");
+}
+
+#[tokio::test]
+async fn rows_that_do_not_fit_in_the_middle_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = Budget::new("memory", MEMORY);
+    // The last batch alone is more than the memory.
+    let batches = stream::iter([rows(0, 5000), rows(5000, 500_000)]);
+    let (schema, dataset) = (rows(0, 1).schema(), folder.path().join("out"));
+    let error = write(batches, schema, json!({}), &dataset, &memory).await.unwrap_err();
+    assert!(error.to_string().contains("memory"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "not even a folder is left");
+    assert_eq!(memory.free(), memory.total());
+}
+
+#[tokio::test]
+async fn a_folder_that_is_there_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (memory, dataset) = (Budget::new("memory", MEMORY), folder.path().join("out"));
+    std::fs::create_dir(&dataset).unwrap();
+    let rows = rows(0, 5);
+    let schema = rows.schema();
+    let error = write(stream::iter([rows]), schema, json!({}), &dataset, &memory).await.unwrap_err();
+    assert!(error.to_string().contains("out"), "{error}");
     assert_eq!(files_below(folder.path()), Vec::<PathBuf>::new());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing beside it");
 }
