@@ -24,11 +24,16 @@ pub use aqueduct_orchestrator::cli_main;
 pub use aqueduct_primitives as primitives;
 pub use aqueduct_sinks as sinks;
 pub use aqueduct_sources as sources;
+pub use aqueduct_spill as spill;
 pub use aqueduct_transforms as transforms;
 
 /// Every source, stage and sink that aqueduct comes with.
 pub fn registry() -> core::Registry {
-    core::Registry::new().with_sources(sources::ALL).with_stages(transforms::ALL).with_sinks(sinks::ALL)
+    core::Registry::new()
+        .with_sources(sources::ALL)
+        .with_stages(transforms::ALL)
+        .with_stages(spill::ALL)
+        .with_sinks(sinks::ALL)
 }
 
 #[cfg(all(test, feature = "cli"))]

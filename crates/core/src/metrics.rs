@@ -49,6 +49,10 @@ pub struct StepMetrics {
     pub retries: Counter,
     /// Bytes written to spill files.
     pub spilled_bytes: Counter,
+    /// What those were in memory.
+    pub spilled_raw_bytes: Counter,
+    /// Times that spilled rows were merged and spilled again.
+    pub spill_merges: Counter,
     busy_nanos: AtomicU64,
 }
 

@@ -114,6 +114,12 @@ pub struct StepReport {
     pub memory_peak_bytes: u64,
     /// Bytes written to spill files.
     pub spilled_bytes: u64,
+    /// What those were in memory.
+    #[serde(default)]
+    pub spilled_raw_bytes: u64,
+    /// Times that spilled rows were merged and spilled again; the last merge, whose rows go on, is not counted.
+    #[serde(default)]
+    pub spill_merges: u64,
 }
 
 /// One output of a run.

@@ -9,6 +9,7 @@ mod commands;
 mod components;
 mod disks;
 mod examples;
+mod globals;
 mod interrupted;
 mod job;
 mod memory;

@@ -49,7 +49,7 @@ fn print_text(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "    columns: {}", mask(&columns(schema.as_deref())))?;
     }
     print_memory(flow, plan, out)?;
-    writeln!(out, "\nspill\n  {}", spilling(flow))?;
+    print_spill(flow, plan, out)?;
     writeln!(out, "\nmode\n  replace: a finished run replaces what earlier runs of the flow wrote there")?;
     writeln!(out, "\nguarantees")?;
     for step in &flow.steps {
@@ -89,18 +89,25 @@ fn at_once(flow: &Flow, step: &Step) -> usize {
     flow.planning(step).max_concurrency
 }
 
-fn spilling(flow: &Flow) -> String {
-    let spilling: Vec<&str> = flow
-        .steps
-        .iter()
-        .filter(|step| matches!(&step.kind, StepKind::Stage(stage) if stage.spills()))
-        .map(|step| step.name.as_str())
-        .collect();
-    if spilling.is_empty() {
-        return "nothing spills: every step works row by row within its share".into();
+fn print_spill(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nspill")?;
+    let globals: Vec<usize> = (0..flow.steps.len()).filter(|place| plan.leases[*place].is_some()).collect();
+    if globals.is_empty() {
+        return writeln!(out, "  nothing spills: every step works row by row within its share");
     }
-    let dir = flow.spill_dir();
-    format!("{}: what does not fit the share goes to {}", spilling.join(", "), dir.display())
+    for (phase, place) in (1..).zip(&globals) {
+        let (step, share) = (&flow.steps[*place], plan.shares[*place]);
+        let earlier = globals.iter().take_while(|earlier| *earlier < place);
+        let same = earlier.filter(|earlier| plan.leases[**earlier] == plan.leases[*place]).last();
+        let turns = same
+            .map_or(String::new(), |same| format!(", that of {}, which has ended", flow.steps[*same].name));
+        writeln!(out, "  phase {phase}: {} takes in all rows; lease {}{turns}", step.name, share.human())?;
+        if let StepKind::Stage(stage) = &step.kind {
+            writeln!(out, "    {}", stage.spill_note(share))?;
+        }
+    }
+    let most = flow.execution.spill.max_bytes.map_or("80 % of what is free".into(), |most| most.human());
+    writeln!(out, "  to {}, at most {most} at once", flow.spill_dir().display())
 }
 
 fn promise(guarantee: Guarantee) -> &'static str {
@@ -156,6 +163,7 @@ fn step_json(flow: &Flow, plan: &Plan, place: usize) -> Value {
         "columns": plan.schemas[place].as_deref().map(columns_json),
         "max_concurrency": at_once(flow, step),
         "memory_bytes": plan.shares[place].get(),
+        "lease": plan.leases[place],
         "spills": spills,
         "guarantee": guarantee,
         "output": output(flow, step),

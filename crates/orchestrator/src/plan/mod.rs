@@ -1,6 +1,7 @@
 //! Divides a flow's `memory` among its steps and the data in flight, or says how much would do.
 
 mod cgroup;
+mod leases;
 #[cfg(test)]
 mod tests;
 
@@ -36,8 +37,10 @@ const BATCH_BYTES: [ByteCount; 4] =
 pub struct Plan {
     /// For data in flight between steps.
     pub flow_bytes: ByteCount,
-    /// For each step by itself, in the order of [`Flow::steps`].
+    /// For each step by itself, in the order of [`Flow::steps`]. Steps of one lease have it one after the other.
     pub shares: Vec<ByteCount>,
+    /// For each step the number of its lease, if it is a global stage.
+    pub leases: Vec<Option<usize>>,
     /// At most so many bytes in a batch.
     pub batch_bytes: ByteCount,
     /// At most so many rows in a batch.
@@ -54,9 +57,11 @@ pub struct Plan {
 ///
 /// Every step gets what it must have, the data in flight at least [a few batches](MIN_BATCHES_IN_FLIGHT). Of the
 /// rest, data in flight gets its [part](IN_FLIGHT_PART) first, or room for the largest record if that is more: more
-/// would only let a source run farther ahead. Then all steps get more, equally, up to what they want: who wants
-/// little gets it whole. What is left goes to data in flight. Batches are rather smaller than that there is no such
+/// would only let a source run farther ahead. Then steps get more, equally, up to what they want, global stages before
+/// the others: who wants little gets it whole. What is left goes to data in flight. Batches are rather smaller than that there is no such
 /// room, or no such part: with more memory there never is less of either.
+///
+/// Global stages want `execution.spill_threshold_mb` together, or half of the memory.
 ///
 /// # Errors
 /// The memory is too little: names the step that needs most and the smallest memory that would do.
@@ -68,10 +73,15 @@ pub fn plan(flow: &Flow) -> Result<Plan, FlowErrors> {
     else {
         return Err(refusal(flow, sizes.last(), smallest).into());
     };
-    let (flow_bytes, shares) = divide(flow.memory, needs, room.in_flight);
+    let leases = leases::leases(flow);
+    let (flow_bytes, mut shares) = divide(flow.memory, needs, room.in_flight, &leases);
+    for place in 0..shares.len() {
+        shares[place] = shares[first_of_lease(&leases, place)];
+    }
     Ok(Plan {
         flow_bytes,
         shares,
+        leases,
         batch_bytes: needs.batch_bytes,
         batch_rows: flow.execution.batch_size,
         schemas: flow.schemas.clone(),
@@ -139,12 +149,42 @@ fn needs(flow: &Flow, batch_bytes: ByteCount) -> Needs {
     };
     let n_sources = flow.steps.iter().filter(|step| step.is_source()).count().max(1) as u64;
     let in_flight = batch_bytes.saturating_mul(MIN_BATCHES_IN_FLIGHT * n_sources);
-    let steps = flow.steps.iter().map(need).collect();
+    let mut steps: Vec<MemoryNeed> = flow.steps.iter().map(need).collect();
+    lease_together(flow, &mut steps);
     Needs { batch_bytes, in_flight, record_room: room_for_records(flow, batch_bytes), steps }
 }
 
-/// For one of the largest records that any source allows: there is one at a time.
+/// Bounds what global stages want together; of those with one lease, the first needs what any of them needs, the
+/// others nothing.
+fn lease_together(flow: &Flow, steps: &mut [MemoryNeed]) {
+    let leases = leases::leases(flow);
+    let n_leases = leases.iter().flatten().max().map_or(1, |last| *last as u64 + 1);
+    let together =
+        flow.execution.spill_threshold_mb.map_or(flow.memory.percent(PERCENT_SPILL), ByteCount::mb);
+    let each = ByteCount::new(together.get() / n_leases);
+    for place in (0..steps.len()).filter(|place| leases[*place].is_some()) {
+        let MemoryNeed { min, want } = std::mem::take(&mut steps[place]);
+        let first = &mut steps[first_of_lease(&leases, place)];
+        first.min = first.min.max(min);
+        first.want = first.want.max(want.min(each));
+    }
+}
+
+/// Of the memory, for global stages.
+const PERCENT_SPILL: u64 = 50;
+
+/// The first step with the lease of this one; a step without a lease is by itself.
+fn first_of_lease(leases: &[Option<usize>], place: usize) -> usize {
+    let same = |lease: &Option<usize>| lease.is_some() && *lease == leases[place];
+    leases.iter().position(same).unwrap_or(place)
+}
+
+/// For one of the largest records that any source allows: there is one at a time. Not where a global stage would have
+/// to give of its lease for it: it could not take such a record in.
 fn room_for_records(flow: &Flow, batch_bytes: ByteCount) -> ByteCount {
+    if leases::leases(flow).iter().any(Option::is_some) {
+        return ByteCount::ZERO;
+    }
     let largest = |step: &Step| match &step.kind {
         StepKind::Source(source) => source.largest_record(),
         _ => ByteCount::ZERO,
@@ -174,16 +214,29 @@ fn parted_from(needs: &Needs) -> ByteCount {
     ByteCount::new(other_parts).max(needs.in_flight).saturating_mul(IN_FLIGHT_PART)
 }
 
-fn divide(memory: ByteCount, needs: &Needs, room: ByteCount) -> (ByteCount, Vec<ByteCount>) {
+fn divide(
+    memory: ByteCount,
+    needs: &Needs,
+    room: ByteCount,
+    leases: &[Option<usize>],
+) -> (ByteCount, Vec<ByteCount>) {
     let mut rest = memory.saturating_sub(needs.sum());
     let at_best = ByteCount::new(memory.get() / IN_FLIGHT_PART).max(room);
     let more_in_flight = at_best.saturating_sub(needs.in_flight).min(rest);
     rest = rest.saturating_sub(more_in_flight);
-    let wishes: Vec<ByteCount> = needs.steps.iter().map(|need| need.want.saturating_sub(need.min)).collect();
-    let granted = shared_out(rest, &wishes);
-    let left = rest.saturating_sub(granted.iter().copied().sum());
-    let shares = needs.steps.iter().zip(granted).map(|(need, more)| need.min.saturating_add(more)).collect();
-    (needs.in_flight.saturating_add(more_in_flight).saturating_add(left), shares)
+    let mut shares: Vec<ByteCount> = needs.steps.iter().map(|need| need.min).collect();
+    for is_global in [true, false] {
+        let wish = |(need, lease): (&MemoryNeed, &Option<usize>)| match lease.is_some() == is_global {
+            true => need.want.saturating_sub(need.min),
+            false => ByteCount::ZERO,
+        };
+        let wishes: Vec<ByteCount> = needs.steps.iter().zip(leases).map(wish).collect();
+        for (share, more) in shares.iter_mut().zip(shared_out(rest, &wishes)) {
+            *share = share.saturating_add(more);
+            rest = rest.saturating_sub(more);
+        }
+    }
+    (needs.in_flight.saturating_add(more_in_flight).saturating_add(rest), shares)
 }
 
 /// Of what there is, equal parts for all, except that nobody gets more than they wish.

@@ -136,3 +136,36 @@ fn the_memory_that_is_told_for_a_record_has_room_for_it() {
         }
     }
 }
+
+fn leased(stages: &str, sinks: &str) -> Plan {
+    let text = format!(
+        "name: x\nmemory: 64MB\nsources: {{ incoming: {{ files: {{ paths: [n] }} }} }}\n\
+         stages: {{ {stages} }}\nsinks: {{ {sinks} }}\n"
+    );
+    plan(&load_yaml(&text).unwrap().remove(0)).unwrap()
+}
+
+// MEM-5
+#[test]
+fn in_a_chain_of_global_stages_two_leases_are_enough() {
+    let sort = |input: &str| format!("{{ input: {input}, sort: {{ by: [id] }} }}");
+    let chain = format!("a: {}, b: {}, c: {}", sort("incoming"), sort("a"), sort("b"));
+    let plan = leased(&chain, "out: { input: c, discard: {} }");
+    assert_eq!(plan.leases, [None, Some(0), Some(1), Some(0), None]);
+    assert_eq!(plan.shares[1], plan.shares[3]);
+    let at_once = [0, 1, 2, 4].map(|place| plan.shares[place]).into_iter().sum::<ByteCount>();
+    assert!(at_once.saturating_add(plan.flow_bytes) <= ByteCount::mb(64));
+    // Two readers of one step fill while it gives: three at work.
+    let fork = format!("a: {}, b: {}, c: {}", sort("incoming"), sort("a"), sort("a"));
+    let plan = leased(&fork, "left: { input: b, discard: {} }, right: { input: c, discard: {} }");
+    assert_eq!(plan.leases[1..4], [Some(0), Some(1), Some(2)]);
+}
+
+#[test]
+fn global_stages_together_get_half_of_the_memory_or_what_the_flow_says() {
+    let share = |memory, execution| planned_with(memory, "sort: { by: [id] }", execution).unwrap().shares[1];
+    assert_eq!(share("200MB", ""), ByteCount::mb(100));
+    assert_eq!(share("200MB", "execution: { spill_threshold_mb: 40 }"), ByteCount::mb(40));
+    // A record as large as the source allows takes nothing of the lease.
+    assert_eq!(share("150MB", "http: { max_record_bytes: 64MiB }"), ByteCount::mb(75));
+}

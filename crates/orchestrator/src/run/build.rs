@@ -52,16 +52,22 @@ impl Prepared {
         let run = Arc::new(run_context(&flow, plan, &memory, &rejects).await?);
         let outputs = Outputs::claim(&run, outputs_of(&flow)).await?;
         let mut contexts = Vec::new();
-        let mut live_steps = Vec::new();
+        let mut live_steps: Vec<LiveStep> = Vec::new();
         for (at, (step, share)) in flow.steps.iter().zip(&plan.shares).enumerate() {
+            let before =
+                (0..at).find(|before| plan.leases[at].is_some() && plan.leases[*before] == plan.leases[at]);
+            let share = match before {
+                Some(before) => live_steps[before].share.clone(),
+                None => memory.carve(step.name.clone(), *share)?,
+            };
             let own = StepContext {
                 name: step.name.clone(),
-                share: memory.carve(step.name.clone(), *share)?,
+                share,
                 max_concurrency: step.max_concurrency.unwrap_or(flow.execution.max_concurrency),
                 stage_dir: outputs.stage_dir(at),
                 metrics: Arc::new(StepMetrics::default()),
             };
-            live_steps.push(live_step(step, &own));
+            live_steps.push(live_step(step, &own, before.is_some()));
             contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
         }
         let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps));
@@ -123,7 +129,7 @@ fn free_bytes(dir: &Path) -> Result<ByteCount> {
     Ok(ByteCount::new(disk.f_bavail.saturating_mul(disk.f_frsize)))
 }
 
-fn live_step(step: &Step, own: &StepContext) -> LiveStep {
+fn live_step(step: &Step, own: &StepContext, takes_turns: bool) -> LiveStep {
     LiveStep {
         name: step.name.clone(),
         component: step.component,
@@ -134,6 +140,7 @@ fn live_step(step: &Step, own: &StepContext) -> LiveStep {
         },
         metrics: Arc::clone(&own.metrics),
         share: own.share.clone(),
+        takes_turns,
     }
 }
 

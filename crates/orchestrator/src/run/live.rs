@@ -38,6 +38,8 @@ pub(crate) struct LiveStep {
     pub(crate) role: Role,
     pub(crate) metrics: Arc<StepMetrics>,
     pub(crate) share: Budget,
+    /// Its share is that of a step before it, which has ended when it begins.
+    pub(crate) takes_turns: bool,
 }
 
 /// Where a step stands.
@@ -64,7 +66,8 @@ impl Live {
     /// Bytes reserved now, over all budgets.
     pub(crate) fn reserved(&self) -> ByteCount {
         let used = |budget: &Budget| budget.total().saturating_sub(budget.free());
-        self.steps.iter().map(|step| used(&step.share)).chain([used(&self.flow)]).sum()
+        let shares = self.steps.iter().filter(|step| !step.takes_turns).map(|step| used(&step.share));
+        shares.chain([used(&self.flow)]).sum()
     }
 
     /// The most bytes seen reserved at one moment; never less than any one budget's own peak, which is exact.

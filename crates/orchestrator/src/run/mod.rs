@@ -210,5 +210,7 @@ fn step_report(step: &LiveStep) -> StepReport {
         busy_ms: u64::try_from(metrics.busy().as_millis()).unwrap_or(u64::MAX),
         memory_peak_bytes: step.share.peak().get(),
         spilled_bytes: metrics.spilled_bytes.get(),
+        spilled_raw_bytes: metrics.spilled_raw_bytes.get(),
+        spill_merges: metrics.spill_merges.get(),
     }
 }
