@@ -114,13 +114,15 @@ impl<'a> Parts<'a> {
                 Err(error) => errors.push((GroupingPart::By(n), error)),
             }
         }
+        if !errors.is_empty() {
+            // Columns of groups that are wrong would seem to be wrong, too.
+            return Err(errors);
+        }
         let mut made = Vec::new();
         for (n, (name, sql)) in columns.iter().enumerate() {
-            // Beside groups that are wrong, columns of them would seem to be.
             match parts.column(sql, &aggregate) {
                 Ok(logical) => made.push((n, *name, logical)),
-                Err(error) if errors.is_empty() => errors.push((GroupingPart::Column(n), error)),
-                Err(_) => {}
+                Err(error) => errors.push((GroupingPart::Column(n), error)),
             }
         }
         if errors.is_empty() { parts.finish(made) } else { Err(errors) }

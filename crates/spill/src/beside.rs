@@ -64,6 +64,10 @@ pub(crate) struct Desk {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) spilled_bytes: u64,
+    /// What those bytes were in memory.
+    pub(crate) raw_bytes: u64,
+    /// Times that spilled rows were merged and spilled again.
+    pub(crate) n_merges: u64,
     /// Rows left out because they are like another.
     pub(crate) n_duplicates: u64,
 }
@@ -108,6 +112,8 @@ pub(crate) fn beside(
             let _ = pump.await;
         }
         cx.metrics().spilled_bytes.add(done.spilled_bytes);
+        cx.metrics().spilled_raw_bytes.add(done.raw_bytes);
+        cx.metrics().spill_merges.add(done.n_merges);
         cx.metrics().rows_duplicate.add(done.n_duplicates);
         let positions = std::mem::take(&mut *positions.lock().unwrap_or_else(PoisonError::into_inner));
         yield Batch::only_positions(schema, positions);
@@ -232,12 +238,8 @@ impl Output {
         ByteCount::new(self.budget.total().get() / OUTPUT_BATCHES)
     }
 
-    /// Whether nobody reads any more.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.is_cancelled()
-    }
-
     /// Done when nobody reads any more.
+    #[cfg(feature = "engine")]
     pub(crate) async fn stopped(&self) {
         self.stop.cancelled().await;
     }
@@ -246,6 +248,7 @@ impl Output {
     ///
     /// # Errors
     /// A row is larger than all that goes out may be; nobody reads any more.
+    #[cfg(feature = "engine")]
     pub(crate) async fn send(&self, records: RecordBatch) -> Result<()> {
         self.send_with(records, false).await
     }
@@ -308,6 +311,7 @@ impl Pace {
     }
 
     /// What to say beside an error that nothing happens: who holds what, say.
+    #[cfg(feature = "engine")]
     pub(crate) fn note(&self, note: String) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
     }

@@ -114,7 +114,7 @@ fn planned_for_four_sinks(memory: ByteCount) -> Plan {
 #[test]
 fn with_more_memory_there_never_is_less_room_for_records() {
     let mut had_room = false;
-    for memory in (4..400).map(|n| ByteCount::mb(n)) {
+    for memory in (4..400).map(ByteCount::mb) {
         let plan = planned_for_four_sinks(memory);
         let has_room = plan.flow_bytes >= plan.record_room.in_flight;
         assert!(has_room || !had_room, "{memory}: {} in flight, {:?}", plan.flow_bytes, plan.record_room);

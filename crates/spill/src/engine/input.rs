@@ -32,7 +32,7 @@ pub(crate) struct Input {
 
 /// Where the rows come from.
 enum Source {
-    Live(Live),
+    Live(Box<Live>),
     Spooled(Spool),
 }
 
@@ -62,7 +62,7 @@ impl Input {
     /// Gives it its rows; the bytes that were written to disk for it.
     pub(super) async fn connect(&self, live: Live, dir: &SpillDir) -> aqueduct_core::Result<u64> {
         let (source, n_bytes) = match self.is_spooled.load(Relaxed) {
-            false => (Source::Live(live), 0),
+            false => (Source::Live(Box::new(live)), 0),
             true => {
                 let spool = spooled(live, &self.schema, dir).await?;
                 let n_bytes = spool.n_bytes();

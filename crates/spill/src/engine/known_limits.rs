@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aqueduct_core::retained_bytes;
 use aqueduct_primitives::{Budget, ByteCount};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -59,18 +60,31 @@ fn sorted(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     Arc::new(SortExec::new(LexOrdering::new([by]).unwrap(), plan))
 }
 
-/// Runs a plan in the lease; its rows, and the most bytes that were held.
-fn rows_in_lease(plan: Arc<dyn ExecutionPlan>, own_sorts: bool) -> (Result<usize>, ByteCount) {
+/// How many rows came out of a plan, the largest batch of them, and the most bytes that operators held.
+struct Outcome {
+    n_rows: Result<usize>,
+    largest_batch: ByteCount,
+    peak: ByteCount,
+}
+
+fn run_in_lease(plan: Arc<dyn ExecutionPlan>, own_sorts: bool) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let dir = SpillDir::new(folder.path(), Budget::new("disk", ByteCount::mib(1024))).unwrap();
     let pool = Arc::new(LeasePool::new(LEASE, Arc::default()));
     let task = Arc::new(session::task(Arc::clone(&pool), dir.clone(), LEASE, 300, 8192).unwrap());
     let plan = if own_sorts { with_own_sorts(plan, LEASE, &dir).unwrap() } else { plan };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut largest_batch = ByteCount::ZERO;
     let n_rows = runtime.block_on(async {
-        execute_stream(plan, task)?.try_fold(0, |n, records| async move { Ok(n + records.num_rows()) }).await
+        let mut n_rows = 0;
+        let mut rows = execute_stream(plan, task)?;
+        while let Some(records) = rows.try_next().await? {
+            n_rows += records.num_rows();
+            largest_batch = largest_batch.max(retained_bytes(&records));
+        }
+        Ok(n_rows)
     });
-    (n_rows, pool.peak())
+    Outcome { n_rows, largest_batch, peak: pool.peak() }
 }
 
 /// One row in a hundred is 40 KB wide, and those lie next to each other in the order.
@@ -83,12 +97,13 @@ fn skewed() -> Arc<dyn ExecutionPlan> {
 
 // facts: the reason for an external sort of our own
 #[test]
-fn the_sort_below_does_not_survive_wide_rows_that_lie_together() {
-    let (rows, _) = rows_in_lease(skewed(), false);
-    assert!(matches!(rows.unwrap_err().find_root(), DataFusionError::ResourcesExhausted(_)));
-    let (rows, peak) = rows_in_lease(skewed(), true);
-    assert_eq!(rows.unwrap(), 20_000);
-    assert!(peak <= LEASE);
+fn the_sort_below_takes_more_than_the_lease_for_wide_rows_that_lie_together() {
+    let theirs = run_in_lease(skewed(), false);
+    assert!(theirs.n_rows.is_err() || theirs.largest_batch > LEASE, "{}", theirs.largest_batch);
+    let own = run_in_lease(skewed(), true);
+    assert_eq!(own.n_rows.unwrap(), 20_000);
+    assert!(own.peak <= LEASE);
+    assert!(own.largest_batch < ByteCount::kib(256), "{}", own.largest_batch);
 }
 
 fn join_sides() -> (Arc<dyn ExecutionPlan>, Arc<dyn ExecutionPlan>) {
@@ -106,8 +121,8 @@ fn the_merge_join_below_takes_more_than_the_lease_for_a_key_with_many_rows() {
     let join =
         SortMergeJoinExec::try_new(sorted(left), sorted(right), on, None, JoinType::Inner, orders, nothing)
             .unwrap();
-    let (rows, peak) = rows_in_lease(Arc::new(join), true);
-    assert!(rows.is_err() || peak > LEASE, "{rows:?}, {peak} of {LEASE}");
+    let outcome = run_in_lease(Arc::new(join), true);
+    assert!(outcome.n_rows.is_err() || outcome.peak > LEASE, "{:?}, {}", outcome.n_rows, outcome.peak);
 }
 
 #[test]
@@ -117,7 +132,7 @@ fn the_hash_join_below_cannot_spill() {
     let (mode, nothing) = (PartitionMode::CollectLeft, NullEquality::NullEqualsNothing);
     let join =
         HashJoinExec::try_new(right, left, on, None, &JoinType::Inner, None, mode, nothing, false).unwrap();
-    let (rows, _) = rows_in_lease(Arc::new(join), true);
+    let rows = run_in_lease(Arc::new(join), true).n_rows;
     assert!(matches!(rows.unwrap_err().find_root(), DataFusionError::ResourcesExhausted(_)));
 }
 

@@ -3,7 +3,7 @@
 //! A stage makes an [`Input`] for each of its inputs and a plan over their [`scan`](Input::scan)s, of one partition,
 //! sorts as DataFusion's `SortExec`; [`run`] does the rest:
 //!
-//! - every `SortExec` becomes a `SortRunsExec`, our external sort; those at work at one moment share three fifths of
+//! - every `SortExec` becomes a `SortRunsExec`, our external sort; those at work at one moment share the larger part of
 //!   the lease. Everything else gets its memory from a `LeasePool`, whose total holds on every request;
 //! - batches enter with plain types and cut by bytes: operators take a batch whole, however wide its rows are;
 //! - operators read and write spill files while they compute, so the plan runs [beside](crate::beside) the flow. A plan

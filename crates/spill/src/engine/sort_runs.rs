@@ -31,8 +31,12 @@ use super::outside;
 use crate::plain::{plain_rows, plain_schema};
 use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, SpillCompression, SpillDir};
 
-/// Of a lease, so much is for all sorts that are at work at one moment; the rest is for the operators between them.
-const PERCENT_FOR_SORTS: u64 = 60;
+/// Of a lease, so much is for all sorts that are at work at one moment, beside operators that fill memory, too.
+const PERCENT_BESIDE_OTHERS: u64 = 60;
+/// Operators that do.
+const FILL_MEMORY: [&str; 4] = ["AggregateExec", "CrossJoinExec", "NestedLoopJoinExec", "SortMergeJoinExec"];
+/// Else so much: the rest is for batches between operators.
+const PERCENT_ALONE: u64 = 80;
 
 /// Puts our sort in the place of every `SortExec`; where the input is in order already, nothing. Those that are at
 /// work at one moment share their part of the lease equally.
@@ -42,7 +46,8 @@ pub(super) fn with_own_sorts(
     dir: &SpillDir,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let n_at_once = AtWork::of(&plan).at_most.max(1);
-    let lease = ByteCount::new(lease.percent(PERCENT_FOR_SORTS).get() / n_at_once);
+    let percent = if fills_memory(&plan) { PERCENT_BESIDE_OTHERS } else { PERCENT_ALONE };
+    let lease = ByteCount::new(lease.percent(percent).get() / n_at_once);
     let replaced = plan.transform_up(|node| {
         let Some(sort) = node.downcast_ref::<SortExec>() else { return Ok(Transformed::no(node)) };
         let (input, order) = (in_one(sort.input()), sort.expr().clone());
@@ -56,6 +61,10 @@ pub(super) fn with_own_sorts(
         }))
     })?;
     Ok(replaced.data)
+}
+
+fn fills_memory(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    FILL_MEMORY.contains(&plan.name()) || plan.children().into_iter().any(fills_memory)
 }
 
 /// All partitions as one: the inputs of a union are.

@@ -88,10 +88,7 @@ fn oracle(rows: &[Row], order: &SortOrder) -> Vec<(Option<i64>, usize, u64)> {
     });
     if order.keys.len() > 1 {
         // The second key is the width, ascending.
-        rows.sort_by_key(|row| row.1);
-        let mut by_key = rows.clone();
-        by_key.sort_by(|a, b| (a.0.is_none(), a.0).cmp(&(b.0.is_none(), b.0)));
-        rows = by_key;
+        rows.sort_by_key(|row| (row.0.is_none(), row.0, row.1));
     }
     if order.unique.is_some() {
         rows.dedup_by_key(|row| row.0);

@@ -78,5 +78,10 @@ fn wait(sort: &mut ExternalSort, writing: Option<Writing<'_>>) -> Result<()> {
 /// What there is to say of a sort that has ended.
 pub(crate) fn done(sorted: &Sorted) -> Done {
     let report = sorted.report();
-    Done { spilled_bytes: report.spilled_bytes, n_duplicates: report.n_duplicates }
+    Done {
+        spilled_bytes: report.spilled_bytes,
+        raw_bytes: report.raw_bytes,
+        n_merges: report.n_merges,
+        n_duplicates: report.n_duplicates,
+    }
 }

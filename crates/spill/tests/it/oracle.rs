@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{Batch, Context, Inputs, retained_bytes};
 use aqueduct_primitives::{Budget, ByteCount};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
