@@ -39,7 +39,7 @@ const FILL_MEMORY: [&str; 4] = ["AggregateExec", "CrossJoinExec", "NestedLoopJoi
 const PERCENT_ALONE: u64 = 80;
 
 /// Puts our sort in the place of every `SortExec`; where the input is in order already, nothing. Those that are at
-/// work at one moment share their part of the lease equally.
+/// work at one moment share their part of the lease equally. What comes out is one partition.
 pub(super) fn with_own_sorts(
     plan: Arc<dyn ExecutionPlan>,
     lease: ByteCount,
@@ -60,7 +60,7 @@ pub(super) fn with_own_sorts(
             None => input,
         }))
     })?;
-    Ok(replaced.data)
+    Ok(in_one(&replaced.data))
 }
 
 fn fills_memory(plan: &Arc<dyn ExecutionPlan>) -> bool {
