@@ -53,8 +53,8 @@ macro_rules! source_cases {
 }
 
 /// How one source is tried. Its rows must weigh more than 1 MiB in all, so that a slow consumer makes it wait, and come
-/// in more batches than one: a batch has at most 500 rows. Every split has some. Of files that are [served](Input::served)
-/// one must weigh more than 1 MiB alone, so that memory is what it waits for and no window.
+/// in more batches than one: a batch has at most 500 rows. Every split has some. What is [served](Input::served)
+/// is one file: of several, it might wait for room in a window where it is to wait for memory.
 pub struct Fixture {
     /// The source's name.
     pub component: &'static str,
