@@ -9,7 +9,7 @@ use aqueduct_core::rows::{copied, row_bytes, runs};
 use aqueduct_core::{
     Batch, BatchStream, Context, Error, ErrorKind, Inputs, Positions, Result, retained_bytes,
 };
-use aqueduct_primitives::{Budget, ByteCount, Reservation};
+use aqueduct_primitives::{Budget, ByteCount, Reservation, TaskError};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
@@ -105,7 +105,7 @@ pub(crate) fn beside(
         while let Some(batch) = watch.next(&mut rows).await? {
             yield batch;
         }
-        let done = worker.await???;
+        let done = of_step(worker.await, cx.step())?;
         // Who needs no more of its inputs leaves them. What was taken of them is counted in the positions already.
         for pump in pumps {
             pump.abort();
@@ -123,6 +123,12 @@ pub(crate) fn beside(
 /// The disk that all spilled rows of a run share.
 pub(crate) fn spill_disk(cx: &Context) -> Budget {
     cx.scratch().disk.clone()
+}
+
+/// What became of the work; an error names the step.
+fn of_step(done: Result<Result<Result<Done>, TaskError>, TaskError>, step: &str) -> Result<Done> {
+    let done = done.map_err(Error::from).and_then(|done| done.map_err(Error::from)?);
+    done.map_err(|error| error.with("step", step))
 }
 
 /// Hands an input over, batch by batch.

@@ -85,7 +85,7 @@ fn more_on_disk_than_there_may_be_fails_the_run_and_publishes_nothing() {
     let job = Job::with_flow(&format!(
         "name: full\nexecution: {{ spill: {{ max_bytes: 1MB }} }}\n{ROWS}\nstages: [{{ sort: {{ by: [key] }} }}]\nsink: {{ parquet: {{ path: out }} }}\n"
     ));
-    job.run("run flow.yaml").exits(1).says(&["execution.spill.max_bytes", "sort", "1.0 MB"]);
+    job.run("run flow.yaml").exits(1).says(&["execution.spill.max_bytes", "step: sort", "limit_bytes: 1MB"]);
     assert!(!job.path("out").exists());
     assert_eq!(spilled(&job), Vec::<String>::new());
 }

@@ -126,13 +126,14 @@ async fn next_or_quiet(
     stream: &mut BatchStream,
     may_wait: bool,
 ) -> Result<Next, Objection> {
+    let memory = [room.cx().flow(), room.cx().share()];
     let item = if may_wait {
         stream.next().await
     } else {
         tokio::select! {
             biased;
             item = stream.next() => item,
-            () = trial.time.until_quiet(room.cx().flow()) => return Ok(Next::Quiet),
+            () = trial.time.until_quiet(&memory) => return Ok(Next::Quiet),
         }
     };
     Ok(item.transpose()?.map_or(Next::End, Next::Batch))

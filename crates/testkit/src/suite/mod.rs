@@ -248,12 +248,13 @@ pub(crate) enum Time {
 
 impl Time {
     /// Waits until what feeds the trial has gone as far as it can without it. In real time that is when it waits for
-    /// memory of the flow, which only the trial can give back: inputs must be so that it comes to that.
-    pub(crate) async fn until_quiet(self, flow: &Budget) {
+    /// memory: of the flow, which only the trial can give back, or of its own, which what the trial holds keeps from
+    /// it. Inputs must be so that it comes to that.
+    pub(crate) async fn until_quiet(self, memory: &[&Budget]) {
         match self {
             Self::Still => tokio::time::sleep(LOOK).await,
             Self::Real => {
-                while flow.n_waiting() == 0 {
+                while memory.iter().all(|budget| budget.n_waiting() == 0) {
                     tokio::time::sleep(LOOK).await;
                 }
             }
@@ -311,7 +312,8 @@ mod tests {
             let tasks = aqueduct_primitives::Tasks::default();
             let (go, gone) = mpsc::sync_channel::<()>(0);
             let flow = Budget::new("flow", aqueduct_primitives::ByteCount::ZERO);
-            let quiet = Time::Still.until_quiet(&flow);
+            let memory = [&flow];
+            let quiet = Time::Still.until_quiet(&memory);
             let job = tasks.compute(move || gone.recv().is_err());
             let thread = thread::spawn(move || drop(go));
             let (is_done, ()) = futures::join!(job, quiet);
