@@ -2,8 +2,8 @@
 
 use super::house::{Edge, House, Room, Row};
 
-/// The crates that may name DataFusion, and which parts of it. The array functions are the half of
-/// `datafusion-functions` that lies in a crate of its own.
+/// The crates that may name DataFusion, and which parts of it. Aggregates and array functions are parts of
+/// `datafusion-functions` that lie in crates of their own.
 const DATAFUSION: &[(&str, &[&str])] = &[
     ("aqueduct-expr", EXPRESSIONS),
     ("aqueduct-spill", &["datafusion", "datafusion-physical-plan", "datafusion-execution"]),
@@ -14,6 +14,7 @@ const EXPRESSIONS: &[&str] = &[
     "datafusion-common",
     "datafusion-expr",
     "datafusion-functions",
+    "datafusion-functions-aggregate",
     "datafusion-functions-nested",
     "datafusion-optimizer",
     "datafusion-physical-expr",
