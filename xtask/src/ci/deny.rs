@@ -123,7 +123,7 @@ mod tests {
         let root = Workspace::find().unwrap().root().to_path_buf();
         let policy: toml::Table = text::read(&root.join(POLICY)).unwrap().parse().unwrap();
         let banned = policy["bans"]["deny"].as_array().unwrap();
-        for name in ["openssl-sys", "native-tls", "aws-lc-sys", "datafusion", "datafusion-physical-plan"] {
+        for name in ["openssl-sys", "native-tls", "aws-lc-sys", "datafusion"] {
             assert!(banned.iter().any(|entry| entry["crate"].as_str() == Some(name)), "{name}");
         }
         assert_eq!(policy["sources"]["unknown-git"].as_str(), Some("deny"));
