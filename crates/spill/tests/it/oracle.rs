@@ -3,13 +3,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use aqueduct_core::{Batch, Context, Inputs, retained_bytes};
-use aqueduct_primitives::{Budget, ByteCount};
+use aqueduct_primitives::ByteCount;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
-use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+use crate::bench::{self, batches};
 
 #[derive(Clone, Debug)]
 struct Row {
@@ -26,11 +26,11 @@ fn row() -> impl Strategy<Value = Row> {
 }
 
 /// The rows, numbered by `seq`.
-fn batch(rows: &[Row], from: usize) -> RecordBatch {
+fn batch(rows: &[Row]) -> RecordBatch {
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.number)));
     let floats: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.float)));
     let texts: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|row| row.text.as_deref())));
-    let seq: ArrayRef = Arc::new(Int64Array::from_iter_values((0..).skip(from).take(rows.len())));
+    let seq: ArrayRef = Arc::new(Int64Array::from_iter_values((0..).take(rows.len())));
     let columns =
         [("number", numbers, true), ("float", floats, true), ("text", texts, true), ("seq", seq, false)];
     RecordBatch::try_from_iter_with_nullable(columns).unwrap()
@@ -38,35 +38,9 @@ fn batch(rows: &[Row], from: usize) -> RecordBatch {
 
 /// The numbers of the rows that a stage gives, in their order.
 fn run(stage: &str, options: Value, rows: &[Row], batch_rows: usize) -> Vec<i64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let budget = Budget::new("test", ByteCount::mib(32));
-        let folder = tempfile::tempdir().unwrap();
-        let scratch = aqueduct_core::Scratch::new(folder.path().to_owned(), ByteCount::mib(64));
-        let cx = Context::standalone_with(&budget, |run| run.scratch = scratch, |_| {}).unwrap();
-        let factory = aqueduct_spill::ALL.iter().find(|factory| factory.info().name == stage).unwrap();
-        let config = factory.configure(options).unwrap();
-        let stage = config.bind(&[batch(&[], 0).schema()]).unwrap();
-        let batches: Vec<_> =
-            rows.chunks(batch_rows).enumerate().map(|(n, rows)| batch(rows, n * batch_rows)).collect();
-        let admitted = batches.into_iter().map(|records| {
-            let reservation = budget_of(&cx, &records);
-            Ok(Batch::new(records, reservation))
-        });
-        let admitted: Vec<_> = admitted.collect();
-        let inputs: Inputs = vec![futures::stream::iter(admitted).boxed()];
-        let out: Vec<Batch> = stage.run(inputs, cx.clone()).try_collect().await.unwrap();
-        let seq = |batch: &Batch| batch.records().column(3).as_primitive::<Int64Type>().values().to_vec();
-        let found = out.iter().filter(|batch| batch.num_rows() > 0).flat_map(seq).collect();
-        drop(out);
-        cx.tasks().join().await;
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left on disk");
-        found
-    })
-}
-
-fn budget_of(cx: &Context, records: &RecordBatch) -> aqueduct_primitives::Reservation {
-    cx.flow().try_reserve(retained_bytes(records)).unwrap()
+    let input = batches(&batch(rows), batch_rows);
+    let outcome = bench::run(stage, options, vec![input], ByteCount::mib(16)).unwrap();
+    outcome.rows.column(3).as_primitive::<Int64Type>().values().to_vec()
 }
 
 /// A column to sort by.
@@ -160,15 +134,9 @@ proptest! {
 #[test]
 fn all_that_is_wrong_is_told_where_it_stands() {
     let problems = |stage: &str, options: Value| {
-        let factory = aqueduct_spill::ALL.iter().find(|factory| factory.info().name == stage).unwrap();
-        let problems = match factory.configure(options) {
-            Err(problems) => problems,
-            Ok(config) => config.bind(&[batch(&[], 0).schema()]).err().unwrap(),
-        };
-        problems
-            .into_iter()
-            .map(|problem| format!("{}: {}", problem.pointer, problem.message))
-            .collect::<Vec<_>>()
+        let problems = bench::problems(stage, options, &[batch(&[]).schema()]);
+        let told = |problem: aqueduct_core::Problem| format!("{}: {}", problem.pointer, problem.message);
+        problems.into_iter().map(told).collect::<Vec<_>>()
     };
     let told = problems("sort", json!({"by": ["nummer desc", "text", "flot"]}));
     assert_eq!(told.len(), 2);
