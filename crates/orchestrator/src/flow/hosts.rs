@@ -30,7 +30,7 @@ fn collect(node: &Node, hosts: &mut BTreeSet<String>) {
 mod tests {
     use crate::flow::fake::{load_as, settings};
 
-    // decisions 17
+    // A flow file is its operator's: what it names is trusted.
     #[test]
     fn every_host_that_the_file_names_is_trusted_wherever_it_stands() {
         let text = "name: x

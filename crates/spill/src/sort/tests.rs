@@ -149,7 +149,7 @@ fn many_runs_are_merged_more_than_once() {
     assert_eq!(outcome.rows, oracle(&rows, &by_key(SortOptions::default())));
 }
 
-// facts §11: what no setting of DataFusion's sort survives.
+// What no setting of DataFusion's sort was seen to survive at small leases.
 #[test]
 fn wide_rows_that_lie_next_to_each_other_in_the_order_are_sorted_too() {
     let wide = |n: i64| if n % 100 == 0 { (Some(500_000 + n), WIDE) } else { (Some((n * 7919) % 1000), 20) };
