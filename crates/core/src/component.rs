@@ -136,7 +136,7 @@ pub trait StageConfig: Send + Sync {
 
     /// What it does within a share of so many bytes, for `explain`: when it spills, how much it merges at once.
     fn spill_note(&self, _share: ByteCount) -> String {
-        String::new()
+        "what its share does not hold goes to disk".into()
     }
 
     /// Whether the last of its inputs is one of its own, beside those that merge: the right side of a join.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::job::{Job, read};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
+    // Read when it runs: one build folder may serve several clones.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for the tests it runs");
+    Path::new(&here).join("../../examples")
 }
 
 /// The files of a folder, by name.

@@ -4,8 +4,8 @@
 //! like another are dropped as soon as they meet it.
 
 use aqueduct_core::{
-    BatchStream, ComponentInfo, Context, Factory, Inputs, MemoryNeed, Planning, Problem, Result, Stage,
-    StageConfig, find_column, only_input,
+    ComponentInfo, Factory, MemoryNeed, Planning, Problem, Result, Stage, StageConfig, find_column,
+    only_input,
 };
 use aqueduct_primitives::ByteCount;
 use arrow::compute::SortOptions;
@@ -14,9 +14,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::order_by::{bind_all, check_order, parse_all};
-use super::sorted::{done, sort_inputs};
+use super::sorted::InOrder;
 use super::{MIN_LEASE, WANTED_LEASE, spill_note};
-use crate::beside::beside;
 use crate::plain::plain_schema;
 use crate::{SortKey, SortOrder};
 
@@ -81,7 +80,7 @@ impl StageConfig for Config {
         };
         match (keys, by) {
             (Ok(keys), Ok(by)) => {
-                Ok(Box::new(Dedup { schema: plain_schema(&schema), order: self.order(keys, by) }))
+                Ok(Box::new(InOrder { schema: plain_schema(&schema), order: self.order(keys, by) }))
             }
             (keys, by) => Err([keys.err(), by.err()].into_iter().flatten().flatten().collect()),
         }
@@ -116,27 +115,5 @@ impl Config {
         };
         let by = by.into_iter().map(|key| SortKey { options: reversed(key.options), ..key });
         SortOrder { keys: keys.into_iter().chain(by).collect(), latest_first, unique }
-    }
-}
-
-struct Dedup {
-    schema: SchemaRef,
-    order: SortOrder,
-}
-
-impl Stage for Dedup {
-    fn schema(&self) -> SchemaRef {
-        SchemaRef::clone(&self.schema)
-    }
-
-    fn run(self: Box<Self>, inputs: Inputs, cx: Context) -> BatchStream {
-        let (schema, n_inputs) = (self.schema(), inputs.len());
-        beside(inputs, self.schema(), cx, move |mut desk| {
-            let mut sorted = sort_inputs(&mut desk, n_inputs, &schema, &schema, self.order, Ok)?;
-            for records in &mut sorted {
-                desk.out.send_blocking(records?, false)?;
-            }
-            Ok(done(&sorted))
-        })
     }
 }

@@ -3,8 +3,7 @@
 //! Memory: the step's share, from the first row to the last. What it does not hold goes to disk, sorted.
 
 use aqueduct_core::{
-    BatchStream, ComponentInfo, Context, Factory, Inputs, MemoryNeed, Planning, Problem, Result, Stage,
-    StageConfig, only_input,
+    ComponentInfo, Factory, MemoryNeed, Planning, Problem, Result, Stage, StageConfig, only_input,
 };
 use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
@@ -12,11 +11,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::order_by::{bind_all, parse_all};
-use super::sorted::{done, sort_inputs};
+use super::sorted::InOrder;
 use super::{MIN_LEASE, WANTED_LEASE, spill_note};
-use crate::beside::beside;
+use crate::SortOrder;
 use crate::plain::plain_schema;
-use crate::{SortKey, SortOrder};
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "sort",
@@ -52,29 +50,7 @@ impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         let input = only_input(inputs)?;
         let keys = bind_all(&parse_all(&self.by, "/by")?, &input, "/by")?;
-        Ok(Box::new(Sort { schema: plain_schema(&input), keys }))
-    }
-}
-
-struct Sort {
-    schema: SchemaRef,
-    keys: Vec<SortKey>,
-}
-
-impl Stage for Sort {
-    fn schema(&self) -> SchemaRef {
-        SchemaRef::clone(&self.schema)
-    }
-
-    fn run(self: Box<Self>, inputs: Inputs, cx: Context) -> BatchStream {
-        let (schema, n_inputs) = (self.schema(), inputs.len());
-        beside(inputs, self.schema(), cx, move |mut desk| {
-            let order = SortOrder { keys: self.keys, ..SortOrder::default() };
-            let mut sorted = sort_inputs(&mut desk, n_inputs, &schema, &schema, order, Ok)?;
-            for records in &mut sorted {
-                desk.out.send_blocking(records?, false)?;
-            }
-            Ok(done(&sorted))
-        })
+        let order = SortOrder { keys, ..SortOrder::default() };
+        Ok(Box::new(InOrder { schema: plain_schema(&input), order }))
     }
 }

@@ -2,12 +2,12 @@
 
 use std::thread::{Scope, ScopedJoinHandle};
 
-use aqueduct_core::{Error, Result};
+use aqueduct_core::{BatchStream, Context, Error, Inputs, Result, Stage};
 use aqueduct_primitives::ByteCount;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::beside::{Desk, Done};
+use crate::beside::{Desk, Done, beside};
 use crate::plain::plain_rows;
 use crate::{ExternalSort, PendingRun, Run, SortMemory, SortOrder, SortSpec, Sorted, SpillCompression};
 
@@ -83,5 +83,28 @@ pub(crate) fn done(sorted: &Sorted) -> Done {
         raw_bytes: report.raw_bytes,
         n_merges: report.n_merges,
         n_duplicates: report.n_duplicates,
+    }
+}
+
+/// All rows in an order, or the first of those that are alike in it: all of `sort` and of `dedup`, once they are bound.
+pub(super) struct InOrder {
+    pub(super) schema: SchemaRef,
+    pub(super) order: SortOrder,
+}
+
+impl Stage for InOrder {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn run(self: Box<Self>, inputs: Inputs, cx: Context) -> BatchStream {
+        let (schema, n_inputs) = (self.schema(), inputs.len());
+        beside(inputs, self.schema(), cx, move |mut desk| {
+            let mut sorted = sort_inputs(&mut desk, n_inputs, &schema, &schema, self.order, Ok)?;
+            for records in &mut sorted {
+                desk.out.send_blocking(records?, false)?;
+            }
+            Ok(done(&sorted))
+        })
     }
 }
