@@ -2,6 +2,7 @@
 
 mod arrow_file;
 mod fit;
+mod pages;
 mod parquet_file;
 mod ranges;
 mod thrift;

@@ -1,10 +1,13 @@
-//! Parquet, page by page: of each column one page and a small piece read ahead are in memory, not its chunk.
+//! Parquet, page by page: of each column one page, its dictionary and a small piece read ahead are in memory, not its
+//! chunk.
 
 use std::sync::Arc;
 
 use aqueduct_core::{Error, ErrorKind, RandomAccess, Result};
-use aqueduct_primitives::Tasks;
+use aqueduct_primitives::{ByteCount, Tasks};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use async_stream::try_stream;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -12,7 +15,9 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
+use super::pages::Pages;
 use super::ranges::Ranges;
 use super::{Batches, damaged, fit, thrift};
 use crate::DecodeSpec;
@@ -23,12 +28,16 @@ const MAX_FOOTER_BYTES: u64 = 64 << 20;
 
 const MAGIC: &[u8] = b"PAR1";
 
+/// Pages of so many bytes in all are never asked for, as little as what a decompressor takes: writers make them of one
+/// MiB.
+const USUAL_PAGES: ByteCount = ByteCount::mib(4);
+
 /// Read at once of a column: fewer requests with more, less memory with less.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=(1 << 20);
 
 /// The file's own columns.
 pub(super) async fn schema(file: Arc<dyn RandomAccess>, tasks: &Tasks) -> Result<SchemaRef> {
-    Ok(Arc::clone(load(file, tasks, 0).await?.1.schema()))
+    Ok(Arc::clone(load(&file, tasks).await?.schema()))
 }
 
 /// The file's batches, of the columns that are wanted.
@@ -37,22 +46,26 @@ pub(super) async fn batches(
     spec: Arc<DecodeSpec>,
     tasks: &Tasks,
 ) -> Result<Batches> {
-    let (ranges, metadata) = load(file, tasks, spec.memory.get()).await?;
+    let metadata = load(&file, tasks).await?;
+    let stop = CancellationToken::new();
+    let ranges = ranges(file, &metadata, &spec, stop.clone());
+    let stops_with_the_stream = stop.drop_guard();
     let wanted = fit::wanted(metadata.schema(), &spec)?;
     let mask = ProjectionMask::roots(metadata.parquet_schema(), wanted);
     let rows = batch_rows(&metadata, &spec);
     let n_promised = rows_of_groups(metadata.metadata());
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(ranges, metadata);
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(ranges.clone(), metadata);
     let builder = builder.with_projection(mask).with_batch_size(rows);
     let tasks = tasks.clone();
     Ok(Box::pin(try_stream! {
+        let _stops_with_the_stream = stops_with_the_stream;
         let built = tasks.block(move || builder.build()).await.map_err(failed)?;
-        let mut reader = built.map_err(|error| damaged("Parquet file", error))?;
+        let mut reader = built.map_err(|error| ranges.why_failed(error))?;
         let mut n_found = 0;
         loop {
             let (back, batch) = tasks.block(move || next(reader)).await.map_err(failed)?;
             reader = back;
-            let Some(batch) = batch.transpose()? else { break };
+            let Some(batch) = batch.transpose().map_err(|error| ranges.why_failed(error))? else { break };
             n_found += batch.num_rows() as u64;
             yield (batch, Default::default());
         }
@@ -65,8 +78,8 @@ pub(super) async fn batches(
 
 fn next(
     mut reader: ParquetRecordBatchReader,
-) -> (ParquetRecordBatchReader, Option<Result<arrow::array::RecordBatch>>) {
-    let batch = reader.next().map(|batch| batch.map_err(|error| damaged("Parquet file", error)));
+) -> (ParquetRecordBatchReader, Option<std::result::Result<RecordBatch, ArrowError>>) {
+    let batch = reader.next();
     (reader, batch)
 }
 
@@ -111,25 +124,33 @@ fn with_rows_of_groups(metadata: ArrowReaderMetadata) -> parquet::errors::Result
 }
 
 /// Reads and checks the footer.
-async fn load(
-    file: Arc<dyn RandomAccess>,
-    tasks: &Tasks,
-    memory: u64,
-) -> Result<(Ranges, ArrowReaderMetadata)> {
-    let footer = footer(&file).await?;
+async fn load(file: &Arc<dyn RandomAccess>, tasks: &Tasks) -> Result<ArrowReaderMetadata> {
+    let footer = footer(file).await?;
     let is_plausible = move || thrift::is_plausible(&footer);
     if !tasks.compute(is_plausible).await.map_err(failed)? {
         return Err(damaged("Parquet file", "its footer claims more than it holds"));
     }
-    let runtime = Handle::current();
-    let small = Ranges::new(Arc::clone(&file), runtime.clone(), 0, 0);
-    let load = move || with_rows_of_groups(ArrowReaderMetadata::load(&small, ArrowReaderOptions::new())?);
-    let metadata =
-        tasks.block(load).await.map_err(failed)?.map_err(|error| damaged("Parquet file", error))?;
+    let small = Ranges::new(Arc::clone(file), Handle::current(), 0, 0, None);
+    let reading = small.clone();
+    let load = move || with_rows_of_groups(ArrowReaderMetadata::load(&reading, ArrowReaderOptions::new())?);
+    tasks.block(load).await.map_err(failed)?.map_err(|error| small.why_failed(error))
+}
+
+/// The file for the reader of its columns. Half of the reader's memory is for pieces read ahead, half for pages, of
+/// which a few have the usual size at least.
+fn ranges(
+    file: Arc<dyn RandomAccess>,
+    metadata: &ArrowReaderMetadata,
+    spec: &DecodeSpec,
+    stop: CancellationToken,
+) -> Ranges {
+    let half = spec.memory.get() / 2;
     let n_columns = metadata.parquet_schema().num_columns().max(1) as u64;
-    let piece = (memory / (2 * n_columns)).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
-    let ranges = Ranges::new(file, runtime, piece, memory.max(2 * piece));
-    Ok((ranges, metadata))
+    let piece = (half / n_columns).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+    let lane = Arc::clone(&spec.large_records);
+    let own_pages = ByteCount::new(half).max(USUAL_PAGES);
+    let pages = Pages::new(metadata.metadata(), own_pages, lane, stop);
+    Ranges::new(file, Handle::current(), piece, half.max(2 * piece), Some(pages))
 }
 
 /// The footer's bytes.

@@ -4,11 +4,15 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aqueduct_core::RandomAccess;
+use aqueduct_core::{Error, RandomAccess};
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
+
+use super::damaged;
+use super::pages::Pages;
+use super::thrift::{PAGE_HEAD_BYTES, page_head};
 
 /// A file for `parquet`, used on threads that may block.
 #[derive(Clone)]
@@ -25,18 +29,46 @@ struct Shared {
     max_bytes: u64,
     /// The one used last stands last.
     pieces: Mutex<Vec<(u64, Bytes)>>,
+    /// Told of each page before it is read.
+    pages: Option<Pages>,
+    /// Why the last read failed: `parquet` keeps no more of it than its text.
+    failure: Mutex<Option<Error>>,
 }
 
 impl Ranges {
-    /// Reads through `runtime`, `piece_bytes` at once, and keeps up to `max_bytes`.
+    /// Reads through `runtime`, `piece_bytes` at once, and keeps up to `max_bytes`. Pages wait for their memory.
     pub(super) fn new(
         file: Arc<dyn RandomAccess>,
         runtime: Handle,
         piece_bytes: u64,
         max_bytes: u64,
+        pages: Option<Pages>,
     ) -> Self {
-        let pieces = Mutex::default();
-        Self { shared: Arc::new(Shared { file, runtime, piece_bytes, max_bytes, pieces }) }
+        let (pieces, failure) = Default::default();
+        Self { shared: Arc::new(Shared { file, runtime, piece_bytes, max_bytes, pieces, pages, failure }) }
+    }
+
+    /// Why `parquet` failed: a read of the file, or what is in it.
+    pub(super) fn why_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+        let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.unwrap_or_else(|| damaged("Parquet file", error))
+    }
+
+    fn fail(&self, error: Error) -> ParquetError {
+        let message = error.to_string();
+        *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        ParquetError::General(message)
+    }
+
+    /// Waits for the memory of the page whose header begins at `at`.
+    fn admit_page(&self, at: u64) -> Result<()> {
+        let Some(pages) = &self.shared.pages else { return Ok(()) };
+        let n = PAGE_HEAD_BYTES.min(self.len().saturating_sub(at));
+        match page_head(&self.bytes(at, n)?) {
+            Some(head) => pages.admit(at, head, &self.shared.runtime).map_err(|error| self.fail(error)),
+            // The reader finds what is wrong with it.
+            None => Ok(()),
+        }
     }
 
     fn bytes(&self, start: u64, n: u64) -> Result<Bytes> {
@@ -54,7 +86,7 @@ impl Ranges {
         }
         let until = end.max(start.saturating_add(shared.piece_bytes).min(len));
         let read = shared.runtime.block_on(shared.file.read(start..until));
-        let piece = read.map_err(|error| ParquetError::External(Box::new(error)))?;
+        let piece = read.map_err(|error| self.fail(error))?;
         if piece.len() as u64 != until - start {
             return Err(ParquetError::EOF(format!("{} of {} bytes at {start}", piece.len(), until - start)));
         }
@@ -95,7 +127,7 @@ impl ChunkReader for Ranges {
     type T = RangeRead;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        Ok(RangeRead { ranges: self.clone(), at: start })
+        Ok(RangeRead { ranges: self.clone(), at: start, is_at_head: true })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
@@ -107,10 +139,15 @@ impl ChunkReader for Ranges {
 pub(super) struct RangeRead {
     ranges: Ranges,
     at: u64,
+    /// Nothing has been read yet, and what is read first is the header of a page.
+    is_at_head: bool,
 }
 
 impl Read for RangeRead {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if std::mem::take(&mut self.is_at_head) {
+            self.ranges.admit_page(self.at).map_err(std::io::Error::other)?;
+        }
         let left = self.ranges.len().saturating_sub(self.at);
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
         if n == 0 {

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use aqueduct_core::ErrorKind;
 use aqueduct_formats::{DecodeSpec, declared_schema, decode_file};
-use aqueduct_primitives::ByteCount;
+use aqueduct_primitives::{Budget, ByteCount};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::properties::WriterProperties;
@@ -219,12 +220,81 @@ async fn an_arrow_batch_beyond_the_memory_is_refused() {
     let bytes = arrow_file(&[batch(0, 100_000)]);
     let mut reader = Reader::new("a.arrow", json!({}));
     reader.memory = ByteCount::kib(256);
-    reader.large = aqueduct_primitives::Budget::new("large", ByteCount::kib(512));
+    reader.large = Budget::new("large", ByteCount::kib(512));
     let error = reader.file(MemoryFile::new(bytes.clone())).await.error.unwrap();
     assert_eq!(error.kind(), ErrorKind::Limit);
-    reader.large = aqueduct_primitives::Budget::new("large", ByteCount::mib(32));
+    reader.large = Budget::new("large", ByteCount::mib(32));
     assert_eq!(reader.file(MemoryFile::new(bytes)).await.n_rows(), 100_000);
     assert_eq!(reader.large.free(), reader.large.total());
+}
+
+/// A column of numbers in one page, of 8 bytes each, without a dictionary and packed by nothing.
+fn file_with_one_page(n_rows: i64) -> Vec<u8> {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n_rows));
+    let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_data_page_size_limit(usize::MAX)
+        .set_data_page_row_count_limit(usize::MAX)
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).unwrap();
+    writer.write(&rows).unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn pages_larger_than_the_readers_memory_take_theirs_from_the_lane() {
+    let bytes = file_with_one_page(1_000_000);
+    let mut reader = Reader::new("a.parquet", json!({}));
+    reader.large = Budget::new("large", ByteCount::mib(8));
+    let error = reader.file(MemoryFile::new(bytes.clone())).await.error.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
+    assert!(error.message().contains("raise `memory`"), "{error}");
+    let claimed: u64 = error.context("page_bytes").unwrap().parse().unwrap();
+    assert!((16_000_000..16_100_000).contains(&claimed), "what one page takes packed and unpacked: {claimed}");
+
+    reader.large = Budget::new("large", ByteCount::mib(32));
+    let outcome = reader.file(MemoryFile::new(bytes)).await;
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert_eq!(outcome.n_rows(), 1_000_000);
+    assert!(reader.large.peak() >= ByteCount::new(11_000_000), "{}", reader.large.peak());
+    assert_eq!(reader.large.free(), reader.large.total());
+}
+
+#[tokio::test]
+async fn small_pages_take_nothing_from_the_lane() {
+    let mut reader = Reader::new("a.parquet", json!({}));
+    reader.large = Budget::new("large", ByteCount::new(1));
+    let outcome = reader.file(MemoryFile::new(parquet_file(&[batch(0, 100_000)], 20_000))).await;
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert_eq!(outcome.n_rows(), 100_000);
+}
+
+#[tokio::test]
+async fn who_reads_no_more_leaves_no_page_waiting_for_memory() {
+    let mut reader = Reader::new("a.parquet", json!({}));
+    reader.large = Budget::new("large", ByteCount::mib(32));
+    let _all = reader.large.reserve(reader.large.total()).await.unwrap();
+    let schema = declared_schema(&options(json!({"schema": {"id": "int64"}})), None).unwrap().unwrap();
+    let mut rows =
+        decode_file(MemoryFile::new(file_with_one_page(1_000_000)), reader.spec(schema), &reader.tasks);
+    assert!(futures::poll!(rows.next()).is_pending());
+    while reader.large.n_waiting() == 0 {
+        assert!(futures::poll!(rows.next()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(rows);
+    reader.tasks.cancel();
+    reader.tasks.join().await;
+}
+
+// What went wrong on the way to the file is not the file's fault.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_not_called_damaged() {
+    let bytes = parquet_file(&[batch(0, 100_000)], 1_000_000);
+    let file = MemoryFile::failing_below(bytes, 50_000);
+    let error = Reader::new("a.parquet", json!({})).file(file).await.error.unwrap();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Io, "the line is down"), "{error:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aqueduct_core::{ByteStream, Error, RandomAccess, Result};
+use aqueduct_core::{ByteStream, Error, ErrorKind, RandomAccess, Result};
 use aqueduct_formats::write::{CompressedWriter, TextCompression};
 use aqueduct_formats::{
     DecodeSpec, Decoded, DecodedLimits, DecodedStream, LargeRecords, NeedsSpool, ReadOptions, RowReject,
@@ -23,11 +23,17 @@ use serde_json::Value;
 pub(crate) struct MemoryFile {
     bytes: Bytes,
     pub(crate) largest_read: AtomicU64,
+    /// What begins before it cannot be read.
+    readable_from: u64,
 }
 
 impl MemoryFile {
     pub(crate) fn new(bytes: impl Into<Bytes>) -> Arc<Self> {
-        Arc::new(Self { bytes: bytes.into(), largest_read: AtomicU64::new(0) })
+        Self::failing_below(bytes, 0)
+    }
+
+    pub(crate) fn failing_below(bytes: impl Into<Bytes>, readable_from: u64) -> Arc<Self> {
+        Arc::new(Self { bytes: bytes.into(), largest_read: AtomicU64::new(0), readable_from })
     }
 }
 
@@ -38,6 +44,9 @@ impl RandomAccess for MemoryFile {
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        if range.start < self.readable_from {
+            return Err(Error::new(ErrorKind::Io, "read", "the line is down"));
+        }
         self.largest_read.fetch_max(range.end - range.start, Ordering::Relaxed);
         let bounds = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
         Ok(self.bytes.slice(bounds))

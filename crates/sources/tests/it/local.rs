@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aqueduct_core::{ErrorKind, Planning, Positions, RejectedItem, SourceFactory};
 use aqueduct_primitives::ByteCount;
 use aqueduct_sources::files::FACTORY;
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, Int64Array, ListBuilder, RecordBatch, StringBuilder};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
@@ -314,11 +314,13 @@ async fn large_records_pass_although_two_of_them_do_not_fit_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_beyond_all_memory_is_rejected_by_name_and_the_others_pass() {
     let (room, kept) = Room::tolerant();
-    let texts = ["a".to_owned(), "b".repeat(40_000_000), "c".to_owned()];
-    let columns: [(&str, ArrayRef); 2] = [
-        ("n", Arc::new(Int64Array::from_iter_values(0..3))),
-        ("text", Arc::new(arrow::array::StringArray::from_iter_values(&texts))),
-    ];
+    // Of the second row there is one text in the file, in a dictionary, and four thousand in memory.
+    let mut texts = ListBuilder::new(StringBuilder::new());
+    for n_times in [1, 4000, 1] {
+        texts.append_value(std::iter::repeat_n(Some("b".repeat(10_000)), n_times));
+    }
+    let columns: [(&str, ArrayRef); 2] =
+        [("n", Arc::new(Int64Array::from_iter_values(0..3))), ("texts", Arc::new(texts.finish()))];
     let rows = RecordBatch::try_from_iter(columns).unwrap();
     let file = std::fs::File::create(room.path().join("a.parquet")).unwrap();
     let mut parquet = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
