@@ -139,11 +139,6 @@ pub trait StageConfig: Send + Sync {
         "what its share does not hold goes to disk".into()
     }
 
-    /// Whether the last of its inputs is one of its own, beside those that merge: the right side of a join.
-    fn has_side_input(&self) -> bool {
-        false
-    }
-
     /// The stage over inputs of these columns. Pure: `check` calls it and throws the stage away.
     ///
     /// # Errors
@@ -237,6 +232,10 @@ pub trait StageFactory: Send + Sync {
     /// # Errors
     /// All problems at once.
     fn configure(&self, options: Value) -> Result<Box<dyn StageConfig>, Vec<Problem>>;
+    /// The option that names the step whose rows it takes beside its input; nothing, when it takes none.
+    fn side_input(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Makes sinks of one kind.
@@ -264,13 +263,22 @@ pub trait SinkFactory: Send + Sync {
 #[derive(Debug)]
 pub struct Factory<C> {
     info: ComponentInfo,
+    side_input: Option<&'static str>,
     config: PhantomData<fn() -> C>,
 }
 
 impl<C> Factory<C> {
     /// A factory under this name.
     pub const fn new(info: ComponentInfo) -> Self {
-        Self { info, config: PhantomData }
+        Self { info, side_input: None, config: PhantomData }
+    }
+
+    /// For a stage: it takes the rows of another step beside its input, and this option says of which, or holds a
+    /// source. They are the last input that it is bound to and run with.
+    #[must_use]
+    pub const fn with_side_input(mut self, option: &'static str) -> Self {
+        self.side_input = Some(option);
+        self
     }
 }
 
@@ -323,6 +331,10 @@ impl<C: StageConfig + DeserializeOwned + JsonSchema + 'static> StageFactory for 
 
     fn configure(&self, options: Value) -> Result<Box<dyn StageConfig>, Vec<Problem>> {
         Ok(Box::new(read(options, C::validate)?))
+    }
+
+    fn side_input(&self) -> Option<&'static str> {
+        self.side_input
     }
 }
 

@@ -172,10 +172,6 @@ struct Join {
 }
 
 impl StageConfig for Join {
-    fn has_side_input(&self) -> bool {
-        true
-    }
-
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         match inputs {
             [left, right] if left != right => Ok(Box::new(Same(Arc::clone(left)))),
@@ -253,7 +249,7 @@ static GDELT: Factory<Files> = Factory::new(info("gdelt", "gdelt: { paths: [a.cs
 static FILTER: Factory<Filter> = Factory::new(info("filter", "filter: \"id > 1\""));
 static LIMIT: Factory<Limit> = Factory::new(info("limit", "limit: 10"));
 static SORT: Factory<Sort> = Factory::new(info("sort", "sort: { by: [id] }"));
-static JOIN: Factory<Join> = Factory::new(info("join", "join: { with: other }"));
+static JOIN: Factory<Join> = Factory::new(info("join", "join: { with: other }")).with_side_input("with");
 static PARQUET: Factory<Parquet> = Factory::new(info("parquet", "parquet: { path: out }"));
 static DISCARD: Factory<Discard> = Factory::new(info("discard", "discard: {}"));
 

@@ -1,7 +1,10 @@
 //! The steps of a flow file as they are written, in the short form or the long one: names, inputs, and the one
-//! key that names the component. What the component's options mean is not known here.
+//! key that names the component. What the component's options mean is not known here, but for the one that names
+//! another step.
 
 use std::collections::HashSet;
+
+use aqueduct_core::Registry;
 
 use crate::flow::error::Mistake;
 use crate::flow::node::{Entry, Kind, Node};
@@ -13,9 +16,6 @@ pub(crate) const STEP_KEYS: [&str; 5] = ["source", "sources", "stages", "sink", 
 
 /// The keys that may stand beside a component.
 const BESIDE: [&str; 5] = ["name", "input", "on_error", "dead_letter", "max_concurrency"];
-
-/// Stages that take the rows of a step beside their input, and the option that names it or holds a source.
-const SIDE_INPUTS: [(&str, &str); 1] = [("join", "with")];
 
 /// What a step does with rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub(crate) struct RawStep {
 }
 
 /// Reads all steps of a file, in the order in which they are written: sources, stages, sinks.
-pub(crate) fn read(file: &mut Node, mistakes: &mut Vec<Mistake>) -> Vec<RawStep> {
-    let mut reader = Reader { steps: Vec::new(), taken: explicit_names(file), mistakes };
+pub(crate) fn read(file: &mut Node, registry: &Registry, mistakes: &mut Vec<Mistake>) -> Vec<RawStep> {
+    let mut reader = Reader { steps: Vec::new(), taken: explicit_names(file), registry, mistakes };
     reader.sources(file);
     let end = reader.stages(file);
     reader.sinks(file, end);
@@ -78,6 +78,7 @@ type End = Option<(String, Span)>;
 struct Reader<'m> {
     steps: Vec<RawStep>,
     taken: HashSet<String>,
+    registry: &'m Registry,
     mistakes: &'m mut Vec<Mistake>,
 }
 
@@ -264,13 +265,13 @@ impl Reader<'_> {
     /// The step whose rows a stage takes beside its input. A source that stands there becomes a step of its own, and
     /// its name stands there instead.
     fn side(&mut self, component: &mut Entry, asked: &Asked) -> Option<(String, Span, String)> {
-        let (_, option) = SIDE_INPUTS.iter().find(|(stage, _)| *stage == component.key)?;
-        let path = join(&join(&asked.path, &component.key), option);
-        let Kind::Map(options) = &mut component.value.kind else { return None };
-        let side = options.iter_mut().find(|entry| entry.key == *option)?;
         if asked.role != Role::Stage {
             return None;
         }
+        let option = self.registry.stage(&component.key)?.side_input()?;
+        let path = join(&join(&asked.path, &component.key), option);
+        let Kind::Map(options) = &mut component.value.kind else { return None };
+        let side = options.iter_mut().find(|entry| entry.key == option)?;
         if matches!(side.value.kind, Kind::Map(_)) {
             let at = side.value.at;
             let source = std::mem::replace(&mut side.value, Node::new(Kind::Null, at));

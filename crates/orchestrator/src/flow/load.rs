@@ -176,7 +176,7 @@ impl Loader<'_> {
         let masks = masks_of(&file, &values);
         let hosts = hosts::named(&file);
         later::take(&mut file, &mut mistakes);
-        let raw = graph::read(&mut file, &mut mistakes);
+        let raw = graph::read(&mut file, self.registry, &mut mistakes);
         let options = self.options(&mut file, &mut mistakes);
         let defaults = steps::Defaults { max_record_bytes: options.http.max_record_bytes };
         let drafts = steps::build(raw, self.registry, defaults, &mut mistakes);
@@ -257,6 +257,7 @@ impl Loader<'_> {
             name: draft.raw.name,
             kind: draft.kind?,
             component: draft.component,
+            has_side_input: draft.raw.side.is_some(),
             inputs: draft.inputs,
             on_error: draft.raw.beside.on_error,
             dead_letter: draft.raw.beside.dead_letter,

@@ -100,6 +100,8 @@ pub struct Step {
     pub component: &'static str,
     /// The steps whose rows it takes, as places in [`Flow::steps`]. Several merge.
     pub inputs: Vec<usize>,
+    /// Whether the last of them does not merge with the others: the right side of a join.
+    pub has_side_input: bool,
     /// Its own policy for bad rows, if it has one.
     pub on_error: Option<OnError>,
     /// Its own folder for bad rows, if it has one.

@@ -25,10 +25,8 @@ pub(crate) struct Draft {
 impl Draft {
     /// The inputs that merge, and the one beside them.
     pub(crate) fn merging_and_side(&self) -> (&[usize], Option<usize>) {
-        match (&self.kind, self.inputs.split_last()) {
-            (Some(StepKind::Stage(stage)), Some((side, merging))) if stage.has_side_input() => {
-                (merging, Some(*side))
-            }
+        match self.inputs.split_last() {
+            Some((side, merging)) if self.raw.side.is_some() => (merging, Some(*side)),
             _ => (&self.inputs, None),
         }
     }

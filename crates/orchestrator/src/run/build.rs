@@ -37,6 +37,7 @@ pub(super) struct Prepared {
 /// A step, as far as the runner needs it.
 pub(super) struct PreparedStep {
     pub(super) inputs: Vec<usize>,
+    pub(super) has_side_input: bool,
     pub(super) is_source: bool,
     pub(super) at: StepPlace,
 }
@@ -145,7 +146,8 @@ fn live_step(step: &Step, own: &StepContext, takes_turns: bool) -> LiveStep {
 }
 
 fn split(step: Step) -> (PreparedStep, StepKind) {
-    (PreparedStep { is_source: step.is_source(), inputs: step.inputs, at: step.at }, step.kind)
+    let (is_source, has_side_input) = (step.is_source(), step.has_side_input);
+    (PreparedStep { is_source, has_side_input, inputs: step.inputs, at: step.at }, step.kind)
 }
 
 fn outputs_of(flow: &Flow) -> Vec<Option<Output>> {

@@ -113,7 +113,7 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
             }
             StepKind::Stage(config) => {
                 let inputs = match inputs.split_last() {
-                    Some((side, merging)) if config.has_side_input() => {
+                    Some((side, merging)) if graph.steps[at].has_side_input => {
                         vec![merged(merging)?, Arc::clone(&schemas[*side])]
                     }
                     _ => vec![merged(inputs)?],

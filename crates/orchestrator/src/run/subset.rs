@@ -82,6 +82,7 @@ fn internal(name: String, kind: StepKind, inputs: Vec<usize>) -> Step {
         kind,
         component: "collect",
         inputs,
+        has_side_input: false,
         on_error: None,
         dead_letter: None,
         max_concurrency: None,

@@ -24,7 +24,8 @@ pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "join",
     summary: "Rows with those of another step or source that have the same key",
     example: "join: { with: { files: { paths: ['none-here/*.csv'] } }, on: [id], how: left }",
-});
+})
+.with_side_input("with");
 
 /// With what, on which columns, and how.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -115,10 +116,6 @@ impl StageConfig for Config {
     }
 
     fn spills(&self) -> bool {
-        true
-    }
-
-    fn has_side_input(&self) -> bool {
         true
     }
 
