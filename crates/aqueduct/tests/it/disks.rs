@@ -70,6 +70,28 @@ sink: { ndjson: { path: disk/out } }
     assert_eq!(staged.len(), 1, "{staged:?}");
 }
 
+#[test]
+fn a_full_disk_for_spilled_rows_leaves_the_old_output_whole() {
+    let job = Job::new();
+    let flow = "
+name: full
+memory: 32MB
+execution: { spill: { dir: disk/spill, max_bytes: 1GB } }
+source: { generate: { rows: N, columns: { n: sequence, text: { len: 100 } } } }
+stages: [{ sort: { by: [n desc] } }]
+sink: { ndjson: { path: out.ndjson } }
+";
+    job.write("small.yaml", flow.replace('N', "10"));
+    job.write("large.yaml", flow.replace('N', "400000"));
+    std::fs::create_dir(job.path("disk")).unwrap();
+    let done = run_on_a_small_disk(&job).exits(1);
+    let is_told = ["No space left", "File too large"].iter().any(|words| done.stderr.contains(words));
+    assert!(is_told, "{}", done.stderr);
+    done.says(&["error: ", "step: sort", "disk/spill"]);
+    assert_eq!(job.numbers("out.ndjson"), Some((0..10).collect()));
+    assert_eq!(job.files("after"), Vec::<String>::new());
+}
+
 /// Files may not grow beyond two kilobytes (four in some shells).
 const WITH_TINY_FILES: &str = "trap '' XFSZ; ulimit -f 4; exec \"$0\" run flow.yaml";
 

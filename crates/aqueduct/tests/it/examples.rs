@@ -6,7 +6,7 @@ use crate::job::{Job, read};
 
 fn folder() -> PathBuf {
     // Read when it runs: one build folder may serve several clones.
-    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for the tests it runs");
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| ".".into());
     Path::new(&here).join("../../examples")
 }
 

@@ -171,14 +171,14 @@ impl ExecutionPlan for SortRunsExec {
         let keyed = Keyed::new(&self.schema(), &self.order)?;
         let spec = SortSpec {
             schema: Arc::clone(&keyed.schema),
-            order: SortOrder { keys: keyed.keys.clone(), ..SortOrder::default() },
+            order: SortOrder { keys: keyed.keys.clone(), fetch: self.fetch, ..SortOrder::default() },
             memory: SortMemory::of_lease(self.lease),
             compression: SpillCompression::default(),
             max_rows,
         };
         let sort = ExternalSort::new(spec, self.dir.clone());
         let metrics = SpillMetrics::new(&self.metrics, partition);
-        let work = Work { keyed, sort: sort.map_err(outside)?, held, fetch: self.fetch, metrics };
+        let work = Work { keyed, sort: sort.map_err(outside)?, held, metrics };
         let rows = work.run(input, ByteCount::as_usize(self.lease));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
@@ -193,7 +193,6 @@ struct Work {
     keyed: Keyed,
     sort: ExternalSort,
     held: MemoryReservation,
-    fetch: Option<usize>,
     metrics: SpillMetrics,
 }
 
@@ -203,11 +202,14 @@ impl Work {
         mut input: SendableRecordBatchStream,
         lease_bytes: usize,
     ) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
-        let Self { keyed, mut sort, held, fetch, metrics } = self;
+        let Self { keyed, mut sort, held, metrics } = self;
         try_stream! {
-            held.try_grow(lease_bytes)?;
             while let Some(records) = input.next().await {
                 let records = keyed.with_keys(&records?)?;
+                // Not before: a sort below may need it until its first row comes.
+                if held.size() == 0 {
+                    held.try_grow(lease_bytes)?;
+                }
                 sort.push(&records).map_err(outside)?;
             }
             drop(input);
@@ -215,17 +217,11 @@ impl Work {
             let report = sorted.report();
             metrics.spilled_bytes.add(usize::try_from(report.spilled_bytes).unwrap_or(usize::MAX));
             metrics.spill_file_count.add(usize::try_from(report.n_runs).unwrap_or(usize::MAX));
-            let mut left = fetch.unwrap_or(usize::MAX);
             for records in sorted {
                 let records = keyed.without_keys(&records.map_err(outside)?)?;
-                let first = records.slice(0, records.num_rows().min(left));
                 // Takes nothing, and tells the pool that something happens.
                 held.try_grow(0)?;
-                left -= first.num_rows();
-                yield first;
-                if left == 0 {
-                    break;
-                }
+                yield records;
             }
         }
     }

@@ -76,6 +76,7 @@ impl Fill {
             places.dedup_by(|later, first| alike(later) == alike(first));
         }
         let n_duplicates = (self.n_rows - places.len()) as u64;
+        places.truncate(order.fetch.unwrap_or(usize::MAX));
         SortedFill { fill: self, places, at: 0, block_bytes, block_rows, n_duplicates }
     }
 }

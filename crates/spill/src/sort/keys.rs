@@ -26,6 +26,8 @@ pub struct SortOrder {
     pub latest_first: bool,
     /// Of rows that are equal in so many of the first keys, only the first one is given.
     pub unique: Option<usize>,
+    /// Only so many of the first rows are given. The others go to no disk, or leave it with the first merge.
+    pub fetch: Option<usize>,
 }
 
 /// Makes keys. Those of different batches compare, if they come from encoders of one order.

@@ -69,6 +69,8 @@ pub(super) struct Merge {
     limit: OutputLimit,
     latest_first: bool,
     unique: Option<Unique>,
+    /// So many rows may still come out.
+    rows_left: usize,
 }
 
 /// How much goes into one output: at most so many bytes and rows, or one row.
@@ -112,7 +114,8 @@ impl Merge {
         let cursors = readers.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let unique = order.unique.map(|_| Unique::default());
         let tree = vec![0; cursors.len()];
-        let mut merge = Self { tree, cursors, keys, limit, latest_first: order.latest_first, unique };
+        let (latest_first, rows_left) = (order.latest_first, order.fetch.unwrap_or(usize::MAX));
+        let mut merge = Self { tree, cursors, keys, limit, latest_first, unique, rows_left };
         if !merge.cursors.is_empty() {
             merge.tree[0] = merge.play(1);
         }
@@ -154,8 +157,12 @@ impl Merge {
         self.tree[0] = winner;
     }
 
-    /// The next rows; none when all runs are at their end.
+    /// The next rows; none when all runs are at their end, or no more rows are wanted.
     pub(super) fn next_output(&mut self) -> Result<Option<SortedBlock>> {
+        if self.rows_left == 0 {
+            return Ok(None);
+        }
+        let limit = OutputLimit { n_rows: self.limit.n_rows.min(self.rows_left), ..self.limit };
         let mut output = Output::default();
         while let Some(cursor) = self.tree.first().map(|winner| &mut self.cursors[*winner]) {
             let Some(block) = &cursor.block else { break };
@@ -165,7 +172,7 @@ impl Merge {
             };
             if !is_duplicate {
                 let size = u64::from(cursor.sizes[cursor.row]);
-                if !output.has_room(size, self.limit) {
+                if !output.has_room(size, limit) {
                     break;
                 }
                 if let Some(unique) = &mut self.unique {
@@ -185,6 +192,7 @@ impl Merge {
             self.replay();
         }
         self.cursors.iter_mut().for_each(|cursor| cursor.slot = None);
+        self.rows_left -= output.places.len();
         output.finish()
     }
 }

@@ -27,8 +27,11 @@ impl SpoolWriter {
         Ok(Self { writer: RunWriter::create(dir, schema, compression)? })
     }
 
-    /// Adds the next rows. They come back in batches of the same rows.
+    /// Adds the next rows. They come back in batches of the same rows; of none, no batch comes back.
     pub(crate) fn write(&mut self, records: RecordBatch) -> Result<()> {
+        if records.num_rows() == 0 {
+            return Ok(());
+        }
         self.writer.write(SortedBlock { records, key_bytes: 0 })
     }
 

@@ -2,48 +2,13 @@
 #![cfg(feature = "engine")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use aqueduct_primitives::ByteCount;
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::bench::{batches, problems, run, sorted_texts, texts};
-
-#[derive(Clone, Debug)]
-struct Row {
-    key: Option<i64>,
-    float: Option<f64>,
-    text: Option<String>,
-}
-
-fn row() -> impl Strategy<Value = Row> {
-    let float = prop_oneof![Just(0.0), Just(-0.0), Just(f64::NAN), Just(-f64::NAN), Just(1.5)];
-    let fields = (prop::option::of(-3..30_i64), prop::option::of(float), prop::option::of("[a-c]{0,2}"));
-    fields.prop_map(|(key, float, text)| Row { key, float, text })
-}
-
-/// The rows, numbered by `seq`; `pad` makes them wide, so that few of them fill a lease.
-fn table(rows: &[Row]) -> RecordBatch {
-    let keys: ArrayRef = Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.key)));
-    let floats: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.float)));
-    let texts: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|row| row.text.as_deref())));
-    let pad: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| pad(row.key))));
-    let seq: ArrayRef = Arc::new(Int64Array::from_iter_values((0..).take(rows.len())));
-    let columns = [
-        ("key", keys, true),
-        ("float", floats, true),
-        ("text", texts, true),
-        ("pad", pad, false),
-        ("seq", seq, false),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
-}
-
-fn pad(key: Option<i64>) -> String {
-    format!("{:0>400}", key.unwrap_or(-99) + 100)
-}
+use crate::rows::{Row, pad, row, table};
 
 /// What makes a group: of zeros there is one, and of NaNs.
 type Group = (Option<i64>, Option<String>);

@@ -11,4 +11,6 @@ mod join;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod rows;
+#[cfg(test)]
 mod sql;
