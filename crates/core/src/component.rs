@@ -134,6 +134,12 @@ pub trait StageConfig: Send + Sync {
         false
     }
 
+    /// Whether it has taken in all rows before it gives the first: what comes two global stages after it can then have
+    /// its memory.
+    fn takes_all_first(&self) -> bool {
+        self.spills()
+    }
+
     /// What it does within a share of so many bytes, for `explain`: when it spills, how much it merges at once.
     fn spill_note(&self, _share: ByteCount) -> String {
         "what its share does not hold goes to disk".into()

@@ -101,10 +101,10 @@ fn print_spill(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()> 
         let same = earlier.filter(|earlier| plan.leases[**earlier] == plan.leases[*place]).last();
         let turns = same
             .map_or(String::new(), |same| format!(", that of {}, which has ended", flow.steps[*same].name));
-        writeln!(out, "  phase {phase}: {} takes in all rows; lease {}{turns}", step.name, share.human())?;
-        if let StepKind::Stage(stage) = &step.kind {
-            writeln!(out, "    {}", stage.spill_note(share))?;
-        }
+        let StepKind::Stage(stage) = &step.kind else { continue };
+        let takes = if stage.takes_all_first() { "takes in all rows" } else { "sorts or groups rows" };
+        writeln!(out, "  phase {phase}: {} {takes}; lease {}{turns}", step.name, share.human())?;
+        writeln!(out, "    {}", stage.spill_note(share))?;
     }
     let most = flow.execution.spill.max_bytes.map_or("80 % of what is free".into(), |most| most.human());
     writeln!(out, "  to {}, at most {most} at once", flow.spill_dir().display())

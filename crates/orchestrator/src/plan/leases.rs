@@ -1,7 +1,7 @@
 //! Which global stages have their memory one after the other.
 //!
-//! A global stage takes in all rows before it gives one. In a chain of them, therefore, no more than two are at work at
-//! one moment: one that gives and one that takes. The third can have the memory of the first, which has ended.
+//! Most global stages take in all rows before they give one. In a chain of such, therefore, no more than two are at work
+//! at one moment: one that gives and one that takes. The third can have the memory of the first, which has ended.
 
 use crate::flow::{Flow, StepKind};
 
@@ -11,7 +11,8 @@ const LEASES_OF_A_CHAIN: usize = 2;
 /// For each step the number of its lease, from 0; none if it is no global stage.
 pub(super) fn leases(flow: &Flow) -> Vec<Option<usize>> {
     let globals: Vec<usize> = (0..flow.steps.len()).filter(|place| is_global(flow, *place)).collect();
-    let n_leases = if is_chain(flow, &globals) { LEASES_OF_A_CHAIN } else { usize::MAX };
+    let in_turn = is_chain(flow, &globals) && globals.iter().all(|place| takes_all_first(flow, *place));
+    let n_leases = if in_turn { LEASES_OF_A_CHAIN } else { usize::MAX };
     let mut leases = vec![None; flow.steps.len()];
     for (n, place) in globals.into_iter().enumerate() {
         leases[place] = Some(n % n_leases);
@@ -21,6 +22,10 @@ pub(super) fn leases(flow: &Flow) -> Vec<Option<usize>> {
 
 fn is_global(flow: &Flow, place: usize) -> bool {
     matches!(&flow.steps[place].kind, StepKind::Stage(stage) if stage.spills())
+}
+
+fn takes_all_first(flow: &Flow, place: usize) -> bool {
+    matches!(&flow.steps[place].kind, StepKind::Stage(stage) if stage.takes_all_first())
 }
 
 /// Whether all global stages, which are given in topological order, lie on one way from a source, on which no step has
