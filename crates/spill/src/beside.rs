@@ -2,7 +2,7 @@
 //! on disks, its rows are paid from a part of the step's share that is put aside for them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aqueduct_core::rows::{copied, row_bytes, runs};
@@ -89,11 +89,11 @@ pub(crate) fn beside(
         let _stops_with_the_stream = stop.clone().drop_guard();
         let (sender, mut rows) = channel(1);
         let (feeder, mut receiver) = channel(1);
-        let (disk, parent) = (spill_disk(&cx), cx.scratch().dir.clone());
+        let (disk, parent) = (cx.scratch().disk.clone(), cx.scratch().dir.clone());
         let of_disk = disk.clone();
         let dir = cx.tasks().block(move || SpillDir::new(&parent, of_disk)).await??;
-        let positions = Arc::new(Mutex::new(Positions::default()));
-        let pump = |(n, input)| cx.tasks().spawn(pump(n, input, feeder.clone(), Arc::clone(&positions)));
+        let upstream = Arc::<Mutex<Upstream>>::default();
+        let pump = |(n, input)| cx.tasks().spawn(pump(n, input, feeder.clone(), Arc::clone(&upstream)));
         let pumps: Vec<_> = inputs.into_iter().enumerate().map(pump).collect();
         drop(feeder);
         // A step before may have the lease until it has ended, which is before the first rows come out of it.
@@ -105,24 +105,24 @@ pub(crate) fn beside(
         while let Some(batch) = watch.next(&mut rows).await? {
             yield batch;
         }
-        let done = of_step(worker.await, cx.step())?;
+        let done = worker.await;
         // Who needs no more of its inputs leaves them. What was taken of them is counted in the positions already.
         for pump in pumps {
             pump.abort();
-            let _ = pump.await;
+            if let Err(panic @ TaskError::Panicked(_)) = pump.await {
+                Err(panic)?;
+            }
         }
+        let upstream = std::mem::take(&mut *upstream.lock().unwrap_or_else(PoisonError::into_inner));
+        // An input that failed is what made the work fail.
+        upstream.failure.map_or(Ok(()), Err)?;
+        let done = of_step(done, cx.step())?;
         cx.metrics().spilled_bytes.add(done.spilled_bytes);
         cx.metrics().spilled_raw_bytes.add(done.raw_bytes);
         cx.metrics().spill_merges.add(done.n_merges);
         cx.metrics().rows_duplicate.add(done.n_duplicates);
-        let positions = std::mem::take(&mut *positions.lock().unwrap_or_else(PoisonError::into_inner));
-        yield Batch::only_positions(schema, positions);
+        yield Batch::only_positions(schema, upstream.positions);
     })
-}
-
-/// The disk that all spilled rows of a run share.
-pub(crate) fn spill_disk(cx: &Context) -> Budget {
-    cx.scratch().disk.clone()
 }
 
 /// What became of the work; an error names the step.
@@ -131,19 +131,18 @@ fn of_step(done: Result<Result<Result<Done>, TaskError>, TaskError>, step: &str)
     done.map_err(|error| error.with("step", step))
 }
 
+/// What the inputs leave behind beside their rows.
+#[derive(Default)]
+struct Upstream {
+    positions: Positions,
+    /// Why one of them ended early. The work is told only that it is over.
+    failure: Option<Error>,
+}
+
 /// Hands an input over, batch by batch.
-async fn pump(
-    n: usize,
-    mut input: BatchStream,
-    feeder: Sender<Result<Fed>>,
-    positions: Arc<Mutex<Positions>>,
-) {
+async fn pump(n: usize, mut input: BatchStream, feeder: Sender<Result<Fed>>, upstream: Arc<Mutex<Upstream>>) {
     while let Some(batch) = input.next().await {
-        let fed = batch.map(|batch| {
-            let (records, reservation, complete, _) = batch.into_parts();
-            positions.lock().unwrap_or_else(PoisonError::into_inner).merge(complete);
-            Fed { input: n, rows: Some((records, reservation)) }
-        });
+        let fed = taken(n, batch, &mut upstream.lock().unwrap_or_else(PoisonError::into_inner));
         let is_last = fed.is_err();
         if feeder.send(fed).await.is_err() || is_last {
             return;
@@ -151,6 +150,20 @@ async fn pump(
     }
     // Work that needs no more is gone, and need not be told.
     let _ = feeder.send(Ok(Fed { input: n, rows: None })).await;
+}
+
+fn taken(n: usize, batch: Result<Batch>, upstream: &mut Upstream) -> Result<Fed> {
+    match batch {
+        Ok(batch) => {
+            let (records, reservation, complete, _) = batch.into_parts();
+            upstream.positions.merge(complete);
+            Ok(Fed { input: n, rows: Some((records, reservation)) })
+        }
+        Err(error) => {
+            upstream.failure.get_or_insert(error);
+            Err(Error::cancelled("read rows"))
+        }
+    }
 }
 
 impl Desk {
@@ -264,7 +277,8 @@ impl Output {
         if records.num_rows() == 0 {
             return Ok(());
         }
-        for piece in pieces(records, self.batch_bytes())? {
+        for piece in pieces(records, self.batch_bytes()) {
+            let piece = piece?;
             self.pace.is_sending.store(true, Relaxed);
             let sent = tokio::select! {
                 biased;
@@ -293,22 +307,35 @@ impl Output {
     }
 }
 
-/// Rows in pieces of at most so many bytes, or of one row. Each has memory of its own.
-pub(crate) fn pieces(records: RecordBatch, most: ByteCount) -> Result<Vec<RecordBatch>> {
-    if retained_bytes(&records) <= most {
-        return Ok(vec![records]);
-    }
-    runs(&row_bytes(&records), most.get()).into_iter().map(|rows| copied(&records, rows)).collect()
+/// Rows in pieces of at most so many bytes, or of one row. Each has memory of its own, made when it is asked for.
+pub(crate) fn pieces(
+    records: RecordBatch,
+    most: ByteCount,
+) -> impl Iterator<Item = Result<RecordBatch>> + Send {
+    let stays = retained_bytes(&records) <= most || owns_its_only_row(&records);
+    let rows = match stays {
+        true => std::iter::once(0..records.num_rows()).collect(),
+        false => runs(&row_bytes(&records), most.get()),
+    };
+    rows.into_iter().map(move |rows| if stays { Ok(records.clone()) } else { copied(&records, rows) })
+}
+
+/// Whether it is one row that keeps no others in memory: a copy would be no smaller.
+fn owns_its_only_row(records: &RecordBatch) -> bool {
+    records.num_rows() == 1 && retained_bytes(records).get() <= 2 * row_bytes(records).iter().sum::<u64>()
 }
 
 /// What the work is about.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Pace {
     n_ticks: AtomicU64,
     is_awaited: AtomicBool,
     is_sending: AtomicBool,
-    note: Mutex<String>,
+    note: OnceLock<Note>,
 }
+
+/// Says who holds what.
+type Note = Box<dyn Fn() -> String + Send + Sync>;
 
 impl Pace {
     /// Something happened.
@@ -316,10 +343,11 @@ impl Pace {
         self.n_ticks.fetch_add(1, Relaxed);
     }
 
-    /// What to say beside an error that nothing happens: who holds what, say.
+    /// What to say beside an error that nothing happens.
     #[cfg(feature = "engine")]
-    pub(crate) fn note(&self, note: String) {
-        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    pub(crate) fn set_note(&self, note: Note) {
+        // There is one pool, and it is made once.
+        let _ = self.note.set(note);
     }
 }
 
@@ -353,7 +381,7 @@ impl Watch {
 
     fn stalled(&self) -> Error {
         let message = "the work has come to a stop: it waits for nobody and does nothing";
-        let note = self.pace.note.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = self.pace.note.get().map(|note| note()).unwrap_or_default();
         Error::new(ErrorKind::Bug, "run beside the flow", message)
             .with("after_seconds", STALLED_AFTER.as_secs())
             .with("held", note)
@@ -372,10 +400,11 @@ mod tests {
     fn pieces_are_cut_by_bytes_and_keep_nothing_of_each_other() {
         let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..10).map(|n| "x".repeat(1000 * n))));
         let records = RecordBatch::try_from_iter([("t", text)]).unwrap();
-        let cut = pieces(records.clone(), ByteCount::new(10_000)).unwrap();
+        let pieces = |most| pieces(records.clone(), most).collect::<Result<Vec<_>>>().unwrap();
+        let cut = pieces(ByteCount::new(10_000));
         assert!(cut.len() > 4);
         assert_eq!(arrow::compute::concat_batches(&records.schema(), &cut).unwrap(), records);
         assert!(cut.iter().all(|piece| retained_bytes(piece).get() < 12_000));
-        assert_eq!(pieces(records, ByteCount::mib(1)).unwrap().len(), 1);
+        assert_eq!(pieces(ByteCount::mib(1)).len(), 1);
     }
 }

@@ -27,8 +27,8 @@ struct Shared {
 }
 
 /// How every such folder begins.
-const PREFIX: &str = "spill-";
-const LOCK_FILE: &str = "lock";
+const PREFIX: &str = "aqueduct-spill-";
+const LOCK_FILE: &str = "aqueduct.lock";
 /// How often a folder may vanish before it is locked, because somebody took it for one that was left behind.
 const MAX_TRIES: usize = 16;
 
@@ -179,11 +179,12 @@ mod tests {
         let disk = Budget::new("disk", ByteCount::new(100));
         let living = SpillDir::new(parent.path(), disk.clone()).unwrap();
         let (file, _) = living.create().unwrap();
-        for dir in ["spill-dead", "spill-never-begun", "data"] {
+        for dir in ["aqueduct-spill-dead", "aqueduct-spill-never-begun", "data"] {
             fs::create_dir(parent.path().join(dir)).unwrap();
         }
-        fs::write(parent.path().join("spill-dead/lock"), "").unwrap();
-        fs::write(parent.path().join("spill-dead/run-0"), "rows").unwrap();
+        let dead = parent.path().join("aqueduct-spill-dead");
+        fs::write(dead.join(LOCK_FILE), "").unwrap();
+        fs::write(dead.join("run-0"), "rows").unwrap();
         let second = SpillDir::new(parent.path(), disk).unwrap();
         assert!(file.path().exists());
         let left = names(parent.path());

@@ -60,6 +60,50 @@ sink: {{ ndjson: {{ path: out.ndjson }} }}
     assert_eq!(spilled(&job), Vec::<String>::new());
 }
 
+// A query that gives rows while it takes some stands between two sorts: all three are at work at once.
+#[test]
+fn a_query_between_two_sorts_does_not_hold_them_up() {
+    let job = Job::with_flow(&format!(
+        r#"
+name: between
+{ROWS}
+stages:
+  - sort: {{ by: [key, "n desc"] }}
+  - sql: "SELECT n, key FROM input WHERE n % 2 = 0"
+  - sort: {{ by: ["n desc"] }}
+sink: {{ ndjson: {{ path: out.ndjson }} }}
+"#
+    ));
+    let done = job.run("run flow.yaml").exits(0);
+    assert!(done.peak_rss_bytes <= MEMORY_BYTES + BESIDE_BYTES, "{} bytes", done.peak_rss_bytes);
+    let rows = job.rows("out.ndjson").unwrap();
+    let numbers = rows.iter().map(|row| row["n"].as_i64().unwrap());
+    assert!(numbers.eq((0..400_000).rev().filter(|n| n % 2 == 0)));
+}
+
+#[test]
+fn a_source_joins_itself() {
+    let job = Job::with_flow(&format!(
+        r#"
+name: itself
+memory: 32MB
+{}
+stages:
+  small: {{ input: source, filter: "n < 10" }}
+  both: {{ input: source, join: {{ with: small, on: [key], how: semi }} }}
+  counted: {{ input: both, aggregate: {{ columns: {{ n: "count(*)", first: "min(n)" }} }} }}
+sinks: {{ out: {{ input: counted, ndjson: {{ path: out.ndjson }} }} }}
+"#,
+        ROWS.trim().trim_start_matches("memory: 32MB")
+    ));
+    job.run("run flow.yaml").exits(0);
+    let counted = job.rows("out.ndjson").unwrap();
+    // A key has a thousandth of the rows, and so have the keys of the first ten.
+    let n = counted[0]["n"].as_i64().unwrap();
+    assert!((400..=10_000).contains(&n), "{counted:?}");
+    assert_eq!(counted[0]["first"], 0);
+}
+
 #[test]
 fn after_a_kill_amid_spilled_rows_the_next_run_clears_up() {
     let job = Job::new();

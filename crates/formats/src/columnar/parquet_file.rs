@@ -13,7 +13,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::file::metadata::{FileMetaData, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, FileMetaData, ParquetMetaData, RowGroupMetaData};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -85,11 +85,18 @@ fn next(
 
 /// Rows whose columns take `batch_bytes` or so, by what the footer says.
 fn batch_rows(metadata: &ArrowReaderMetadata, spec: &DecodeSpec) -> usize {
-    let groups = metadata.metadata().row_groups().iter();
-    let n_bytes = groups.map(|group| positive(group.total_byte_size())).fold(0, u64::saturating_add);
+    let chunks = metadata.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let n_bytes = chunks.map(unpacked_bytes).fold(0, u64::saturating_add);
     let row = (n_bytes / rows_of_groups(metadata.metadata()).max(1)).max(1);
     let fitting = usize::try_from(spec.batch_bytes.get() / row).unwrap_or(usize::MAX);
     fitting.clamp(1, spec.batch_rows.max(1))
+}
+
+/// What a column chunk takes unpacked, as far as the footer says: with texts for places in a dictionary, if it counts
+/// them.
+fn unpacked_bytes(chunk: &ColumnChunkMetaData) -> u64 {
+    let texts = chunk.unencoded_byte_array_data_bytes().map_or(0, positive);
+    positive(chunk.uncompressed_size()).max(texts)
 }
 
 /// How many rows the row groups have.

@@ -251,7 +251,10 @@ async fn pages_larger_than_the_readers_memory_take_theirs_from_the_lane() {
     assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
     assert!(error.message().contains("raise `memory`"), "{error}");
     let claimed: u64 = error.context("page_bytes").unwrap().parse().unwrap();
-    assert!((16_000_000..16_100_000).contains(&claimed), "what one page takes packed and unpacked: {claimed}");
+    assert!(
+        (16_000_000..16_100_000).contains(&claimed),
+        "what one page takes packed and unpacked: {claimed}"
+    );
 
     reader.large = Budget::new("large", ByteCount::mib(32));
     let outcome = reader.file(MemoryFile::new(bytes)).await;

@@ -152,9 +152,12 @@ impl Live {
             while let Some((records, _held)) = self.next().await.map_err(outside)?.rows {
                 let (n_rows, columns) = (records.num_rows(), records.columns().to_vec());
                 drop(records);
+                if n_rows == 0 {
+                    continue;
+                }
                 let plain = plain_rows(columns, n_rows, &schema).map_err(outside)?;
-                for piece in pieces(plain, self.piece_bytes).map_err(outside)? {
-                    yield piece;
+                for piece in pieces(plain, self.piece_bytes) {
+                    yield piece.map_err(outside)?;
                 }
             }
         }

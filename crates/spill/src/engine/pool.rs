@@ -20,10 +20,9 @@ const PERCENT_FOR_UNSPILLABLE: u64 = 20;
 const PERCENT_HEADROOM: u64 = 10;
 
 /// A pool over a lease of so many bytes.
-#[derive(Debug)]
 pub(crate) struct LeasePool {
     total: u64,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Told of every change: it stands still when the operators do.
     pace: Arc<Pace>,
 }
@@ -47,7 +46,10 @@ struct Held {
 
 impl LeasePool {
     pub(crate) fn new(lease: ByteCount, pace: Arc<Pace>) -> Self {
-        Self { total: lease.get(), state: Mutex::default(), pace }
+        let state = Arc::<Mutex<State>>::default();
+        let told = Arc::clone(&state);
+        pace.set_note(Box::new(move || told.lock().unwrap_or_else(PoisonError::into_inner).holders()));
+        Self { total: lease.get(), state, pace }
     }
 
     /// The most bytes that were held at one moment.
@@ -58,11 +60,6 @@ impl LeasePool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn changed(&self, state: &State) {
-        self.pace.tick();
-        self.pace.note(state.holders());
     }
 
     /// What one operator that can spill may hold at most.
@@ -103,6 +100,12 @@ impl State {
     }
 }
 
+impl fmt::Debug for LeasePool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeasePool").field("total", &self.total).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for LeasePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "lease of {} bytes", self.total)
@@ -132,13 +135,13 @@ impl MemoryPool for LeasePool {
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
         let mut state = self.lock();
         state.add(reservation.consumer(), additional as u64);
-        self.changed(&state);
+        self.pace.tick();
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         let mut state = self.lock();
         state.remove(reservation.consumer(), shrink as u64);
-        self.changed(&state);
+        self.pace.tick();
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
@@ -148,7 +151,7 @@ impl MemoryPool for LeasePool {
         let most = if consumer.can_spill() { self.share(&state) } else { self.total };
         if state.used + wanted <= self.total && held + wanted <= most {
             state.add(consumer, wanted);
-            self.changed(&state);
+            self.pace.tick();
             return Ok(());
         }
         Err(DataFusionError::ResourcesExhausted(format!(

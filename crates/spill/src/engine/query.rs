@@ -193,7 +193,7 @@ fn sorted_groups(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn Exe
 }
 
 /// Operators that hold a few batches, or spill, or whose memory follows from what is written in the query.
-const BOUNDED: [&str; 19] = [
+const BOUNDED: [&str; 20] = [
     "AggregateExec",
     "BoundedWindowAggExec",
     "CoalesceBatchesExec",
@@ -213,6 +213,7 @@ const BOUNDED: [&str; 19] = [
     "SortPreservingMergeExec",
     "StreamingTableExec",
     "UnionExec",
+    "UnnestExec",
 ];
 
 /// Refuses operators that would hold all of their input in memory.
@@ -234,7 +235,7 @@ fn check(plan: &Arc<dyn ExecutionPlan>) -> Result<(), ExprError> {
 /// Its name, and what to do instead.
 fn unbounded(node: &Arc<dyn ExecutionPlan>) -> Option<(String, &'static str)> {
     let name = node.name().trim_end_matches("(TopK)");
-    if BOUNDED.contains(&name) || name == "UnnestExec" {
+    if BOUNDED.contains(&name) {
         return None;
     }
     // The left side is held, and read again for each batch of the right one.

@@ -17,6 +17,7 @@ use datafusion_physical_expr::expressions::Column;
 use datafusion_physical_expr::{LexOrdering, PhysicalExpr};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion_physical_plan::filter::FilterExec;
 use datafusion_physical_plan::limit::GlobalLimitExec;
 use datafusion_physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet, SpillMetrics};
 use datafusion_physical_plan::sorts::sort::SortExec;
@@ -38,8 +39,11 @@ const FILL_MEMORY: [&str; 4] = ["AggregateExec", "CrossJoinExec", "NestedLoopJoi
 /// Else so much: the rest is for batches between operators.
 const PERCENT_ALONE: u64 = 80;
 
+/// A filter gathers rows until it has so many, however wide they are: it is to give what it has of each batch.
+const GATHERED_ROWS: usize = 1;
+
 /// Puts our sort in the place of every `SortExec`; where the input is in order already, nothing. Those that are at
-/// work at one moment share their part of the lease equally. What comes out is one partition.
+/// work at one moment share their part of the lease equally. What comes out is one partition. Filters gather nothing.
 pub(super) fn with_own_sorts(
     plan: Arc<dyn ExecutionPlan>,
     lease: ByteCount,
@@ -49,6 +53,10 @@ pub(super) fn with_own_sorts(
     let percent = if fills_memory(&plan) { PERCENT_BESIDE_OTHERS } else { PERCENT_ALONE };
     let lease = ByteCount::new(lease.percent(percent).get() / n_at_once);
     let replaced = plan.transform_up(|node| {
+        if let Some(filter) = node.downcast_ref::<FilterExec>() {
+            let filter = filter.with_batch_size(GATHERED_ROWS)?;
+            return Ok(Transformed::yes(Arc::new(filter) as Arc<dyn ExecutionPlan>));
+        }
         let Some(sort) = node.downcast_ref::<SortExec>() else { return Ok(Transformed::no(node)) };
         let (input, order) = (in_one(sort.input()), sort.expr().clone());
         if !input.equivalence_properties().ordering_satisfy(order.clone())? {

@@ -2,7 +2,8 @@
 //!
 //! DataFusion plans and runs it, on our sort; what cannot be run in bounded memory is refused before the run, with the
 //! name of the operator. Memory: the step's share, from the first row to the last. An input that the query reads more
-//! than once is written to disk first.
+//! than once is written to disk first. Not counted: the rows of a window's usual frame (`range`) that are equal in its
+//! order, and what `unnest` makes of one row.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     example: "sql: \"SELECT 1 AS one FROM input LIMIT 10\"",
 });
 
-/// A SELECT; its one table is `input`.
+/// A SELECT; its one table is `input`. Windows should say `rows between … and current row`: without, rows that are equal
+/// in the window's order are held together.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub(crate) struct Config(String);
@@ -44,6 +46,11 @@ impl StageConfig for Config {
 
     fn spills(&self) -> bool {
         true
+    }
+
+    fn takes_all_first(&self) -> bool {
+        // A query that neither sorts nor groups gives rows while it takes some.
+        false
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {

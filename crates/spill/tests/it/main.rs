@@ -14,3 +14,5 @@ mod oracle;
 mod rows;
 #[cfg(test)]
 mod sql;
+#[cfg(test)]
+mod upstream;

@@ -151,6 +151,20 @@ fn the_input_can_be_read_more_than_once() {
     assert_eq!(sorted_texts(&both.rows), ["0", "1", "100", "101"]);
 }
 
+// Rows without a body on disk: no text, no list, and of an empty batch not a byte.
+#[test]
+fn an_empty_batch_of_numbers_is_read_as_often_as_any_other() {
+    let rows = table().project(&[0, 1]).unwrap();
+    let none = RecordBatch::new_empty(rows.schema());
+    let mut input = vec![none.clone()];
+    input.extend(batches(&rows, 300));
+    input.insert(5, none.clone());
+    input.push(none);
+    let sql = "SELECT seq FROM input WHERE seq > (SELECT max(seq) - 2 FROM input) ORDER BY seq";
+    let outcome = run("sql", json!(sql), vec![input], ByteCount::mib(4)).unwrap();
+    assert_eq!(texts(&outcome.rows), ["5998", "5999"]);
+}
+
 #[test]
 fn subqueries_without_a_partner_stay_in_bounds() {
     let outcome =

@@ -43,7 +43,7 @@ const MAX_REQUEST_BYTES: usize = 1 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// How long the waits of this module wait at most: a test that hangs is a test that fails.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 type Route = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 

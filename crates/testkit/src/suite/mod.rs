@@ -26,7 +26,7 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A trial hangs after so long on the wall, too: while a blocking job runs, no clock moves on by itself. Less than a
 /// test may take, so that whoever looks is told which component it was.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// How often, on the wall, somebody looks whether a trial has come to rest.
 const LOOK: Duration = Duration::from_millis(1);
