@@ -1,6 +1,5 @@
 //! Rows that wait in memory until there are enough for a run.
 
-use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, Result, retained_bytes};
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
@@ -37,16 +36,15 @@ impl Fill {
         self.n_rows == 0
     }
 
-    /// Adds rows. They must hold no memory but their own.
-    pub(super) fn push(&mut self, records: RecordBatch, encoder: &KeyEncoder) -> Result<()> {
+    /// Adds rows of these sizes. They must hold no memory but their own.
+    pub(super) fn push(&mut self, records: RecordBatch, sizes: &[u64], encoder: &KeyEncoder) -> Result<()> {
         let keys = encoder.encode(&records)?;
-        let sizes = row_bytes(&records);
         let n_rows = records.num_rows();
         let beside = keys.n_bytes() + BYTES_BESIDE_ROW * n_rows as u64;
         self.widest_row = self.widest_row.max(sizes.iter().copied().max().unwrap_or(0));
         self.n_bytes += retained_bytes(&records).get() + beside;
         self.n_rows += n_rows;
-        self.sizes.push(sizes.into_iter().map(|size| u32::try_from(size).unwrap_or(u32::MAX)).collect());
+        self.sizes.push(sizes.iter().map(|size| u32::try_from(*size).unwrap_or(u32::MAX)).collect());
         self.keys.push(keys);
         self.batches.push(records);
         Ok(())

@@ -53,7 +53,7 @@ impl SortMemory {
     }
 
     /// About how large blocks and outputs are.
-    pub(super) fn block_bytes(&self) -> u64 {
+    pub(crate) fn block_bytes(&self) -> u64 {
         self.block_bytes
     }
 

@@ -21,7 +21,7 @@ mod tests;
 use aqueduct_core::rows::{copied, row_bytes, runs};
 use aqueduct_core::{Error, ErrorKind, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 
 pub use self::block::SpillCompression;
 use self::fill::{Fill, SortedFill};
@@ -34,6 +34,7 @@ pub use self::run::Run;
 use self::run::{RunReader, RunWriter};
 pub(crate) use self::spool::{Spool, SpoolWriter};
 use crate::disk::SpillDir;
+use crate::plain::shares;
 
 /// What a sort did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,32 +125,34 @@ impl ExternalSort {
     /// # Errors
     /// A row is too wide for the lease; the disk is full or has no room left by its limit.
     pub fn push(&mut self, records: &RecordBatch) -> Result<()> {
-        for pending in self.fill(records)? {
-            self.add(pending.write()?);
-        }
-        Ok(())
+        self.push_with(records, |pending| pending.write().map(Some))
     }
 
-    /// As [`push`](Self::push), but gives the runs that are to be written instead of writing them: who has another
-    /// thread writes them there while more rows come, at most [so many](SortMemory::with_run_makers) at a time, and
-    /// [adds](Self::add) them in the order in which they were given.
+    /// As [`push`](Self::push), but hands each run that is to be written to `write`, before more rows are taken in: who
+    /// has another thread writes it there while more come, at most [so many](SortMemory::with_run_makers) at a time.
+    /// `write` gives the run that was written, or an earlier one, which is added; those that are still being written
+    /// when the rows have ended are [added](Self::add) then, all in the order in which they were given.
     ///
     /// # Errors
-    /// A row is too wide for the lease.
-    pub fn fill(&mut self, records: &RecordBatch) -> Result<Vec<PendingRun>> {
-        let mut pending = Vec::new();
+    /// A row is too wide for the lease; an error of `write`.
+    pub fn push_with(
+        &mut self,
+        records: &RecordBatch,
+        mut write: impl FnMut(PendingRun) -> Result<Option<Run>>,
+    ) -> Result<()> {
         let sizes = row_bytes(records);
         for rows in runs(&sizes, self.spec.memory.block_bytes()) {
-            let n_bytes = sizes[rows.clone()].iter().sum();
+            let sizes = &sizes[rows.clone()];
+            let n_bytes = sizes.iter().sum();
             if !self.has_room(n_bytes) && !self.fill.is_empty() {
-                pending.push(self.take_fill()?);
+                write(self.take_fill())?.into_iter().for_each(|run| self.add(run));
             }
             if !self.has_room(n_bytes) {
                 return Err(self.spec.memory.too_wide(n_bytes));
             }
-            self.fill.push(copied(records, rows)?, &self.keys)?;
+            self.fill.push(copied(records, rows)?, sizes, &self.keys)?;
         }
-        Ok(pending)
+        Ok(())
     }
 
     fn has_room(&self, n_bytes: u64) -> bool {
@@ -158,9 +161,9 @@ impl ExternalSort {
     }
 
     /// The rows that wait, as a run to be written.
-    fn take_fill(&mut self) -> Result<PendingRun> {
+    fn take_fill(&mut self) -> PendingRun {
         let spec = self.spec.clone();
-        Ok(PendingRun { fill: std::mem::take(&mut self.fill), spec, disk: self.disk.clone() })
+        PendingRun { fill: std::mem::take(&mut self.fill), spec, disk: self.disk.clone() }
     }
 
     /// Adds a run that was written.
@@ -188,8 +191,8 @@ impl ExternalSort {
             return Ok(self.in_memory());
         }
         if !self.fill.is_empty() {
-            let pending = self.take_fill()?;
-            self.add(pending.write()?);
+            let run = self.take_fill().write()?;
+            self.add(run);
         }
         while !memory.merges(&need_of(&self.runs)) {
             self.merge_some()?;
@@ -264,19 +267,6 @@ fn need_of(runs: &[Run]) -> MergeNeed {
 
 /// Refuses columns that share what they hold with others.
 fn check_columns(schema: &Schema) -> Result<()> {
-    fn shares(kind: &DataType) -> bool {
-        match kind {
-            DataType::Utf8View | DataType::BinaryView | DataType::Dictionary(..) => true,
-            DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(..) => true,
-            DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
-                shares(field.data_type())
-            }
-            DataType::Map(entries, _) => shares(entries.data_type()),
-            DataType::Struct(fields) => fields.iter().any(|field| shares(field.data_type())),
-            DataType::Union(fields, _) => fields.iter().any(|(_, field)| shares(field.data_type())),
-            _ => false,
-        }
-    }
     match schema.fields().iter().find(|field| shares(field.data_type())) {
         None => Ok(()),
         Some(field) => {
