@@ -10,6 +10,8 @@
 
 mod block;
 mod fill;
+mod floats;
+mod key_bytes;
 mod keys;
 mod memory;
 mod merge;
@@ -25,7 +27,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 pub use self::block::SpillCompression;
 use self::fill::{Fill, SortedFill};
-pub(crate) use self::keys::{KeyEncoder, Keys};
+pub(crate) use self::keys::{KeyEncoder, Keys, has_order};
 pub use self::keys::{SortKey, SortOrder};
 use self::memory::MergeNeed;
 pub use self::memory::SortMemory;

@@ -112,6 +112,6 @@ impl Config {
             nulls_first: nulls_first != latest_first,
         };
         let by = by.into_iter().map(|key| SortKey { options: reversed(key.options), ..key });
-        SortOrder { keys: keys.into_iter().chain(by).collect(), latest_first, unique, fetch: None }
+        SortOrder { keys: keys.into_iter().chain(by).collect(), latest_first, unique, ..SortOrder::default() }
     }
 }
