@@ -8,7 +8,7 @@ use super::keys::{KeyEncoder, Keys, prefix};
 use super::{SortOrder, SortedBlock};
 
 /// What a row takes beside its columns and its key: its place in the order, its size, its key's place.
-const BYTES_BESIDE_ROW: u64 = 32;
+pub(super) const BYTES_BESIDE_ROW: u64 = 32;
 
 /// Rows in the order in which they arrived, and their keys.
 #[derive(Debug, Default)]
@@ -106,13 +106,14 @@ impl SortedFill {
 
     fn block(&self, to: usize) -> Result<SortedBlock> {
         let taken = &self.places[self.at..to];
-        let key_bytes = |place: &Place| self.fill.keys[place.batch as usize].key(place.row as usize).len();
-        let key_bytes = taken.iter().map(key_bytes).sum::<usize>() as u64;
+        let bytes = |place: &Place| self.fill.keys[place.batch as usize].key(place.row as usize).len() as u64;
+        let sum = |(all, widest): (u64, u64), bytes: u64| (all + bytes, widest.max(bytes));
+        let (key_bytes, widest_key) = taken.iter().map(bytes).fold((0, 0), sum);
         let places: Vec<_> = taken.iter().map(|place| (place.batch as usize, place.row as usize)).collect();
         let batches: Vec<_> = self.fill.batches.iter().collect();
         let records = interleave_record_batch(&batches, &places)
             .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))?;
-        Ok(SortedBlock { records, key_bytes })
+        Ok(SortedBlock { records, key_bytes, widest_key })
     }
 
     /// How far the block that begins here goes.

@@ -1,7 +1,8 @@
 //! Several sorted runs into one, with a tree of losers (Knuth, The Art of Computer Programming, vol. 3, 5.4.1).
 //!
 //! Memory: of each run one block; the blocks that were used up since the last output, as many bytes as an output has
-//! and one block more; the output. Of rows with one key, those of an earlier run come first, or of a later one.
+//! and one block more; the output; where rows are to be unique, the last key. Of rows with one key, those of an earlier
+//! run come first, or of a later one.
 
 use std::cmp::Ordering;
 
@@ -98,6 +99,8 @@ impl Unique {
     fn taken(&mut self, key: &[u8]) {
         let last = self.last.get_or_insert_default();
         last.clear();
+        // Not more than the widest key: so much is counted.
+        last.reserve_exact(key.len());
         last.extend_from_slice(key);
     }
 }
@@ -204,6 +207,7 @@ struct Output {
     places: Vec<(usize, usize)>,
     n_bytes: u64,
     key_bytes: u64,
+    widest_key: u64,
     used_up_bytes: u64,
 }
 
@@ -225,6 +229,7 @@ impl Output {
         self.places.push((slot, row));
         self.n_bytes += size;
         self.key_bytes += key_bytes as u64;
+        self.widest_key = self.widest_key.max(key_bytes as u64);
     }
 
     fn used_up(&mut self, n_bytes: u64) {
@@ -238,6 +243,6 @@ impl Output {
         let blocks: Vec<_> = self.blocks.iter().collect();
         let records = interleave_record_batch(&blocks, &self.places)
             .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))?;
-        Ok(Some(SortedBlock { records, key_bytes: self.key_bytes }))
+        Ok(Some(SortedBlock { records, key_bytes: self.key_bytes, widest_key: self.widest_key }))
     }
 }

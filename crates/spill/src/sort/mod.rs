@@ -20,13 +20,15 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use aqueduct_core::rows::{copied, row_bytes, runs};
 use aqueduct_core::{Error, ErrorKind, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 
 pub use self::block::SpillCompression;
-use self::fill::{Fill, SortedFill};
+use self::fill::{BYTES_BESIDE_ROW, Fill, SortedFill};
 pub(crate) use self::keys::{KeyEncoder, Keys, has_order};
 pub use self::keys::{SortKey, SortOrder};
 use self::memory::MergeNeed;
@@ -68,11 +70,14 @@ pub struct SortSpec {
     pub max_rows: usize,
 }
 
-/// Rows in order, and the bytes of their keys together.
+/// Rows in order, and the bytes of their keys.
 #[derive(Debug)]
 struct SortedBlock {
     records: RecordBatch,
+    /// Of all together.
     key_bytes: u64,
+    /// Of the widest one.
+    widest_key: u64,
 }
 
 /// A sort that is being filled.
@@ -107,6 +112,8 @@ pub struct ExternalSort {
     keys: KeyEncoder,
     disk: SpillDir,
     fill: Fill,
+    /// What the widest row of the run takes that may still be being written.
+    widest_pending: u64,
     runs: Vec<Run>,
     report: SortReport,
 }
@@ -119,7 +126,8 @@ impl ExternalSort {
     pub fn new(spec: SortSpec, disk: SpillDir) -> Result<Self> {
         check_columns(&spec.schema)?;
         let keys = KeyEncoder::new(&spec.schema, &spec.order)?;
-        Ok(Self { spec, keys, disk, fill: Fill::default(), runs: Vec::new(), report: SortReport::default() })
+        let (fill, runs, report) = (Fill::default(), Vec::new(), SortReport::default());
+        Ok(Self { spec, keys, disk, fill, widest_pending: 0, runs, report })
     }
 
     /// Adds rows; they are copied. When memory is full, a run goes to disk.
@@ -145,25 +153,31 @@ impl ExternalSort {
         let sizes = row_bytes(records);
         for rows in runs(&sizes, self.spec.memory.block_bytes()) {
             let sizes = &sizes[rows.clone()];
-            let n_bytes = sizes.iter().sum();
-            if !self.has_room(n_bytes) && !self.fill.is_empty() {
+            let (n_bytes, key_bytes) = (sizes.iter().sum(), self.most_beside(records, &rows));
+            if !self.has_room(n_bytes, key_bytes) && !self.fill.is_empty() {
                 write(self.take_fill())?.into_iter().for_each(|run| self.add(run));
             }
-            if !self.has_room(n_bytes) {
-                return Err(self.spec.memory.too_wide(n_bytes));
+            if !self.has_room(n_bytes, key_bytes) {
+                return Err(self.spec.memory.too_wide(n_bytes, key_bytes));
             }
             self.fill.push(copied(records, rows)?, sizes, &self.keys)?;
         }
         Ok(())
     }
 
-    fn has_room(&self, n_bytes: u64) -> bool {
-        let widest_row = self.fill.widest_row().max(n_bytes);
-        self.spec.memory.holds(self.fill.n_bytes() + n_bytes, widest_row)
+    /// What rows take at most beside their columns, when they wait.
+    fn most_beside(&self, records: &RecordBatch, rows: &Range<usize>) -> u64 {
+        self.keys.most_bytes(records, rows) + BYTES_BESIDE_ROW * rows.len() as u64
+    }
+
+    fn has_room(&self, n_bytes: u64, key_bytes: u64) -> bool {
+        let widest_row = self.fill.widest_row().max(n_bytes).max(self.widest_pending);
+        self.spec.memory.holds(self.fill.n_bytes() + n_bytes + key_bytes, widest_row)
     }
 
     /// The rows that wait, as a run to be written.
     fn take_fill(&mut self) -> PendingRun {
+        self.widest_pending = self.fill.widest_row();
         let spec = self.spec.clone();
         PendingRun { fill: std::mem::take(&mut self.fill), spec, disk: self.disk.clone() }
     }
@@ -196,10 +210,10 @@ impl ExternalSort {
             let run = self.take_fill().write()?;
             self.add(run);
         }
-        while !memory.merges(&need_of(&self.runs)) {
+        while !memory.merges(&self.need_of(&self.runs)) {
             self.merge_some()?;
         }
-        let need = need_of(&self.runs);
+        let need = self.need_of(&self.runs);
         let runs = std::mem::take(&mut self.runs);
         let rows = Rows::Merged(self.merge(runs)?);
         Ok(Sorted { rows, report: self.report, room_bytes: memory.beside_merge(&need) })
@@ -224,7 +238,7 @@ impl ExternalSort {
     /// Merges neighbours, never others, for the order of arrival.
     fn merge_some(&mut self) -> Result<()> {
         let (from, to) =
-            self.cheapest().ok_or_else(|| self.spec.memory.too_wide_to_merge(&need_of(&self.runs)))?;
+            self.cheapest().ok_or_else(|| self.spec.memory.too_wide_to_merge(&self.need_of(&self.runs)))?;
         let runs: Vec<_> = self.runs.splice(from..to, []).collect();
         let mut merge = self.merge(runs)?;
         let mut writer = RunWriter::create(&self.disk, &self.spec.schema, self.spec.compression)?;
@@ -254,17 +268,23 @@ impl ExternalSort {
     fn fitting(&self, from: usize) -> usize {
         let mut need = MergeNeed::default();
         let fits = |run: &&Run| {
-            need.add(run.largest_block);
+            self.add_need(run, &mut need);
             self.spec.memory.merges(&need)
         };
         from + self.runs[from..].iter().take_while(fits).count()
     }
-}
 
-fn need_of(runs: &[Run]) -> MergeNeed {
-    let mut need = MergeNeed::default();
-    runs.iter().for_each(|run| need.add(run.largest_block));
-    need
+    fn need_of(&self, runs: &[Run]) -> MergeNeed {
+        let mut need = MergeNeed::default();
+        runs.iter().for_each(|run| self.add_need(run, &mut need));
+        need
+    }
+
+    fn add_need(&self, run: &Run, need: &mut MergeNeed) {
+        // The last key is kept where rows are compared with the one before.
+        let last_key = if self.spec.order.unique.is_some() { run.widest_key } else { 0 };
+        need.add(run.largest_block, last_key);
+    }
 }
 
 /// Refuses columns that share what they hold with others.
