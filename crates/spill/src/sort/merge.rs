@@ -10,10 +10,11 @@ use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
+use tokio_util::sync::CancellationToken;
 
 use super::keys::{KeyEncoder, prefix};
 use super::run::{Block, RunReader};
-use super::{SortOrder, SortedBlock};
+use super::{SortOrder, SortedBlock, go_on};
 
 /// One run while it is merged.
 #[derive(Debug)]
@@ -72,6 +73,7 @@ pub(super) struct Merge {
     unique: Option<Unique>,
     /// So many rows may still come out.
     rows_left: usize,
+    stop: CancellationToken,
 }
 
 /// How much goes into one output: at most so many bytes and rows, or one row.
@@ -112,13 +114,14 @@ impl Merge {
         keys: KeyEncoder,
         order: &SortOrder,
         limit: OutputLimit,
+        stop: CancellationToken,
     ) -> Result<Self> {
         let open = |reader| Cursor::open(reader, &keys);
         let cursors = readers.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let unique = order.unique.map(|_| Unique::default());
         let tree = vec![0; cursors.len()];
         let (latest_first, rows_left) = (order.latest_first, order.fetch.unwrap_or(usize::MAX));
-        let mut merge = Self { tree, cursors, keys, limit, latest_first, unique, rows_left };
+        let mut merge = Self { tree, cursors, keys, limit, latest_first, unique, rows_left, stop };
         if !merge.cursors.is_empty() {
             merge.tree[0] = merge.play(1);
         }
@@ -161,7 +164,11 @@ impl Merge {
     }
 
     /// The next rows; none when all runs are at their end, or no more rows are wanted.
+    ///
+    /// # Errors
+    /// The disk cannot be read; the sort is to stop.
     pub(super) fn next_output(&mut self) -> Result<Option<SortedBlock>> {
+        go_on(&self.stop)?;
         if self.rows_left == 0 {
             return Ok(None);
         }

@@ -26,6 +26,7 @@ use aqueduct_core::rows::{copied, row_bytes, runs};
 use aqueduct_core::{Error, ErrorKind, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use tokio_util::sync::CancellationToken;
 
 pub use self::block::SpillCompression;
 use self::fill::{BYTES_BESIDE_ROW, Fill, SortedFill};
@@ -116,6 +117,7 @@ pub struct ExternalSort {
     widest_pending: u64,
     runs: Vec<Run>,
     report: SortReport,
+    stop: CancellationToken,
 }
 
 impl ExternalSort {
@@ -127,7 +129,14 @@ impl ExternalSort {
         check_columns(&spec.schema)?;
         let keys = KeyEncoder::new(&spec.schema, &spec.order)?;
         let (fill, runs, report) = (Fill::default(), Vec::new(), SortReport::default());
-        Ok(Self { spec, keys, disk, fill, widest_pending: 0, runs, report })
+        let stop = CancellationToken::new();
+        Ok(Self { spec, keys, disk, fill, widest_pending: 0, runs, report, stop })
+    }
+
+    /// Ends with [`ErrorKind::Cancelled`] soon after the token is cancelled, in the middle of a run or of a merge.
+    #[must_use]
+    pub fn stopped_by(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
     }
 
     /// Adds rows; they are copied. When memory is full, a run goes to disk.
@@ -178,8 +187,8 @@ impl ExternalSort {
     /// The rows that wait, as a run to be written.
     fn take_fill(&mut self) -> PendingRun {
         self.widest_pending = self.fill.widest_row();
-        let spec = self.spec.clone();
-        PendingRun { fill: std::mem::take(&mut self.fill), spec, disk: self.disk.clone() }
+        let (spec, disk, stop) = (self.spec.clone(), self.disk.clone(), self.stop.clone());
+        PendingRun { fill: std::mem::take(&mut self.fill), spec, disk, stop }
     }
 
     /// Adds a run that was written.
@@ -198,7 +207,8 @@ impl ExternalSort {
     /// Ends the filling; the rows in order.
     ///
     /// # Errors
-    /// The disk is full or has no room left by its limit; rows are too wide to be merged within the lease.
+    /// The disk is full or has no room left by its limit; rows are too wide to be merged within the lease; the sort [was
+    /// stopped](Self::stopped_by).
     pub fn finish(mut self) -> Result<Sorted> {
         let memory = self.spec.memory;
         if self.runs.is_empty()
@@ -232,7 +242,7 @@ impl ExternalSort {
         let readers = runs.into_iter().map(RunReader::open).collect::<Result<Vec<_>>>()?;
         let keys = KeyEncoder::new(&self.spec.schema, &self.spec.order)?;
         let limit = OutputLimit { n_bytes: self.spec.memory.block_bytes(), n_rows: self.spec.max_rows };
-        Merge::open(readers, keys, &self.spec.order, limit)
+        Merge::open(readers, keys, &self.spec.order, limit, self.stop.clone())
     }
 
     /// Merges neighbours, never others, for the order of arrival.
@@ -307,22 +317,29 @@ pub struct PendingRun {
     fill: Fill,
     spec: SortSpec,
     disk: SpillDir,
+    stop: CancellationToken,
 }
 
 impl PendingRun {
     /// Sorts its rows and writes them.
     ///
     /// # Errors
-    /// The disk is full or has no room left by its limit.
+    /// The disk is full or has no room left by its limit; the sort [was stopped](ExternalSort::stopped_by).
     pub fn write(self) -> Result<Run> {
         let mut writer = RunWriter::create(&self.disk, &self.spec.schema, self.spec.compression)?;
         let mut sorted =
             self.fill.sorted(&self.spec.order, self.spec.memory.block_bytes(), self.spec.max_rows);
         for block in &mut sorted {
+            go_on(&self.stop)?;
             writer.write(block?)?;
         }
         Ok(writer.finish(sorted.n_duplicates()))
     }
+}
+
+/// An error if the sort is to stop.
+fn go_on(stop: &CancellationToken) -> Result<()> {
+    if stop.is_cancelled() { Err(Error::cancelled("sort")) } else { Ok(()) }
 }
 
 /// Rows in order, in batches of a block's size.

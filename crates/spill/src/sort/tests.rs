@@ -200,6 +200,35 @@ fn no_more_is_merged_than_it_takes() {
 }
 
 #[test]
+fn a_sort_that_is_stopped_ends_in_the_middle_of_a_run_and_of_a_merge() {
+    let rows: Vec<_> = (0..20_000).map(|n| (Some((n * 7919) % 1000), 20)).collect();
+    let parent = tempfile::tempdir().unwrap();
+    let begun = |stop: &CancellationToken| {
+        let disk = Budget::new("disk", ByteCount::mib(64));
+        let dir = SpillDir::new(parent.path(), disk.clone()).unwrap();
+        let mut sort = ExternalSort::new(spec(64_000, by_key(SortOptions::default())), dir).unwrap();
+        rows.chunks(1000).for_each(|rows| sort.push(&batch(rows, 0)).unwrap());
+        (sort.stopped_by(stop.clone()), disk)
+    };
+    let kind = |ended: Option<Error>| ended.map(|error| error.kind());
+
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let (mut sort, disk) = begun(&stop);
+    let pushed = rows.chunks(1000).find_map(|rows| sort.push(&batch(rows, 0)).err());
+    assert_eq!(kind(pushed), Some(ErrorKind::Cancelled));
+    let before = disk.free();
+    assert_eq!(kind(sort.finish().err()), Some(ErrorKind::Cancelled));
+    assert!(disk.free() > before, "nothing more was written, and what was is removed");
+
+    let stop = CancellationToken::new();
+    let mut sorted = begun(&stop).0.finish().unwrap();
+    assert!(sorted.next().is_some_and(|rows| rows.is_ok()));
+    stop.cancel();
+    assert_eq!(kind(sorted.next().and_then(Result::err)), Some(ErrorKind::Cancelled));
+}
+
+#[test]
 fn the_limit_of_the_disk_is_an_error() {
     let parent = tempfile::tempdir().unwrap();
     let disk = SpillDir::new(parent.path(), Budget::new("disk", ByteCount::kib(64))).unwrap();
