@@ -163,10 +163,11 @@ impl ExternalSort {
         for rows in runs(&sizes, self.spec.memory.block_bytes()) {
             let sizes = &sizes[rows.clone()];
             let (n_bytes, key_bytes) = (sizes.iter().sum(), self.most_beside(records, &rows));
-            if !self.has_room(n_bytes, key_bytes) && !self.fill.is_empty() {
+            if !self.fill.is_empty() && !self.has_room(n_bytes, key_bytes, self.widest_pending) {
                 write(self.take_fill())?.into_iter().for_each(|run| self.add(run));
             }
-            if !self.has_room(n_bytes, key_bytes) {
+            // What is still being written is no reason to refuse a row: it makes the next run short.
+            if !self.has_room(n_bytes, key_bytes, 0) {
                 return Err(self.spec.memory.too_wide(n_bytes, key_bytes));
             }
             self.fill.push(copied(records, rows)?, sizes, &self.keys)?;
@@ -179,8 +180,8 @@ impl ExternalSort {
         self.keys.most_bytes(records, rows) + BYTES_BESIDE_ROW * rows.len() as u64
     }
 
-    fn has_room(&self, n_bytes: u64, key_bytes: u64) -> bool {
-        let widest_row = self.fill.widest_row().max(n_bytes).max(self.widest_pending);
+    fn has_room(&self, n_bytes: u64, key_bytes: u64, widest_pending: u64) -> bool {
+        let widest_row = self.fill.widest_row().max(n_bytes).max(widest_pending);
         self.spec.memory.holds(self.fill.n_bytes() + n_bytes + key_bytes, widest_row)
     }
 
