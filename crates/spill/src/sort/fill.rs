@@ -1,6 +1,5 @@
 //! Rows that wait in memory until there are enough for a run.
 
-use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, Result, retained_bytes};
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
@@ -9,7 +8,7 @@ use super::keys::{KeyEncoder, Keys, prefix};
 use super::{SortOrder, SortedBlock};
 
 /// What a row takes beside its columns and its key: its place in the order, its size, its key's place.
-const BYTES_BESIDE_ROW: u64 = 32;
+pub(super) const BYTES_BESIDE_ROW: u64 = 32;
 
 /// Rows in the order in which they arrived, and their keys.
 #[derive(Debug, Default)]
@@ -37,16 +36,15 @@ impl Fill {
         self.n_rows == 0
     }
 
-    /// Adds rows. They must hold no memory but their own.
-    pub(super) fn push(&mut self, records: RecordBatch, encoder: &KeyEncoder) -> Result<()> {
+    /// Adds rows of these sizes. They must hold no memory but their own.
+    pub(super) fn push(&mut self, records: RecordBatch, sizes: &[u64], encoder: &KeyEncoder) -> Result<()> {
         let keys = encoder.encode(&records)?;
-        let sizes = row_bytes(&records);
         let n_rows = records.num_rows();
         let beside = keys.n_bytes() + BYTES_BESIDE_ROW * n_rows as u64;
         self.widest_row = self.widest_row.max(sizes.iter().copied().max().unwrap_or(0));
         self.n_bytes += retained_bytes(&records).get() + beside;
         self.n_rows += n_rows;
-        self.sizes.push(sizes.into_iter().map(|size| u32::try_from(size).unwrap_or(u32::MAX)).collect());
+        self.sizes.push(sizes.iter().map(|size| u32::try_from(*size).unwrap_or(u32::MAX)).collect());
         self.keys.push(keys);
         self.batches.push(records);
         Ok(())
@@ -108,13 +106,14 @@ impl SortedFill {
 
     fn block(&self, to: usize) -> Result<SortedBlock> {
         let taken = &self.places[self.at..to];
-        let key_bytes = |place: &Place| self.fill.keys[place.batch as usize].key(place.row as usize).len();
-        let key_bytes = taken.iter().map(key_bytes).sum::<usize>() as u64;
+        let bytes = |place: &Place| self.fill.keys[place.batch as usize].key(place.row as usize).len() as u64;
+        let sum = |(all, widest): (u64, u64), bytes: u64| (all + bytes, widest.max(bytes));
+        let (key_bytes, widest_key) = taken.iter().map(bytes).fold((0, 0), sum);
         let places: Vec<_> = taken.iter().map(|place| (place.batch as usize, place.row as usize)).collect();
         let batches: Vec<_> = self.fill.batches.iter().collect();
         let records = interleave_record_batch(&batches, &places)
             .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))?;
-        Ok(SortedBlock { records, key_bytes })
+        Ok(SortedBlock { records, key_bytes, widest_key })
     }
 
     /// How far the block that begins here goes.

@@ -42,8 +42,8 @@ impl SortMemory {
 
     /// About how many bytes of rows make a run. As much, and what waits to be written, is held without a disk.
     pub fn run_bytes(&self) -> ByteCount {
-        let writing = 2 * self.block_bytes * self.run_makers.max(1);
-        ByteCount::new(self.lease_bytes.saturating_sub(writing) / (1 + self.run_makers))
+        let beside = self.beside_fill(self.block_bytes);
+        ByteCount::new(self.lease_bytes.saturating_sub(beside) / (1 + self.run_makers))
     }
 
     /// About how many runs are merged at once, where no row is wider than a block.
@@ -53,15 +53,22 @@ impl SortMemory {
     }
 
     /// About how large blocks and outputs are.
-    pub(super) fn block_bytes(&self) -> u64 {
+    pub(crate) fn block_bytes(&self) -> u64 {
         self.block_bytes
     }
 
-    /// Whether so many bytes of rows may wait, the widest row among them. Beside them there is a block that is being
-    /// written, twice.
+    /// Whether so many bytes of rows and keys may wait, the widest row among them.
     pub(super) fn holds(&self, fill_bytes: u64, widest_row: u64) -> bool {
-        let writing = 2 * self.block_bytes.max(widest_row) * self.run_makers.max(1);
-        fill_bytes * (1 + self.run_makers) + writing <= self.lease_bytes
+        self.held(fill_bytes, widest_row) <= self.lease_bytes
+    }
+
+    fn held(&self, fill_bytes: u64, widest_row: u64) -> u64 {
+        fill_bytes * (1 + self.run_makers) + self.beside_fill(self.block_bytes.max(widest_row))
+    }
+
+    /// Beside rows that wait there is a block that is being written, twice, and one that comes in.
+    fn beside_fill(&self, block: u64) -> u64 {
+        (2 * self.run_makers.max(1) + 1) * block
     }
 
     /// What is left for outputs beside rows that wait and never touch the disk; none if it is too little. One output
@@ -87,10 +94,11 @@ impl SortMemory {
             && self.beside_merge(need) >= self.least_room(self.block_bytes.max(need.largest_block))
     }
 
-    /// A row does not fit into the lease.
-    pub(super) fn too_wide(&self, row_bytes: u64) -> Error {
-        let needed = row_bytes * (1 + self.run_makers) + 2 * row_bytes * self.run_makers.max(1);
-        self.refused("a row is too wide", needed).with("row_bytes", row_bytes)
+    /// A row does not fit into the lease, with its key.
+    pub(super) fn too_wide(&self, row_bytes: u64, key_bytes: u64) -> Error {
+        let needed = self.held(row_bytes + key_bytes, row_bytes);
+        let error = self.refused("a row is too wide", needed);
+        error.with("row_bytes", row_bytes).with("key_bytes", key_bytes)
     }
 
     /// Not even two runs fit.
@@ -115,19 +123,23 @@ pub(super) struct MergeNeed {
     n_runs: u64,
     blocks: u64,
     largest_block: u64,
+    last_key: u64,
 }
 
 impl MergeNeed {
-    /// With another run, whose largest block takes so many bytes.
-    pub(super) fn add(&mut self, largest_block: u64) {
+    /// With another run, whose largest block and widest key take so many bytes. Without a key where rows are not to be
+    /// unique.
+    pub(super) fn add(&mut self, largest_block: u64, widest_key: u64) {
         self.n_runs += 1;
         self.blocks += largest_block;
         self.largest_block = self.largest_block.max(largest_block);
+        self.last_key = self.last_key.max(widest_key);
     }
 
     /// A block of each; those that were used up for one output; the output that is made; while there is none, the
-    /// next block as it lies on disk.
+    /// next block as it lies on disk; a copy of the last key.
     fn n_bytes(&self, output_bytes: u64) -> u64 {
-        self.blocks + output_bytes + self.largest_block + output_bytes.max(self.largest_block)
+        let used_up = output_bytes + self.largest_block;
+        self.blocks + used_up + output_bytes.max(self.largest_block) + self.last_key
     }
 }

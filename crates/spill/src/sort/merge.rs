@@ -1,7 +1,8 @@
 //! Several sorted runs into one, with a tree of losers (Knuth, The Art of Computer Programming, vol. 3, 5.4.1).
 //!
 //! Memory: of each run one block; the blocks that were used up since the last output, as many bytes as an output has
-//! and one block more; the output. Of rows with one key, those of an earlier run come first, or of a later one.
+//! and one block more; the output; where rows are to be unique, the last key. Of rows with one key, those of an earlier
+//! run come first, or of a later one.
 
 use std::cmp::Ordering;
 
@@ -9,10 +10,11 @@ use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
+use tokio_util::sync::CancellationToken;
 
 use super::keys::{KeyEncoder, prefix};
 use super::run::{Block, RunReader};
-use super::{SortOrder, SortedBlock};
+use super::{SortOrder, SortedBlock, go_on};
 
 /// One run while it is merged.
 #[derive(Debug)]
@@ -71,6 +73,7 @@ pub(super) struct Merge {
     unique: Option<Unique>,
     /// So many rows may still come out.
     rows_left: usize,
+    stop: CancellationToken,
 }
 
 /// How much goes into one output: at most so many bytes and rows, or one row.
@@ -98,6 +101,8 @@ impl Unique {
     fn taken(&mut self, key: &[u8]) {
         let last = self.last.get_or_insert_default();
         last.clear();
+        // Not more than the widest key: so much is counted.
+        last.reserve_exact(key.len());
         last.extend_from_slice(key);
     }
 }
@@ -109,13 +114,14 @@ impl Merge {
         keys: KeyEncoder,
         order: &SortOrder,
         limit: OutputLimit,
+        stop: CancellationToken,
     ) -> Result<Self> {
         let open = |reader| Cursor::open(reader, &keys);
         let cursors = readers.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let unique = order.unique.map(|_| Unique::default());
         let tree = vec![0; cursors.len()];
         let (latest_first, rows_left) = (order.latest_first, order.fetch.unwrap_or(usize::MAX));
-        let mut merge = Self { tree, cursors, keys, limit, latest_first, unique, rows_left };
+        let mut merge = Self { tree, cursors, keys, limit, latest_first, unique, rows_left, stop };
         if !merge.cursors.is_empty() {
             merge.tree[0] = merge.play(1);
         }
@@ -158,7 +164,11 @@ impl Merge {
     }
 
     /// The next rows; none when all runs are at their end, or no more rows are wanted.
+    ///
+    /// # Errors
+    /// The disk cannot be read; the sort is to stop.
     pub(super) fn next_output(&mut self) -> Result<Option<SortedBlock>> {
+        go_on(&self.stop)?;
         if self.rows_left == 0 {
             return Ok(None);
         }
@@ -204,6 +214,7 @@ struct Output {
     places: Vec<(usize, usize)>,
     n_bytes: u64,
     key_bytes: u64,
+    widest_key: u64,
     used_up_bytes: u64,
 }
 
@@ -225,6 +236,7 @@ impl Output {
         self.places.push((slot, row));
         self.n_bytes += size;
         self.key_bytes += key_bytes as u64;
+        self.widest_key = self.widest_key.max(key_bytes as u64);
     }
 
     fn used_up(&mut self, n_bytes: u64) {
@@ -238,6 +250,6 @@ impl Output {
         let blocks: Vec<_> = self.blocks.iter().collect();
         let records = interleave_record_batch(&blocks, &self.places)
             .map_err(|error| Error::bug("sort", "rows cannot be put in order").with_source(error))?;
-        Ok(Some(SortedBlock { records, key_bytes: self.key_bytes }))
+        Ok(Some(SortedBlock { records, key_bytes: self.key_bytes, widest_key: self.widest_key }))
     }
 }

@@ -10,6 +10,8 @@
 
 mod block;
 mod fill;
+mod floats;
+mod key_bytes;
 mod keys;
 mod memory;
 mod merge;
@@ -18,14 +20,17 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use aqueduct_core::rows::{copied, row_bytes, runs};
 use aqueduct_core::{Error, ErrorKind, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
+use tokio_util::sync::CancellationToken;
 
 pub use self::block::SpillCompression;
-use self::fill::{Fill, SortedFill};
-pub(crate) use self::keys::{KeyEncoder, Keys};
+use self::fill::{BYTES_BESIDE_ROW, Fill, SortedFill};
+pub(crate) use self::keys::{KeyEncoder, Keys, has_order};
 pub use self::keys::{SortKey, SortOrder};
 use self::memory::MergeNeed;
 pub use self::memory::SortMemory;
@@ -34,6 +39,7 @@ pub use self::run::Run;
 use self::run::{RunReader, RunWriter};
 pub(crate) use self::spool::{Spool, SpoolWriter};
 use crate::disk::SpillDir;
+use crate::plain::shares;
 
 /// What a sort did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,11 +71,14 @@ pub struct SortSpec {
     pub max_rows: usize,
 }
 
-/// Rows in order, and the bytes of their keys together.
+/// Rows in order, and the bytes of their keys.
 #[derive(Debug)]
 struct SortedBlock {
     records: RecordBatch,
+    /// Of all together.
     key_bytes: u64,
+    /// Of the widest one.
+    widest_key: u64,
 }
 
 /// A sort that is being filled.
@@ -104,8 +113,11 @@ pub struct ExternalSort {
     keys: KeyEncoder,
     disk: SpillDir,
     fill: Fill,
+    /// What the widest row of the run takes that may still be being written.
+    widest_pending: u64,
     runs: Vec<Run>,
     report: SortReport,
+    stop: CancellationToken,
 }
 
 impl ExternalSort {
@@ -116,7 +128,15 @@ impl ExternalSort {
     pub fn new(spec: SortSpec, disk: SpillDir) -> Result<Self> {
         check_columns(&spec.schema)?;
         let keys = KeyEncoder::new(&spec.schema, &spec.order)?;
-        Ok(Self { spec, keys, disk, fill: Fill::default(), runs: Vec::new(), report: SortReport::default() })
+        let (fill, runs, report) = (Fill::default(), Vec::new(), SortReport::default());
+        let stop = CancellationToken::new();
+        Ok(Self { spec, keys, disk, fill, widest_pending: 0, runs, report, stop })
+    }
+
+    /// Ends with [`ErrorKind::Cancelled`] soon after the token is cancelled, in the middle of a run or of a merge.
+    #[must_use]
+    pub fn stopped_by(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
     }
 
     /// Adds rows; they are copied. When memory is full, a run goes to disk.
@@ -124,43 +144,52 @@ impl ExternalSort {
     /// # Errors
     /// A row is too wide for the lease; the disk is full or has no room left by its limit.
     pub fn push(&mut self, records: &RecordBatch) -> Result<()> {
-        for pending in self.fill(records)? {
-            self.add(pending.write()?);
+        self.push_with(records, |pending| pending.write().map(Some))
+    }
+
+    /// As [`push`](Self::push), but hands each run that is to be written to `write`, before more rows are taken in: who
+    /// has another thread writes it there while more come, at most [so many](SortMemory::with_run_makers) at a time.
+    /// `write` gives the run that was written, or an earlier one, which is added; those that are still being written
+    /// when the rows have ended are [added](Self::add) then, all in the order in which they were given.
+    ///
+    /// # Errors
+    /// A row is too wide for the lease; an error of `write`.
+    pub fn push_with(
+        &mut self,
+        records: &RecordBatch,
+        mut write: impl FnMut(PendingRun) -> Result<Option<Run>>,
+    ) -> Result<()> {
+        let sizes = row_bytes(records);
+        for rows in runs(&sizes, self.spec.memory.block_bytes()) {
+            let sizes = &sizes[rows.clone()];
+            let (n_bytes, key_bytes) = (sizes.iter().sum(), self.most_beside(records, &rows));
+            if !self.fill.is_empty() && !self.has_room(n_bytes, key_bytes, self.widest_pending) {
+                write(self.take_fill())?.into_iter().for_each(|run| self.add(run));
+            }
+            // What is still being written is no reason to refuse a row: it makes the next run short.
+            if !self.has_room(n_bytes, key_bytes, 0) {
+                return Err(self.spec.memory.too_wide(n_bytes, key_bytes));
+            }
+            self.fill.push(copied(records, rows)?, sizes, &self.keys)?;
         }
         Ok(())
     }
 
-    /// As [`push`](Self::push), but gives the runs that are to be written instead of writing them: who has another
-    /// thread writes them there while more rows come, at most [so many](SortMemory::with_run_makers) at a time, and
-    /// [adds](Self::add) them in the order in which they were given.
-    ///
-    /// # Errors
-    /// A row is too wide for the lease.
-    pub fn fill(&mut self, records: &RecordBatch) -> Result<Vec<PendingRun>> {
-        let mut pending = Vec::new();
-        let sizes = row_bytes(records);
-        for rows in runs(&sizes, self.spec.memory.block_bytes()) {
-            let n_bytes = sizes[rows.clone()].iter().sum();
-            if !self.has_room(n_bytes) && !self.fill.is_empty() {
-                pending.push(self.take_fill()?);
-            }
-            if !self.has_room(n_bytes) {
-                return Err(self.spec.memory.too_wide(n_bytes));
-            }
-            self.fill.push(copied(records, rows)?, &self.keys)?;
-        }
-        Ok(pending)
+    /// What rows take at most beside their columns, when they wait.
+    fn most_beside(&self, records: &RecordBatch, rows: &Range<usize>) -> u64 {
+        self.keys.most_bytes(records, rows) + BYTES_BESIDE_ROW * rows.len() as u64
     }
 
-    fn has_room(&self, n_bytes: u64) -> bool {
-        let widest_row = self.fill.widest_row().max(n_bytes);
-        self.spec.memory.holds(self.fill.n_bytes() + n_bytes, widest_row)
+    fn has_room(&self, n_bytes: u64, key_bytes: u64, widest_pending: u64) -> bool {
+        let widest_row = self.fill.widest_row().max(n_bytes).max(widest_pending);
+        self.spec.memory.holds(self.fill.n_bytes() + n_bytes + key_bytes, widest_row)
     }
 
     /// The rows that wait, as a run to be written.
-    fn take_fill(&mut self) -> Result<PendingRun> {
-        let spec = self.spec.clone();
-        Ok(PendingRun { fill: std::mem::take(&mut self.fill), spec, disk: self.disk.clone() })
+    fn take_fill(&mut self) -> PendingRun {
+        self.widest_pending = self.fill.widest_row();
+        let (spec, disk, stop) = (self.spec.clone(), self.disk.clone(), self.stop.clone());
+        PendingRun { fill: std::mem::take(&mut self.fill), spec, disk, stop }
     }
 
     /// Adds a run that was written.
@@ -179,7 +208,8 @@ impl ExternalSort {
     /// Ends the filling; the rows in order.
     ///
     /// # Errors
-    /// The disk is full or has no room left by its limit; rows are too wide to be merged within the lease.
+    /// The disk is full or has no room left by its limit; rows are too wide to be merged within the lease; the sort [was
+    /// stopped](Self::stopped_by).
     pub fn finish(mut self) -> Result<Sorted> {
         let memory = self.spec.memory;
         if self.runs.is_empty()
@@ -188,13 +218,13 @@ impl ExternalSort {
             return Ok(self.in_memory());
         }
         if !self.fill.is_empty() {
-            let pending = self.take_fill()?;
-            self.add(pending.write()?);
+            let run = self.take_fill().write()?;
+            self.add(run);
         }
-        while !memory.merges(&need_of(&self.runs)) {
+        while !memory.merges(&self.need_of(&self.runs)) {
             self.merge_some()?;
         }
-        let need = need_of(&self.runs);
+        let need = self.need_of(&self.runs);
         let runs = std::mem::take(&mut self.runs);
         let rows = Rows::Merged(self.merge(runs)?);
         Ok(Sorted { rows, report: self.report, room_bytes: memory.beside_merge(&need) })
@@ -213,13 +243,13 @@ impl ExternalSort {
         let readers = runs.into_iter().map(RunReader::open).collect::<Result<Vec<_>>>()?;
         let keys = KeyEncoder::new(&self.spec.schema, &self.spec.order)?;
         let limit = OutputLimit { n_bytes: self.spec.memory.block_bytes(), n_rows: self.spec.max_rows };
-        Merge::open(readers, keys, &self.spec.order, limit)
+        Merge::open(readers, keys, &self.spec.order, limit, self.stop.clone())
     }
 
     /// Merges neighbours, never others, for the order of arrival.
     fn merge_some(&mut self) -> Result<()> {
         let (from, to) =
-            self.cheapest().ok_or_else(|| self.spec.memory.too_wide_to_merge(&need_of(&self.runs)))?;
+            self.cheapest().ok_or_else(|| self.spec.memory.too_wide_to_merge(&self.need_of(&self.runs)))?;
         let runs: Vec<_> = self.runs.splice(from..to, []).collect();
         let mut merge = self.merge(runs)?;
         let mut writer = RunWriter::create(&self.disk, &self.spec.schema, self.spec.compression)?;
@@ -249,34 +279,27 @@ impl ExternalSort {
     fn fitting(&self, from: usize) -> usize {
         let mut need = MergeNeed::default();
         let fits = |run: &&Run| {
-            need.add(run.largest_block);
+            self.add_need(run, &mut need);
             self.spec.memory.merges(&need)
         };
         from + self.runs[from..].iter().take_while(fits).count()
     }
-}
 
-fn need_of(runs: &[Run]) -> MergeNeed {
-    let mut need = MergeNeed::default();
-    runs.iter().for_each(|run| need.add(run.largest_block));
-    need
+    fn need_of(&self, runs: &[Run]) -> MergeNeed {
+        let mut need = MergeNeed::default();
+        runs.iter().for_each(|run| self.add_need(run, &mut need));
+        need
+    }
+
+    fn add_need(&self, run: &Run, need: &mut MergeNeed) {
+        // The last key is kept where rows are compared with the one before.
+        let last_key = if self.spec.order.unique.is_some() { run.widest_key } else { 0 };
+        need.add(run.largest_block, last_key);
+    }
 }
 
 /// Refuses columns that share what they hold with others.
 fn check_columns(schema: &Schema) -> Result<()> {
-    fn shares(kind: &DataType) -> bool {
-        match kind {
-            DataType::Utf8View | DataType::BinaryView | DataType::Dictionary(..) => true,
-            DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(..) => true,
-            DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
-                shares(field.data_type())
-            }
-            DataType::Map(entries, _) => shares(entries.data_type()),
-            DataType::Struct(fields) => fields.iter().any(|field| shares(field.data_type())),
-            DataType::Union(fields, _) => fields.iter().any(|(_, field)| shares(field.data_type())),
-            _ => false,
-        }
-    }
     match schema.fields().iter().find(|field| shares(field.data_type())) {
         None => Ok(()),
         Some(field) => {
@@ -295,22 +318,29 @@ pub struct PendingRun {
     fill: Fill,
     spec: SortSpec,
     disk: SpillDir,
+    stop: CancellationToken,
 }
 
 impl PendingRun {
     /// Sorts its rows and writes them.
     ///
     /// # Errors
-    /// The disk is full or has no room left by its limit.
+    /// The disk is full or has no room left by its limit; the sort [was stopped](ExternalSort::stopped_by).
     pub fn write(self) -> Result<Run> {
         let mut writer = RunWriter::create(&self.disk, &self.spec.schema, self.spec.compression)?;
         let mut sorted =
             self.fill.sorted(&self.spec.order, self.spec.memory.block_bytes(), self.spec.max_rows);
         for block in &mut sorted {
+            go_on(&self.stop)?;
             writer.write(block?)?;
         }
         Ok(writer.finish(sorted.n_duplicates()))
     }
+}
+
+/// An error if the sort is to stop.
+fn go_on(stop: &CancellationToken) -> Result<()> {
+    if stop.is_cancelled() { Err(Error::cancelled("sort")) } else { Ok(()) }
 }
 
 /// Rows in order, in batches of a block's size.

@@ -28,6 +28,8 @@ pub struct Run {
     pub(super) raw_bytes: u64,
     /// What its largest block takes in memory, keys and all.
     pub(super) largest_block: u64,
+    /// What its widest key takes.
+    pub(super) widest_key: u64,
     /// Rows that are not in it because they are like one that is.
     pub(super) n_duplicates: u64,
     n_blocks: u64,
@@ -50,6 +52,7 @@ impl RunWriter {
             n_bytes: 0,
             raw_bytes: 0,
             largest_block: 0,
+            widest_key: 0,
             n_duplicates: 0,
             n_blocks: 0,
         };
@@ -70,6 +73,7 @@ impl RunWriter {
         self.run.n_blocks += 1;
         let in_memory = encoded.raw_bytes as u64 + block.key_bytes + BYTES_BESIDE_ROW * n_rows;
         self.run.largest_block = self.run.largest_block.max(in_memory);
+        self.run.widest_key = self.run.widest_key.max(block.widest_key);
         Ok(())
     }
 

@@ -32,7 +32,7 @@ impl SpoolWriter {
         if records.num_rows() == 0 {
             return Ok(());
         }
-        self.writer.write(SortedBlock { records, key_bytes: 0 })
+        self.writer.write(SortedBlock { records, key_bytes: 0, widest_key: 0 })
     }
 
     pub(crate) fn finish(self) -> Spool {

@@ -172,6 +172,24 @@ fn rows_too_wide_for_the_memory_are_told_with_the_numbers() {
 }
 
 #[test]
+fn keys_as_wide_as_the_rows_are_paid_before_they_are_made() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = SpillDir::new(parent.path(), Budget::new("disk", ByteCount::mib(64))).unwrap();
+    let keys = vec![SortKey { column: 1, options: SortOptions::default() }];
+    let spec = spec(4 << 20, SortOrder { keys, ..SortOrder::default() });
+    let memory = spec.memory.with_run_makers(1);
+    let mut sort = ExternalSort::new(SortSpec { memory, ..spec }, dir).unwrap();
+    for n in 0..20 {
+        sort.push(&batch(&[(None, 220_000 + n * 7 % 20)], n)).unwrap();
+        assert!(memory.holds(sort.fill.n_bytes(), sort.fill.widest_row()), "{n}");
+    }
+    let sorted: Vec<_> = sort.finish().unwrap().collect::<Result<_>>().unwrap();
+    let widths =
+        sorted.iter().flat_map(|rows| rows.column(1).as_string::<i32>().iter().flatten().map(str::len));
+    assert_eq!(widths.collect::<Vec<_>>(), (220_000..220_020).collect::<Vec<_>>());
+}
+
+#[test]
 fn no_more_is_merged_than_it_takes() {
     let rows: Vec<_> = (0..40_000).map(|n| (Some((n * 7919) % 1000), 20)).collect();
     let outcome = sort(&rows, 1000, 300_000, by_key(SortOptions::default())).unwrap();
@@ -179,6 +197,35 @@ fn no_more_is_merged_than_it_takes() {
     assert!(outcome.report.n_merges > 0 && rewritten > 8, "{:?}", outcome.report);
     let raw = 40_000 * 60;
     assert!(outcome.report.raw_bytes < 2 * raw, "{:?}", outcome.report);
+}
+
+#[test]
+fn a_sort_that_is_stopped_ends_in_the_middle_of_a_run_and_of_a_merge() {
+    let rows: Vec<_> = (0..20_000).map(|n| (Some((n * 7919) % 1000), 20)).collect();
+    let parent = tempfile::tempdir().unwrap();
+    let begun = |stop: &CancellationToken| {
+        let disk = Budget::new("disk", ByteCount::mib(64));
+        let dir = SpillDir::new(parent.path(), disk.clone()).unwrap();
+        let mut sort = ExternalSort::new(spec(64_000, by_key(SortOptions::default())), dir).unwrap();
+        rows.chunks(1000).for_each(|rows| sort.push(&batch(rows, 0)).unwrap());
+        (sort.stopped_by(stop.clone()), disk)
+    };
+    let kind = |ended: Option<Error>| ended.map(|error| error.kind());
+
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let (mut sort, disk) = begun(&stop);
+    let pushed = rows.chunks(1000).find_map(|rows| sort.push(&batch(rows, 0)).err());
+    assert_eq!(kind(pushed), Some(ErrorKind::Cancelled));
+    let before = disk.free();
+    assert_eq!(kind(sort.finish().err()), Some(ErrorKind::Cancelled));
+    assert!(disk.free() > before, "nothing more was written, and what was is removed");
+
+    let stop = CancellationToken::new();
+    let mut sorted = begun(&stop).0.finish().unwrap();
+    assert!(sorted.next().is_some_and(|rows| rows.is_ok()));
+    stop.cancel();
+    assert_eq!(kind(sorted.next().and_then(Result::err)), Some(ErrorKind::Cancelled));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::order_by::{bind_all, check_order, parse_all};
 use super::sorted::InOrder;
 use super::{MIN_LEASE, WANTED_LEASE, spill_note};
-use crate::plain::plain_schema;
+use crate::plain::bind_plain;
 use crate::{SortKey, SortOrder};
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -72,16 +72,14 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let schema = only_input(inputs)?;
+        let schema = bind_plain(&*only_input(inputs)?)?;
         let keys = self.keys_in(&schema);
         let by = match self.by.is_empty() {
             true => Ok(Vec::new()),
             false => parse_all(&self.by, "/by").and_then(|by| bind_all(&by, &schema, "/by")),
         };
         match (keys, by) {
-            (Ok(keys), Ok(by)) => {
-                Ok(Box::new(InOrder { schema: plain_schema(&schema), order: self.order(keys, by) }))
-            }
+            (Ok(keys), Ok(by)) => Ok(Box::new(InOrder { schema, order: self.order(keys, by) })),
             (keys, by) => Err([keys.err(), by.err()].into_iter().flatten().flatten().collect()),
         }
     }
@@ -114,6 +112,6 @@ impl Config {
             nulls_first: nulls_first != latest_first,
         };
         let by = by.into_iter().map(|key| SortKey { options: reversed(key.options), ..key });
-        SortOrder { keys: keys.into_iter().chain(by).collect(), latest_first, unique, fetch: None }
+        SortOrder { keys: keys.into_iter().chain(by).collect(), latest_first, unique, ..SortOrder::default() }
     }
 }

@@ -3,9 +3,9 @@
 use aqueduct_core::{Problem, find_column};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Schema};
-use arrow::row::{RowConverter, SortField};
 
 use crate::SortKey;
+use crate::sort::has_order;
 
 /// A column, which way, and where nulls go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl OrderBy {
 
 /// Whether values of a type have an order.
 pub(crate) fn check_order(kind: &DataType, column: &str, pointer: &str) -> Result<(), Problem> {
-    if RowConverter::supports_fields(&[SortField::new(kind.clone())]) {
+    if has_order(kind) {
         return Ok(());
     }
     Err(Problem::at(pointer, format!("values of column `{column}` have no order: they are {kind}")))

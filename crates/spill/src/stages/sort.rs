@@ -14,7 +14,7 @@ use super::order_by::{bind_all, parse_all};
 use super::sorted::InOrder;
 use super::{MIN_LEASE, WANTED_LEASE, spill_note};
 use crate::SortOrder;
-use crate::plain::plain_schema;
+use crate::plain::bind_plain;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "sort",
@@ -48,9 +48,9 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = only_input(inputs)?;
-        let keys = bind_all(&parse_all(&self.by, "/by")?, &input, "/by")?;
+        let schema = bind_plain(&*only_input(inputs)?)?;
+        let keys = bind_all(&parse_all(&self.by, "/by")?, &schema, "/by")?;
         let order = SortOrder { keys, ..SortOrder::default() };
-        Ok(Box::new(InOrder { schema: plain_schema(&input), order }))
+        Ok(Box::new(InOrder { schema, order }))
     }
 }

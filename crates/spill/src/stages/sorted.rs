@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::beside::{Desk, Done, beside};
-use crate::plain::plain_rows;
+use crate::plain::plain_pieces;
 use crate::{ExternalSort, PendingRun, Run, SortMemory, SortOrder, SortSpec, Sorted, SpillCompression};
 
 /// Runs that are written while rows come in.
@@ -29,13 +29,15 @@ pub(crate) fn sort_inputs(
     order: SortOrder,
     mut before: impl FnMut(RecordBatch) -> Result<RecordBatch>,
 ) -> Result<Sorted> {
+    let memory = memory_of(desk.lease);
     let spec = SortSpec {
         schema: SchemaRef::clone(schema),
         order,
-        memory: memory_of(desk.lease),
+        memory,
         compression: SpillCompression::Lz4,
         max_rows: desk.max_rows,
     };
+    let block = ByteCount::new(memory.block_bytes());
     let mut sort = ExternalSort::new(spec, desk.dir.clone())?;
     std::thread::scope(|scope| {
         let mut writing = None;
@@ -45,13 +47,16 @@ pub(crate) fn sort_inputs(
                 n_open -= 1;
                 continue;
             };
-            let records = plain_rows(records.columns().to_vec(), records.num_rows(), input)?;
-            for pending in sort.fill(&before(records)?)? {
-                wait(&mut sort, writing.take())?;
-                writing = Some(write_beside(scope, pending)?);
+            for rows in plain_pieces(records.columns().to_vec(), records.num_rows(), input, block)? {
+                sort.push_with(&before(rows?)?, |pending| {
+                    let written = wait(writing.take())?;
+                    writing = Some(write_beside(scope, pending)?);
+                    Ok(written)
+                })?;
             }
         }
-        wait(&mut sort, writing)
+        wait(writing)?.into_iter().for_each(|run| sort.add(run));
+        Ok::<_, Error>(())
     })?;
     let sorted = sort.finish()?;
     desk.widen_output(ByteCount::new(sorted.room_bytes()))?;
@@ -68,11 +73,11 @@ fn write_beside<'scope>(scope: &'scope Scope<'scope, '_>, pending: PendingRun) -
         .map_err(|error| Error::io("start a thread", "write-run", error))
 }
 
-fn wait(sort: &mut ExternalSort, writing: Option<Writing<'_>>) -> Result<()> {
-    let Some(writing) = writing else { return Ok(()) };
-    let run = writing.join().map_err(|_| Error::bug("sort", "writing a run panicked"))?;
-    sort.add(run?);
-    Ok(())
+/// The run that was being written, if there is one.
+fn wait(writing: Option<Writing<'_>>) -> Result<Option<Run>> {
+    let join =
+        |writing: Writing<'_>| writing.join().map_err(|_| Error::bug("sort", "writing a run panicked"))?;
+    writing.map(join).transpose()
 }
 
 /// What there is to say of a sort that has ended.

@@ -14,6 +14,8 @@ use serde_json::Value;
 pub(crate) struct Outcome {
     pub(crate) rows: RecordBatch,
     pub(crate) spilled_bytes: u64,
+    /// Merges of runs to runs.
+    pub(crate) n_merges: u64,
     pub(crate) largest_batch_bytes: u64,
 }
 
@@ -64,7 +66,8 @@ pub(crate) fn run(
             assert_eq!(budget.free(), budget.total(), "MEM-1: {}", budget.name());
         }
         let rows = concat_batches(&schema, &rows).unwrap();
-        Ok(Outcome { rows, spilled_bytes: cx.metrics().spilled_bytes.get(), largest_batch_bytes })
+        let (spilled_bytes, n_merges) = (cx.metrics().spilled_bytes.get(), cx.metrics().spill_merges.get());
+        Ok(Outcome { rows, spilled_bytes, n_merges, largest_batch_bytes })
     });
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left on disk");
     outcome
@@ -82,15 +85,14 @@ fn factory(name: &str) -> &'static dyn aqueduct_core::StageFactory {
     *aqueduct_spill::ALL.iter().find(|factory| factory.info().name == name).unwrap()
 }
 
-/// Rows in batches of so many, each with memory of its own.
+/// Rows in batches of so many, each with memory of its own; among them and at the end one without rows.
 pub(crate) fn batches(rows: &RecordBatch, n_rows: usize) -> Vec<RecordBatch> {
-    if rows.num_rows() == 0 {
-        return vec![rows.clone()];
-    }
+    let piece = |rows_of: std::ops::Range<usize>| aqueduct_core::rows::copied(rows, rows_of).unwrap();
     let starts = (0..rows.num_rows()).step_by(n_rows);
-    let piece =
-        |from: usize| aqueduct_core::rows::copied(rows, from..(from + n_rows).min(rows.num_rows())).unwrap();
-    starts.map(piece).collect()
+    let mut batches: Vec<_> = starts.map(|from| piece(from..(from + n_rows).min(rows.num_rows()))).collect();
+    batches.insert(batches.len() / 2, piece(0..0));
+    batches.push(piece(0..0));
+    batches
 }
 
 /// Rows as texts, columns apart by `|`, nulls as `-`.

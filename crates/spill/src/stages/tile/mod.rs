@@ -30,7 +30,7 @@ use self::place::Places;
 use super::sorted::{done, sort_inputs};
 use super::{MIN_LEASE, WANTED_LEASE, spill_note};
 use crate::beside::{Output, beside};
-use crate::plain::plain_schema;
+use crate::plain::bind_plain;
 use crate::{SortKey, SortOrder};
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -77,7 +77,7 @@ impl StageConfig for Config {
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
-        let input = plain_schema(&*only_input(inputs)?);
+        let input = bind_plain(&*only_input(inputs)?)?;
         let places = match (&self.lon, &self.lat, &self.geometry) {
             (Some(lon), Some(lat), _) => Places::of_degrees(&input, lon, lat)?,
             (_, _, Some(geometry)) => Places::of_wkb(&input, geometry)?,
