@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aqueduct_core::Result;
 
 use super::columns::SideEncoder;
-use super::pairs::{Block, Pairs};
+use super::pairs::{Pairs, WeighedRows};
 use super::{How, JoinSpec, SMALL_PART};
 use crate::beside::{Desk, Done};
 use crate::sort::{Keys, Spool, SpoolWriter};
@@ -32,7 +32,7 @@ pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sort
     for records in left {
         let records = records?;
         let keys = encoder.left(&records)?;
-        let block = Block::new(records);
+        let block = WeighedRows::new(records);
         for rows in runs_of_keys(&keys) {
             groups.go_to(keys.key(rows.start))?;
             groups.group.join(spec.how, &block, rows, &mut out)?;
@@ -70,7 +70,7 @@ struct Groups<'a> {
     /// A group may hold so many bytes in memory.
     most_bytes: u64,
     /// Where it stands.
-    block: Option<(Arc<Block>, Keys)>,
+    block: Option<(Arc<WeighedRows>, Keys)>,
     row: usize,
     group: Group,
     spilled_bytes: u64,
@@ -81,7 +81,7 @@ struct Groups<'a> {
 struct Group {
     key: Option<Vec<u8>>,
     /// In memory: rows of blocks.
-    parts: Vec<(Arc<Block>, Range<usize>)>,
+    parts: Vec<(Arc<WeighedRows>, Range<usize>)>,
     /// Or on disk, all of them.
     spool: Option<Spool>,
     has_rows: bool,
@@ -112,7 +112,7 @@ impl Groups<'_> {
             self.row = 0;
             let Some(records) = self.right.next().transpose()? else { return Ok(()) };
             let keys = self.encoder.right(&records)?;
-            self.block = Some((Block::new(records), keys));
+            self.block = Some((WeighedRows::new(records), keys));
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Groups<'_> {
 
 impl Group {
     /// Gives what comes of left rows of the group's key.
-    fn join(&self, how: How, left: &Arc<Block>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
+    fn join(&self, how: How, left: &Arc<WeighedRows>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
         match (how, self.has_rows) {
             (How::Semi, true) | (How::Left | How::Anti, false) => {
                 rows.into_iter().try_for_each(|row| out.push_alone(left, row))
@@ -175,7 +175,7 @@ impl Group {
         }
     }
 
-    fn join_all(&self, left: &Arc<Block>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
+    fn join_all(&self, left: &Arc<WeighedRows>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
         let Some(spool) = &self.spool else {
             for row in rows {
                 for (block, matching) in &self.parts {
@@ -186,7 +186,7 @@ impl Group {
         };
         // All left rows with one block after another, so that the file is read once for them.
         for records in spool.read()? {
-            let block = Block::new(records?);
+            let block = WeighedRows::new(records?);
             for row in rows.clone() {
                 (0..block.records.num_rows()).try_for_each(|other| out.push((left, row), (&block, other)))?;
             }

@@ -156,7 +156,7 @@ fn keyed_left(records: &RecordBatch, spec: &Arc<JoinSpec>, desk: &Desk) -> Resul
     let (keyed, others) = by_null(&columns.plain_left(records)?, columns.keys.iter().map(|pair| pair.left))?;
     if let Some(others) = others.filter(|_| spec.how.gives_unmatched()) {
         let mut out = Pairs::new(spec, &desk.out)?;
-        out.push_all_alone(&pairs::Block::new(others))?;
+        out.push_all_alone(&pairs::WeighedRows::new(others))?;
         out.flush()?;
     }
     Ok(keyed)
