@@ -19,6 +19,7 @@ use super::order_by::check_order;
 use super::{MIN_LEASE, WANTED_LEASE};
 use crate::beside::beside;
 use crate::join::{How, JoinColumns, JoinSpec, KeyPair, common_type, join};
+use crate::plain::plain_schema;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "join",
@@ -129,7 +130,7 @@ impl StageConfig for Config {
             Method::Semi => How::Semi,
             Method::Anti => How::Anti,
         };
-        let keys = self.keys(left, right)?;
+        let keys = self.keys(&plain_schema(left), &plain_schema(right))?;
         let columns = JoinColumns::new(left, right, keys, how.gives_right(), &self.suffix);
         let clashes = column_clashes(&columns.output, "/suffix");
         if !clashes.is_empty() {
