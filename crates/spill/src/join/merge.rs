@@ -28,7 +28,7 @@ pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sort
         group: Group::default(),
         spilled_bytes: 0,
     };
-    let mut out = Pairs::new(spec, &desk.out)?;
+    let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
     for records in left {
         let records = records?;
         let keys = encoder.left(&records)?;

@@ -155,7 +155,7 @@ fn keyed_left(records: &RecordBatch, spec: &Arc<JoinSpec>, desk: &Desk) -> Resul
     let columns = &spec.columns;
     let (keyed, others) = by_null(&columns.plain_left(records)?, columns.keys.iter().map(|pair| pair.left))?;
     if let Some(others) = others.filter(|_| spec.how.gives_unmatched()) {
-        let mut out = Pairs::new(spec, &desk.out)?;
+        let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
         out.push_all_alone(&pairs::WeighedRows::new(others))?;
         out.flush()?;
     }
@@ -191,7 +191,7 @@ fn look_up(
 ) -> Result<Done> {
     let table = Table::new(right.batches, spec)?;
     let spilled_bytes = left.report().spilled_bytes;
-    let mut out = Pairs::new(spec, &desk.out)?;
+    let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
     for records in left {
         table.join(records?, &mut out)?;
     }
@@ -201,7 +201,7 @@ fn look_up(
         match desk.feed.next_blocking()?.rows {
             Some((records, _held)) => {
                 let keyed = keyed_left(&records, spec, &desk)?;
-                let mut out = Pairs::new(spec, &desk.out)?;
+                let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
                 table.join(keyed, &mut out)?;
                 out.flush()?;
             }

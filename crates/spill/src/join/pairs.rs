@@ -71,6 +71,8 @@ impl Taken {
 pub(super) struct Pairs<'o> {
     spec: Arc<JoinSpec>,
     out: &'o Output,
+    /// At most so many rows in a batch.
+    max_rows: usize,
     left: Taken,
     right: Taken,
     /// In the place of a right row where there is none.
@@ -79,7 +81,7 @@ pub(super) struct Pairs<'o> {
 }
 
 impl<'o> Pairs<'o> {
-    pub(super) fn new(spec: &Arc<JoinSpec>, out: &'o Output) -> Result<Self> {
+    pub(super) fn new(spec: &Arc<JoinSpec>, out: &'o Output, max_rows: usize) -> Result<Self> {
         let fields = spec.columns.right.fields().iter();
         let nullable =
             fields.map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect::<Vec<_>>();
@@ -88,8 +90,8 @@ impl<'o> Pairs<'o> {
         let schema = Arc::new(arrow::datatypes::Schema::new(nullable));
         let none = RecordBatch::try_new_with_options(schema, nulls, &options)
             .map_err(|error| Error::bug("join", "there is no row of nulls").with_source(error))?;
-        let (left, right) = (Taken::default(), Taken::default());
-        Ok(Self { spec: Arc::clone(spec), out, left, right, none: WeighedRows::new(none), n_bytes: 0 })
+        let (left, right, none) = (Taken::default(), Taken::default(), WeighedRows::new(none));
+        Ok(Self { spec: Arc::clone(spec), out, max_rows, left, right, none, n_bytes: 0 })
     }
 
     /// A left row with a right one.
@@ -120,7 +122,8 @@ impl<'o> Pairs<'o> {
     fn make_room(&mut self, n_bytes: u64) -> Result<()> {
         let most = self.out.batch_bytes().get();
         let held = self.left.held_bytes + self.right.held_bytes;
-        if self.n_bytes + n_bytes > most || held > 4 * most {
+        let is_full = self.left.places.len() >= self.max_rows || self.n_bytes + n_bytes > most;
+        if is_full || held > 4 * most {
             self.flush()?;
         }
         Ok(())
