@@ -68,7 +68,7 @@ impl Table {
         }
     }
 
-    /// Gives what comes of left rows, none of whose keys is null.
+    /// Gives what comes of left rows. A null equals no key here: right rows have none.
     pub(super) fn join(&self, records: RecordBatch, out: &mut Pairs<'_>) -> Result<()> {
         let keys = self.encoder.left(&records)?;
         let left = WeighedRows::new(records);

@@ -13,9 +13,19 @@ use crate::beside::{Desk, Done};
 use crate::sort::{Keys, Spool, SpoolWriter};
 use crate::{Sorted, SpillCompression, SpillDir};
 
-/// Joins sides that are sorted by their keys, none of which is null.
-pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sorted) -> Result<Done> {
-    let spilled = left.report().spilled_bytes + right.report().spilled_bytes;
+/// Joins sides that are sorted by their keys, none of which is null. Adds to what was done.
+pub(super) fn merge(
+    desk: &Desk,
+    spec: &Arc<JoinSpec>,
+    left: Sorted,
+    right: Sorted,
+    mut done: Done,
+) -> Result<Done> {
+    for report in [left.report(), right.report()] {
+        done.spilled_bytes += report.spilled_bytes;
+        done.raw_bytes += report.raw_bytes;
+        done.n_merges += report.n_merges;
+    }
     let encoder = spec.columns.encoder()?;
     let mut groups = Groups {
         right,
@@ -26,7 +36,7 @@ pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sort
         block: None,
         row: 0,
         group: Group::default(),
-        spilled_bytes: 0,
+        done,
     };
     let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
     for records in left {
@@ -40,7 +50,7 @@ pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sort
         }
     }
     out.flush()?;
-    Ok(Done { spilled_bytes: spilled + groups.spilled_bytes, ..Done::default() })
+    Ok(groups.done)
 }
 
 /// Neighbours of one key.
@@ -73,7 +83,7 @@ struct Groups<'a> {
     block: Option<(Arc<WeighedRows>, Keys)>,
     row: usize,
     group: Group,
-    spilled_bytes: u64,
+    done: Done,
 }
 
 /// The right rows of one key.
@@ -142,7 +152,8 @@ impl Groups<'_> {
         }
         if let Some(writer) = writer {
             let spool = writer.finish();
-            self.spilled_bytes += spool.n_bytes();
+            self.done.spilled_bytes += spool.n_bytes();
+            self.done.raw_bytes += spool.raw_bytes();
             self.group.spool = Some(spool);
         }
         Ok(())

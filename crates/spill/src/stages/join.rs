@@ -1,8 +1,9 @@
 //! `join`: left rows with the right rows of their key. Both sides may be of any size.
 //!
-//! The left side is the step's input, the right one what `with` names. A right side that fits into a quarter of the
-//! share is looked up, and left rows keep their order; else both sides are sorted by their keys. Memory: the step's
-//! share, from the first row to the last; a key with many rows on both sides takes no more.
+//! The left side is the step's input, the right one what `with` names. A right side that fits into a quarter of
+//! the share is looked up, and left rows keep their order: those that come before it has ended wait in memory, or
+//! on disk if they are many. Else both sides are sorted by their keys, and no order is promised. Memory: the
+//! step's share, from the first row to the last; a key with many rows on both sides takes no more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
