@@ -9,11 +9,11 @@ use crate::beside::{Desk, Done};
 use crate::sort::SpoolWriter;
 use crate::{SpillCompression, SpillDir};
 
-/// Of the lease, rows of one part in so many wait in memory, and a row is at most as wide. With more there is no
-/// room for both sorts beside them, nor for a right side that becomes a table.
+/// Of the lease, rows of one part in so many wait in memory, and a row is at most as wide. With more there is
+/// no room for both sorts beside them, nor for a right side that becomes a table.
 const MEMORY_PART: u64 = 8;
-/// Of the lease, a piece in which rows are kept and come back is one part in so many, or a row. Larger ones take
-/// too much while they are written, smaller ones are slow.
+/// Of the lease, a piece in which rows are kept and come back is one part in so many, or a row. Larger ones
+/// take too much while they are written, smaller ones are slow.
 const PIECE_PART: u64 = 64;
 
 /// Rows that are being kept: the last ones in memory, those before them on disk once there are too many.

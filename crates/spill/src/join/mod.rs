@@ -161,7 +161,7 @@ impl Sides {
         if sides.right_bytes > self.most_small_bytes { self.decide(desk) } else { Ok(()) }
     }
 
-    /// The right side is large: what was kept goes into the sorts, right rows first, as they take more memory.
+    /// The right side is large: what was kept goes into the sorts. Right rows first: they take more memory.
     fn decide(&mut self, desk: &Desk) -> Result<()> {
         let Some(Undecided { left, right, .. }) = self.undecided.take() else { return Ok(()) };
         right.into_iter().try_for_each(|records| self.right.push(&records))?;
