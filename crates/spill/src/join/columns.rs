@@ -26,9 +26,13 @@ pub(crate) struct KeyPair {
 #[derive(Clone, Debug)]
 pub(crate) struct JoinColumns {
     pub(crate) left: SchemaRef,
+    /// Those that are read: all, or the keys alone where no others come out.
     pub(crate) right: SchemaRef,
+    /// Where those are in the input.
+    taken: Vec<usize>,
+    /// Places in `left` and in `right`.
     pub(crate) keys: Vec<KeyPair>,
-    /// Places of the right columns that come out.
+    /// Places in `right` of the columns that come out.
     pub(crate) kept: Vec<usize>,
     pub(crate) output: SchemaRef,
 }
@@ -39,11 +43,12 @@ impl JoinColumns {
     pub(crate) fn new(
         left: &SchemaRef,
         right: &SchemaRef,
-        keys: Vec<KeyPair>,
+        mut keys: Vec<KeyPair>,
         gives_right: bool,
         suffix: &str,
     ) -> Self {
-        let (left, right) = (plain_schema(left), plain_schema(right));
+        let left = plain_schema(left);
+        let (right, taken) = take_right(right, &mut keys, gives_right);
         let is_kept = |at: &usize| gives_right && keys.iter().all(|pair| pair.right != *at);
         let kept: Vec<usize> = (0..right.fields().len()).filter(is_kept).collect();
         let mut fields: Vec<Arc<Field>> = left.fields().to_vec();
@@ -56,7 +61,7 @@ impl JoinColumns {
             fields.push(Arc::new(field.clone().with_name(name).with_nullable(true)));
         }
         let output = Arc::new(Schema::new_with_metadata(Fields::from(fields), left.metadata().clone()));
-        Self { left, right, keys, kept, output }
+        Self { left, right, taken, keys, kept, output }
     }
 
     pub(super) fn plain_left(&self, records: &RecordBatch) -> Result<RecordBatch> {
@@ -64,7 +69,8 @@ impl JoinColumns {
     }
 
     pub(super) fn plain_right(&self, records: &RecordBatch) -> Result<RecordBatch> {
-        plain_rows(records.columns().to_vec(), records.num_rows(), &self.right)
+        let columns = self.taken.iter().map(|at| Arc::clone(records.column(*at))).collect();
+        plain_rows(columns, records.num_rows(), &self.right)
     }
 
     /// Makes keys of both sides' rows, that compare.
@@ -76,6 +82,17 @@ impl JoinColumns {
         let encoder = KeyEncoder::new(&schema, &SortOrder { keys, ..SortOrder::default() })?;
         Ok(SideEncoder { pairs: self.keys.clone(), schema, encoder })
     }
+}
+
+/// The right columns that are read, and where they are in the input. The keys are then of these columns.
+fn take_right(right: &SchemaRef, keys: &mut [KeyPair], gives_right: bool) -> (SchemaRef, Vec<usize>) {
+    let is_taken = |at: &usize| gives_right || keys.iter().any(|pair| pair.right == *at);
+    let taken: Vec<usize> = (0..right.fields().len()).filter(is_taken).collect();
+    for pair in keys {
+        pair.right = taken.partition_point(|at| *at < pair.right);
+    }
+    let fields: Fields = taken.iter().map(|at| Arc::clone(&right.fields()[*at])).collect();
+    (plain_schema(&Schema::new(fields)), taken)
 }
 
 /// Makes keys.
@@ -108,7 +125,8 @@ impl SideEncoder {
     }
 }
 
-/// As what two columns are compared, so that values are equal and ordered as they are in each.
+/// As what two columns are compared, so that values are equal and ordered as they are in each. They are plain: what
+/// dictionaries and views hold is compared, and not how.
 ///
 /// # Errors
 /// There is no such type.

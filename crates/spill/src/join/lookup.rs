@@ -9,7 +9,7 @@ use arrow::compute::concat_batches;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::columns::SideEncoder;
-use super::pairs::{Block, Pairs};
+use super::pairs::{Pairs, WeighedRows};
 use super::{How, JoinSpec};
 use crate::sort::Keys;
 
@@ -17,7 +17,7 @@ use crate::sort::Keys;
 pub(super) struct Table {
     how: How,
     encoder: SideEncoder,
-    rows: Arc<Block>,
+    rows: Arc<WeighedRows>,
     keys: Keys,
     hasher: DefaultHashBuilder,
     /// The first row of each key.
@@ -43,7 +43,7 @@ impl Table {
             hasher: DefaultHashBuilder::default(),
             first: HashTable::with_capacity(n_rows),
             next: vec![LAST; n_rows],
-            rows: Block::new(records),
+            rows: WeighedRows::new(records),
         };
         let keeps_all = !spec.one_match && spec.how.gives_right();
         // From the last to the first, so that the first of a key comes first.
@@ -68,10 +68,10 @@ impl Table {
         }
     }
 
-    /// Gives what comes of left rows, none of whose keys is null.
+    /// Gives what comes of left rows. A null equals no key here: right rows have none.
     pub(super) fn join(&self, records: RecordBatch, out: &mut Pairs<'_>) -> Result<()> {
         let keys = self.encoder.left(&records)?;
-        let left = Block::new(records);
+        let left = WeighedRows::new(records);
         for row in 0..left.records.num_rows() {
             let key = keys.key(row);
             let found =
@@ -85,7 +85,7 @@ impl Table {
         Ok(())
     }
 
-    fn push_all(&self, left: (&Arc<Block>, usize), first: u32, out: &mut Pairs<'_>) -> Result<()> {
+    fn push_all(&self, left: (&Arc<WeighedRows>, usize), first: u32, out: &mut Pairs<'_>) -> Result<()> {
         let mut right = first;
         while right != LAST {
             out.push(left, (&self.rows, right as usize))?;

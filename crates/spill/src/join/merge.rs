@@ -7,15 +7,25 @@ use std::sync::Arc;
 use aqueduct_core::Result;
 
 use super::columns::SideEncoder;
-use super::pairs::{Block, Pairs};
+use super::pairs::{Pairs, WeighedRows};
 use super::{How, JoinSpec, SMALL_PART};
 use crate::beside::{Desk, Done};
 use crate::sort::{Keys, Spool, SpoolWriter};
 use crate::{Sorted, SpillCompression, SpillDir};
 
-/// Joins sides that are sorted by their keys, none of which is null.
-pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sorted) -> Result<Done> {
-    let spilled = left.report().spilled_bytes + right.report().spilled_bytes;
+/// Joins sides that are sorted by their keys, none of which is null. Adds to what was done.
+pub(super) fn merge(
+    desk: &Desk,
+    spec: &Arc<JoinSpec>,
+    left: Sorted,
+    right: Sorted,
+    mut done: Done,
+) -> Result<Done> {
+    for report in [left.report(), right.report()] {
+        done.spilled_bytes += report.spilled_bytes;
+        done.raw_bytes += report.raw_bytes;
+        done.n_merges += report.n_merges;
+    }
     let encoder = spec.columns.encoder()?;
     let mut groups = Groups {
         right,
@@ -26,13 +36,13 @@ pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sort
         block: None,
         row: 0,
         group: Group::default(),
-        spilled_bytes: 0,
+        done,
     };
-    let mut out = Pairs::new(spec, &desk.out)?;
+    let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
     for records in left {
         let records = records?;
         let keys = encoder.left(&records)?;
-        let block = Block::new(records);
+        let block = WeighedRows::new(records);
         for rows in runs_of_keys(&keys) {
             groups.go_to(keys.key(rows.start))?;
             groups.group.join(spec.how, &block, rows, &mut out)?;
@@ -40,7 +50,7 @@ pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sort
         }
     }
     out.flush()?;
-    Ok(Done { spilled_bytes: spilled + groups.spilled_bytes, ..Done::default() })
+    Ok(groups.done)
 }
 
 /// Neighbours of one key.
@@ -70,10 +80,10 @@ struct Groups<'a> {
     /// A group may hold so many bytes in memory.
     most_bytes: u64,
     /// Where it stands.
-    block: Option<(Arc<Block>, Keys)>,
+    block: Option<(Arc<WeighedRows>, Keys)>,
     row: usize,
     group: Group,
-    spilled_bytes: u64,
+    done: Done,
 }
 
 /// The right rows of one key.
@@ -81,7 +91,7 @@ struct Groups<'a> {
 struct Group {
     key: Option<Vec<u8>>,
     /// In memory: rows of blocks.
-    parts: Vec<(Arc<Block>, Range<usize>)>,
+    parts: Vec<(Arc<WeighedRows>, Range<usize>)>,
     /// Or on disk, all of them.
     spool: Option<Spool>,
     has_rows: bool,
@@ -112,7 +122,7 @@ impl Groups<'_> {
             self.row = 0;
             let Some(records) = self.right.next().transpose()? else { return Ok(()) };
             let keys = self.encoder.right(&records)?;
-            self.block = Some((Block::new(records), keys));
+            self.block = Some((WeighedRows::new(records), keys));
         }
         Ok(())
     }
@@ -142,7 +152,8 @@ impl Groups<'_> {
         }
         if let Some(writer) = writer {
             let spool = writer.finish();
-            self.spilled_bytes += spool.n_bytes();
+            self.done.spilled_bytes += spool.n_bytes();
+            self.done.raw_bytes += spool.raw_bytes();
             self.group.spool = Some(spool);
         }
         Ok(())
@@ -165,7 +176,7 @@ impl Groups<'_> {
 
 impl Group {
     /// Gives what comes of left rows of the group's key.
-    fn join(&self, how: How, left: &Arc<Block>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
+    fn join(&self, how: How, left: &Arc<WeighedRows>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
         match (how, self.has_rows) {
             (How::Semi, true) | (How::Left | How::Anti, false) => {
                 rows.into_iter().try_for_each(|row| out.push_alone(left, row))
@@ -175,7 +186,7 @@ impl Group {
         }
     }
 
-    fn join_all(&self, left: &Arc<Block>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
+    fn join_all(&self, left: &Arc<WeighedRows>, rows: Range<usize>, out: &mut Pairs<'_>) -> Result<()> {
         let Some(spool) = &self.spool else {
             for row in rows {
                 for (block, matching) in &self.parts {
@@ -186,7 +197,7 @@ impl Group {
         };
         // All left rows with one block after another, so that the file is read once for them.
         for records in spool.read()? {
-            let block = Block::new(records?);
+            let block = WeighedRows::new(records?);
             for row in rows.clone() {
                 (0..block.records.num_rows()).try_for_each(|other| out.push((left, row), (&block, other)))?;
             }

@@ -1,11 +1,15 @@
 //! The join of two inputs of any size: a small right side is looked up, else both are sorted and merged.
 //!
+//! Which of the two it is shows when the right side ends, or becomes too large. Until then left rows are kept
+//! as they come: to be looked up they need no sort, and they keep their order.
+//!
 //! DataFusion's joins are not used. Its hash join cannot spill. Its sort-merge join keeps the keys of all right rows of
 //! one key in memory even after it spilled the rows, and reads the rows back all at once: one hot key on both sides, and
 //! it takes more than any lease. Here the right rows of a key that do not fit go to a file, which is read again for each
 //! block of left rows.
 
 mod columns;
+mod kept;
 mod lookup;
 mod merge;
 mod pairs;
@@ -20,10 +24,11 @@ use arrow::compute::{and, filter_record_batch, is_not_null, not};
 use arrow::datatypes::SchemaRef;
 
 pub(crate) use self::columns::{JoinColumns, KeyPair, common_type};
+use self::kept::Kept;
 use self::lookup::Table;
-use self::pairs::Pairs;
+use self::pairs::{Pairs, WeighedRows};
 use crate::beside::{Desk, Done};
-use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, Sorted, SpillCompression};
+use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, SpillCompression};
 
 /// Which rows come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,19 +80,19 @@ pub(crate) fn join(mut desk: Desk, spec: JoinSpec) -> Result<Done> {
     let spec = Arc::new(spec);
     let mut sides = Sides::new(&desk, &spec)?;
     let (mut left_is_over, mut right_is_over) = (false, false);
-    while !(right_is_over && (left_is_over || sides.small.is_some())) {
+    while !(right_is_over && (left_is_over || sides.undecided.is_some())) {
         let fed = desk.feed.next_blocking()?;
         match (fed.input, fed.rows) {
             (LEFT, Some((records, _held))) => sides.push_left(&records, &desk)?,
             (LEFT, None) => left_is_over = true,
-            (_, Some((records, _held))) => sides.push_right(&records)?,
+            (_, Some((records, _held))) => sides.push_right(&records, &desk)?,
             (_, None) => right_is_over = true,
         }
     }
-    let Sides { left, right, small, .. } = sides;
-    match small {
-        Some(small) => look_up(desk, &spec, left.finish()?, small, left_is_over),
-        None => merge::merge(&desk, &spec, left.finish()?, right.finish()?),
+    let Sides { left, right, undecided, done, .. } = sides;
+    match undecided {
+        Some(sides) => look_up(desk, &spec, sides, left_is_over),
+        None => merge::merge(&desk, &spec, left.finish()?, right.finish()?, done),
     }
 }
 
@@ -96,16 +101,17 @@ struct Sides {
     spec: Arc<JoinSpec>,
     left: ExternalSort,
     right: ExternalSort,
-    /// The right side as long as it is small.
-    small: Option<Small>,
+    /// As long as the right side is small; the sorts are empty then.
+    undecided: Option<Undecided>,
     most_small_bytes: u64,
+    done: Done,
 }
 
-/// Right rows in memory.
-#[derive(Default)]
-struct Small {
-    batches: Vec<RecordBatch>,
-    n_bytes: u64,
+/// What came as long as the right side is small.
+struct Undecided {
+    left: Kept,
+    right: Vec<RecordBatch>,
+    right_bytes: u64,
 }
 
 impl Sides {
@@ -126,27 +132,54 @@ impl Sides {
         let left = sort(&columns.left, columns.keys.iter().map(|pair| pair.left).collect())?;
         let right = sort(&columns.right, columns.keys.iter().map(|pair| pair.right).collect())?;
         let most_small_bytes = (desk.lease.get() / SMALL_PART).min(MAX_SMALL_BYTES);
-        Ok(Self { spec: Arc::clone(spec), left, right, small: Some(Small::default()), most_small_bytes })
+        let kept = Kept::new(desk, &columns.left);
+        Ok(Self {
+            spec: Arc::clone(spec),
+            left,
+            right,
+            undecided: Some(Undecided { left: kept, right: Vec::new(), right_bytes: 0 }),
+            most_small_bytes,
+            done: Done::default(),
+        })
     }
 
     fn push_left(&mut self, records: &RecordBatch, desk: &Desk) -> Result<()> {
-        self.left.push(&keyed_left(records, &self.spec, desk)?)
+        match &mut self.undecided {
+            Some(sides) => sides.left.push(&wanted_left(records, &self.spec)?),
+            None => self.left.push(&keyed_left(records, &self.spec, desk)?),
+        }
     }
 
-    fn push_right(&mut self, records: &RecordBatch) -> Result<()> {
+    fn push_right(&mut self, records: &RecordBatch, desk: &Desk) -> Result<()> {
         let columns = &self.spec.columns;
         let (records, _) =
             by_null(&columns.plain_right(records)?, columns.keys.iter().map(|pair| pair.right))?;
-        let Some(small) = &mut self.small else { return self.right.push(&records) };
+        let Some(sides) = &mut self.undecided else { return self.right.push(&records) };
         let own = copied(&records, 0..records.num_rows())?;
-        small.n_bytes += retained_bytes(&own).get() + BYTES_BESIDE_ROW * own.num_rows() as u64;
-        small.batches.push(own);
-        if small.n_bytes > self.most_small_bytes {
-            let batches = std::mem::take(&mut small.batches);
-            self.small = None;
-            batches.iter().try_for_each(|records| self.right.push(records))?;
+        sides.right_bytes += retained_bytes(&own).get() + BYTES_BESIDE_ROW * own.num_rows() as u64;
+        sides.right.push(own);
+        if sides.right_bytes > self.most_small_bytes { self.decide(desk) } else { Ok(()) }
+    }
+
+    /// The right side is large: what was kept goes into the sorts. Right rows first: they take more memory.
+    fn decide(&mut self, desk: &Desk) -> Result<()> {
+        let Some(Undecided { left, right, .. }) = self.undecided.take() else { return Ok(()) };
+        right.into_iter().try_for_each(|records| self.right.push(&records))?;
+        for records in left.into_rows(&mut self.done)? {
+            self.left.push(&keyed_left(&records?, &self.spec, desk)?)?;
+            desk.pace.tick();
         }
         Ok(())
+    }
+}
+
+/// Left rows of which something may come.
+fn wanted_left(records: &RecordBatch, spec: &JoinSpec) -> Result<RecordBatch> {
+    let columns = &spec.columns;
+    let records = columns.plain_left(records)?;
+    match spec.how.gives_unmatched() {
+        true => Ok(records),
+        false => Ok(by_null(&records, columns.keys.iter().map(|pair| pair.left))?.0),
     }
 }
 
@@ -155,8 +188,8 @@ fn keyed_left(records: &RecordBatch, spec: &Arc<JoinSpec>, desk: &Desk) -> Resul
     let columns = &spec.columns;
     let (keyed, others) = by_null(&columns.plain_left(records)?, columns.keys.iter().map(|pair| pair.left))?;
     if let Some(others) = others.filter(|_| spec.how.gives_unmatched()) {
-        let mut out = Pairs::new(spec, &desk.out)?;
-        out.push_all_alone(&pairs::Block::new(others))?;
+        let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
+        out.push_all_alone(&WeighedRows::new(others))?;
         out.flush()?;
     }
     Ok(keyed)
@@ -182,31 +215,25 @@ fn by_null(
     Ok((keyed, Some(others)))
 }
 
-fn look_up(
-    mut desk: Desk,
-    spec: &Arc<JoinSpec>,
-    left: Sorted,
-    right: Small,
-    mut left_is_over: bool,
-) -> Result<Done> {
-    let table = Table::new(right.batches, spec)?;
-    let spilled_bytes = left.report().spilled_bytes;
-    let mut out = Pairs::new(spec, &desk.out)?;
-    for records in left {
+/// Left rows come out in the order in which they came.
+fn look_up(mut desk: Desk, spec: &Arc<JoinSpec>, sides: Undecided, mut left_is_over: bool) -> Result<Done> {
+    let mut done = Done::default();
+    let table = Table::new(sides.right, spec)?;
+    let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
+    for records in sides.left.into_rows(&mut done)? {
         table.join(records?, &mut out)?;
+        desk.pace.tick();
     }
     out.flush()?;
-    drop(out);
     while !left_is_over {
         match desk.feed.next_blocking()?.rows {
             Some((records, _held)) => {
-                let keyed = keyed_left(&records, spec, &desk)?;
-                let mut out = Pairs::new(spec, &desk.out)?;
-                table.join(keyed, &mut out)?;
+                table.join(wanted_left(&records, spec)?, &mut out)?;
+                // What waits to go out must not outlive the memory that is held for it.
                 out.flush()?;
             }
             None => left_is_over = true,
         }
     }
-    Ok(Done { spilled_bytes, ..Done::default() })
+    Ok(done)
 }

@@ -12,13 +12,13 @@ use crate::beside::Output;
 
 /// Rows of one side, and what each weighs.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(super) struct WeighedRows {
     pub(super) records: RecordBatch,
     sizes: Vec<u32>,
     pub(super) n_bytes: u64,
 }
 
-impl Block {
+impl WeighedRows {
     pub(super) fn new(records: RecordBatch) -> Arc<Self> {
         let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
         let sizes = row_bytes(&records).into_iter().map(size).collect();
@@ -34,13 +34,13 @@ impl Block {
 /// Blocks that rows were taken of, and which rows.
 #[derive(Default)]
 struct Taken {
-    blocks: Vec<Arc<Block>>,
+    blocks: Vec<Arc<WeighedRows>>,
     places: Vec<(usize, usize)>,
     held_bytes: u64,
 }
 
 impl Taken {
-    fn push(&mut self, block: &Arc<Block>, row: usize) {
+    fn push(&mut self, block: &Arc<WeighedRows>, row: usize) {
         // Rows of few blocks are taken at a time, mostly of the last one.
         let known = self.blocks.iter().rposition(|other| Arc::ptr_eq(other, block));
         let slot = known.unwrap_or_else(|| {
@@ -71,15 +71,17 @@ impl Taken {
 pub(super) struct Pairs<'o> {
     spec: Arc<JoinSpec>,
     out: &'o Output,
+    /// At most so many rows in a batch.
+    max_rows: usize,
     left: Taken,
     right: Taken,
     /// In the place of a right row where there is none.
-    none: Arc<Block>,
+    none: Arc<WeighedRows>,
     n_bytes: u64,
 }
 
 impl<'o> Pairs<'o> {
-    pub(super) fn new(spec: &Arc<JoinSpec>, out: &'o Output) -> Result<Self> {
+    pub(super) fn new(spec: &Arc<JoinSpec>, out: &'o Output, max_rows: usize) -> Result<Self> {
         let fields = spec.columns.right.fields().iter();
         let nullable =
             fields.map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect::<Vec<_>>();
@@ -88,12 +90,16 @@ impl<'o> Pairs<'o> {
         let schema = Arc::new(arrow::datatypes::Schema::new(nullable));
         let none = RecordBatch::try_new_with_options(schema, nulls, &options)
             .map_err(|error| Error::bug("join", "there is no row of nulls").with_source(error))?;
-        let (left, right) = (Taken::default(), Taken::default());
-        Ok(Self { spec: Arc::clone(spec), out, left, right, none: Block::new(none), n_bytes: 0 })
+        let (left, right, none) = (Taken::default(), Taken::default(), WeighedRows::new(none));
+        Ok(Self { spec: Arc::clone(spec), out, max_rows, left, right, none, n_bytes: 0 })
     }
 
     /// A left row with a right one.
-    pub(super) fn push(&mut self, left: (&Arc<Block>, usize), right: (&Arc<Block>, usize)) -> Result<()> {
+    pub(super) fn push(
+        &mut self,
+        left: (&Arc<WeighedRows>, usize),
+        right: (&Arc<WeighedRows>, usize),
+    ) -> Result<()> {
         let n_bytes = left.0.size(left.1) + right.0.size(right.1);
         self.make_room(n_bytes)?;
         self.left.push(left.0, left.1);
@@ -103,20 +109,21 @@ impl<'o> Pairs<'o> {
     }
 
     /// A left row alone.
-    pub(super) fn push_alone(&mut self, block: &Arc<Block>, row: usize) -> Result<()> {
+    pub(super) fn push_alone(&mut self, block: &Arc<WeighedRows>, row: usize) -> Result<()> {
         let none = Arc::clone(&self.none);
         self.push((block, row), (&none, 0))
     }
 
     /// All rows of a block, each alone.
-    pub(super) fn push_all_alone(&mut self, block: &Arc<Block>) -> Result<()> {
+    pub(super) fn push_all_alone(&mut self, block: &Arc<WeighedRows>) -> Result<()> {
         (0..block.records.num_rows()).try_for_each(|row| self.push_alone(block, row))
     }
 
     fn make_room(&mut self, n_bytes: u64) -> Result<()> {
         let most = self.out.batch_bytes().get();
         let held = self.left.held_bytes + self.right.held_bytes;
-        if self.n_bytes + n_bytes > most || held > 4 * most {
+        let is_full = self.left.places.len() >= self.max_rows || self.n_bytes + n_bytes > most;
+        if is_full || held > 4 * most {
             self.flush()?;
         }
         Ok(())

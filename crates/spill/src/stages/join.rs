@@ -1,8 +1,9 @@
 //! `join`: left rows with the right rows of their key. Both sides may be of any size.
 //!
-//! The left side is the step's input, the right one what `with` names. A right side that fits into a quarter of the
-//! share is looked up, and left rows keep their order; else both sides are sorted by their keys. Memory: the step's
-//! share, from the first row to the last; a key with many rows on both sides takes no more.
+//! The left side is the step's input, the right one what `with` names. A right side that fits into a quarter of
+//! the share is looked up, and left rows keep their order: those that come before it has ended wait in memory, or
+//! on disk if they are many. Else both sides are sorted by their keys, and no order is promised. Memory: the
+//! step's share, from the first row to the last; a key with many rows on both sides takes no more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::order_by::check_order;
 use super::{MIN_LEASE, WANTED_LEASE};
 use crate::beside::beside;
 use crate::join::{How, JoinColumns, JoinSpec, KeyPair, common_type, join};
+use crate::plain::plain_schema;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "join",
@@ -129,7 +131,7 @@ impl StageConfig for Config {
             Method::Semi => How::Semi,
             Method::Anti => How::Anti,
         };
-        let keys = self.keys(left, right)?;
+        let keys = self.keys(&plain_schema(left), &plain_schema(right))?;
         let columns = JoinColumns::new(left, right, keys, how.gives_right(), &self.suffix);
         let clashes = column_clashes(&columns.output, "/suffix");
         if !clashes.is_empty() {
