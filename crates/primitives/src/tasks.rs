@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -93,7 +93,10 @@ impl Tasks {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, TaskError> {
-        Task::new(self.tracker.spawn_blocking(job)).await
+        // What nobody waits for any more is dropped within the job: who joined it finds all memory back.
+        let (sender, receiver) = oneshot::channel();
+        Task::new(self.tracker.spawn_blocking(move || drop(sender.send(job())))).await?;
+        receiver.await.map_err(|_| TaskError::Cancelled)
     }
 
     /// Tells every task to stop.

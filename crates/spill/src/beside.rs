@@ -63,11 +63,6 @@ pub(crate) struct Desk {
 /// What the work has to say when it has ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
-    pub(crate) spilled_bytes: u64,
-    /// What those bytes were in memory.
-    pub(crate) raw_bytes: u64,
-    /// Times that spilled rows were merged and spilled again.
-    pub(crate) n_merges: u64,
     /// Rows left out because they are like another.
     pub(crate) n_duplicates: u64,
 }
@@ -92,6 +87,7 @@ pub(crate) fn beside(
         let (disk, parent) = (cx.scratch().disk.clone(), cx.scratch().dir.clone());
         let of_disk = disk.clone();
         let dir = cx.tasks().block(move || SpillDir::new(&parent, of_disk)).await??;
+        let dir = dir.counted_in(cx.metrics());
         let upstream = Arc::<Mutex<Upstream>>::default();
         let pump = |(n, input)| cx.tasks().spawn(pump(n, input, feeder.clone(), Arc::clone(&upstream)));
         let pumps: Vec<_> = inputs.into_iter().enumerate().map(pump).collect();
@@ -117,9 +113,6 @@ pub(crate) fn beside(
         // An input that failed is what made the work fail.
         upstream.failure.map_or(Ok(()), Err)?;
         let done = of_step(done, cx.step())?;
-        cx.metrics().spilled_bytes.add(done.spilled_bytes);
-        cx.metrics().spilled_raw_bytes.add(done.raw_bytes);
-        cx.metrics().spill_merges.add(done.n_merges);
         cx.metrics().rows_duplicate.add(done.n_duplicates);
         yield Batch::only_positions(schema, upstream.positions);
     })
@@ -191,6 +184,11 @@ impl Desk {
             share: share.clone(),
             held,
         })
+    }
+
+    /// Nobody reads what comes out any more.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.out.stop.clone()
     }
 
     /// Gives so much of the lease to rows on their way out, which it holds no more. Before the first of them.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_core::{Error, ErrorKind, Result, StepMetrics};
 use aqueduct_primitives::{Budget, ByteCount, Reservation};
 
 /// A folder for spilled rows, removed with all that is in it when the last clone is dropped. Cheap to clone.
@@ -16,6 +16,7 @@ use aqueduct_primitives::{Budget, ByteCount, Reservation};
 #[derive(Clone, Debug)]
 pub struct SpillDir {
     shared: Arc<Shared>,
+    metrics: Arc<StepMetrics>,
 }
 
 #[derive(Debug)]
@@ -45,11 +46,23 @@ impl SpillDir {
         for _ in 0..MAX_TRIES {
             if let Some((dir, lock)) = locked_dir(parent).map_err(failed)? {
                 let n_files = AtomicU64::default();
-                return Ok(Self { shared: Arc::new(Shared { dir, disk, n_files, _lock: lock }) });
+                let shared = Arc::new(Shared { dir, disk, n_files, _lock: lock });
+                return Ok(Self { shared, metrics: Arc::default() });
             }
         }
         let message = "the folder vanishes again and again; is something else cleaning it?";
         Err(Error::new(ErrorKind::Io, "spill", message).with("dir", parent.display()))
+    }
+
+    /// What is spilled, and merged, is counted here from now on, as it happens.
+    #[must_use]
+    pub fn counted_in(self, metrics: &Arc<StepMetrics>) -> Self {
+        Self { metrics: Arc::clone(metrics), ..self }
+    }
+
+    /// Where it is counted.
+    pub(crate) fn metrics(&self) -> &StepMetrics {
+        &self.metrics
     }
 
     /// A new file, for writing.
@@ -121,8 +134,8 @@ impl SpillFile {
         &self.path
     }
 
-    /// Takes room for bytes that are about to be written.
-    pub(crate) fn grow(&mut self, n_bytes: u64) -> Result<()> {
+    /// Takes room for bytes that are about to be written, which are so many in memory.
+    pub(crate) fn grow(&mut self, n_bytes: u64, raw_bytes: u64) -> Result<()> {
         let disk = &self.dir.shared.disk;
         let more = disk.try_reserve(ByteCount::new(n_bytes)).map_err(|error| {
             let message = "there are more rows than memory holds, and they take more disk than they may; raise \
@@ -133,6 +146,8 @@ impl SpillFile {
                 .with_source(error)
         })?;
         self.taken.merge(more);
+        self.dir.metrics.spilled_bytes.add(n_bytes);
+        self.dir.metrics.spilled_raw_bytes.add(raw_bytes);
         Ok(())
     }
 }
@@ -161,13 +176,13 @@ mod tests {
         let (mut a, _) = dir.create().unwrap();
         let (mut b, _) = dir.create().unwrap();
         assert_ne!(a.path(), b.path());
-        a.grow(60).unwrap();
-        let error = b.grow(60).unwrap_err();
+        a.grow(60, 80).unwrap();
+        let error = b.grow(60, 80).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Limit);
         assert!(error.to_string().contains("execution.spill.max_bytes"), "{error}");
         drop((a, b));
         let (mut c, _) = dir.create().unwrap();
-        c.grow(100).unwrap();
+        c.grow(100, 100).unwrap();
         drop((c, dir));
         assert_eq!(disk.free(), ByteCount::new(100));
         assert!(names(parent.path()).is_empty());

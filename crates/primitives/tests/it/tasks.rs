@@ -77,3 +77,18 @@ async fn joining_waits_for_blocking_jobs() {
     soon(tasks.join()).await;
     assert_eq!((census.alive(), tasks.n_running()), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_waits_for_is_gone_when_its_job_was_joined() {
+    let tasks = Tasks::default();
+    let census = Census::default();
+    for _ in 0..500 {
+        let alive = census.enter();
+        let mut job = Box::pin(tasks.block(move || alive));
+        // It may have ended already.
+        let _ = futures::poll!(job.as_mut());
+        drop(job);
+        soon(tasks.join()).await;
+        assert_eq!(census.alive(), 0);
+    }
+}

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use aqueduct_core::{BatchStream, Context, Error, Result, retained_bytes};
 use arrow::datatypes::SchemaRef;
 use datafusion_physical_plan::ExecutionPlan;
-use datafusion_physical_plan::metrics::MetricsSet;
 use futures::StreamExt;
 
 use super::input::{Input, Live};
@@ -49,14 +48,14 @@ impl Run {
     async fn drive(self, mut desk: Desk) -> Result<Done> {
         let first = desk.feed.next().await?;
         let pool = Arc::new(LeasePool::new(desk.lease, Arc::clone(&desk.pace)));
-        let plan = with_own_sorts(self.plan, desk.lease, &desk.dir).map_err(inside)?;
+        let plan = with_own_sorts(self.plan, desk.lease, &desk.dir, &desk.stop()).map_err(inside)?;
         let (dir, row_bytes) = (desk.dir.clone(), row_bytes(&first));
         let task = session::task(pool, dir, desk.lease, row_bytes, desk.max_rows).map_err(inside)?;
         let live = Live::new(first, desk.feed, desk.lease);
-        let spooled_bytes = self.input.connect(live, &desk.dir).await?;
+        self.input.connect(live, &desk.dir).await?;
         let rows = plan.execute(0, Arc::new(task)).map_err(inside)?;
         send_all(rows, &desk.out, &self.columns).await?;
-        Ok(Done { spilled_bytes: spooled_bytes + spilled_bytes(&plan), ..Done::default() })
+        Ok(Done::default())
     }
 }
 
@@ -84,10 +83,4 @@ fn row_bytes(first: &Fed) -> u64 {
         }
         _ => USUAL_ROW_BYTES,
     }
-}
-
-/// What all operators wrote to disk.
-fn spilled_bytes(plan: &Arc<dyn ExecutionPlan>) -> u64 {
-    let own = plan.metrics().as_ref().and_then(MetricsSet::spilled_bytes).unwrap_or(0) as u64;
-    plan.children().into_iter().map(spilled_bytes).sum::<u64>() + own
 }

@@ -18,7 +18,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::outside;
 use crate::beside::{Fed, Feed, pieces};
-use crate::plain::{plain_rows, plain_schema};
+use crate::plain::{plain_pieces, plain_schema};
 use crate::sort::{Spool, SpoolWriter};
 use crate::{SpillCompression, SpillDir};
 
@@ -59,18 +59,14 @@ impl Input {
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![partition], None, [], false, None)?))
     }
 
-    /// Gives it its rows; the bytes that were written to disk for it.
-    pub(super) async fn connect(&self, live: Live, dir: &SpillDir) -> aqueduct_core::Result<u64> {
-        let (source, n_bytes) = match self.is_spooled.load(Relaxed) {
-            false => (Source::Live(Box::new(live)), 0),
-            true => {
-                let spool = spooled(live, &self.schema, dir).await?;
-                let n_bytes = spool.n_bytes();
-                (Source::Spooled(spool), n_bytes)
-            }
+    /// Gives it its rows.
+    pub(super) async fn connect(&self, live: Live, dir: &SpillDir) -> aqueduct_core::Result<()> {
+        let source = match self.is_spooled.load(Relaxed) {
+            false => Source::Live(Box::new(live)),
+            true => Source::Spooled(spooled(live, &self.schema, dir).await?),
         };
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
-        Ok(n_bytes)
+        Ok(())
     }
 
     fn rows(&self) -> Rows {
@@ -155,9 +151,11 @@ impl Live {
                 if n_rows == 0 {
                     continue;
                 }
-                let plain = plain_rows(columns, n_rows, &schema).map_err(outside)?;
-                for piece in pieces(plain, self.piece_bytes) {
-                    yield piece.map_err(outside)?;
+                let most = self.piece_bytes;
+                for plain in plain_pieces(columns, n_rows, &schema, most).map_err(outside)? {
+                    for piece in pieces(plain.map_err(outside)?, most) {
+                        yield piece.map_err(outside)?;
+                    }
                 }
             }
         }

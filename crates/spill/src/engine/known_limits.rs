@@ -16,6 +16,7 @@ use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion_physical_plan::{ExecutionPlan, execute_stream};
 use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
 
 use super::pool::LeasePool;
 use super::session;
@@ -72,7 +73,7 @@ fn run_in_lease(plan: Arc<dyn ExecutionPlan>) -> Outcome {
     let dir = SpillDir::new(folder.path(), Budget::new("disk", ByteCount::mib(1024))).unwrap();
     let pool = Arc::new(LeasePool::new(LEASE, Arc::default()));
     let task = Arc::new(session::task(Arc::clone(&pool), dir.clone(), LEASE, 300, 8192).unwrap());
-    let plan = with_own_sorts(plan, LEASE, &dir).unwrap();
+    let plan = with_own_sorts(plan, LEASE, &dir, &CancellationToken::new()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut largest_batch = ByteCount::ZERO;
     let n_rows = runtime.block_on(async {
@@ -141,7 +142,7 @@ fn for_the_operators_below_there_are_two_zeros() {
     let records = RecordBatch::try_from_iter([("key", keys)]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let dir = SpillDir::new(folder.path(), Budget::new("disk", LEASE)).unwrap();
-    let plan = with_own_sorts(sorted(scan(vec![records])), LEASE, &dir).unwrap();
+    let plan = with_own_sorts(sorted(scan(vec![records])), LEASE, &dir, &CancellationToken::new()).unwrap();
     let pool = Arc::new(LeasePool::new(LEASE, Arc::default()));
     let task = Arc::new(session::task(pool, dir, LEASE, 8, 8192).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

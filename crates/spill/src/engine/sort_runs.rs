@@ -5,9 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use aqueduct_primitives::ByteCount;
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_stream::try_stream;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Result, internal_err};
@@ -27,6 +26,7 @@ use datafusion_physical_plan::{
     apply_expression_roots,
 };
 use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 use super::outside;
 use crate::plain::{plain_rows, plain_schema};
@@ -48,6 +48,7 @@ pub(super) fn with_own_sorts(
     plan: Arc<dyn ExecutionPlan>,
     lease: ByteCount,
     dir: &SpillDir,
+    stop: &CancellationToken,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let n_at_once = AtWork::of(&plan).at_most.max(1);
     let percent = if fills_memory(&plan) { PERCENT_BESIDE_OTHERS } else { PERCENT_ALONE };
@@ -60,7 +61,13 @@ pub(super) fn with_own_sorts(
         let Some(sort) = node.downcast_ref::<SortExec>() else { return Ok(Transformed::no(node)) };
         let (input, order) = (in_one(sort.input()), sort.expr().clone());
         if !input.equivalence_properties().ordering_satisfy(order.clone())? {
-            let own = SortRunsExec::try_new(input, order, sort.fetch(), lease, dir.clone())?;
+            let own = SortRunsExec::try_new(
+                input,
+                order,
+                sort.fetch(),
+                lease,
+                Spill { dir: dir.clone(), stop: stop.clone() },
+            )?;
             return Ok(Transformed::yes(Arc::new(own) as Arc<dyn ExecutionPlan>));
         }
         Ok(Transformed::yes(match sort.fetch() {
@@ -106,6 +113,13 @@ impl AtWork {
     }
 }
 
+/// Where a sort may write, until it is stopped.
+#[derive(Clone, Debug)]
+pub(crate) struct Spill {
+    pub(crate) dir: SpillDir,
+    pub(crate) stop: CancellationToken,
+}
+
 /// Sorts all rows with [`ExternalSort`], stable. Holds what it was given from the first row in to the last row out.
 #[derive(Clone, Debug)]
 pub(crate) struct SortRunsExec {
@@ -114,7 +128,7 @@ pub(crate) struct SortRunsExec {
     /// At most so many rows come out.
     fetch: Option<usize>,
     lease: ByteCount,
-    dir: SpillDir,
+    spill: Spill,
     metrics: ExecutionPlanMetricsSet,
     properties: Arc<PlanProperties>,
 }
@@ -125,14 +139,14 @@ impl SortRunsExec {
         order: LexOrdering,
         fetch: Option<usize>,
         lease: ByteCount,
-        dir: SpillDir,
+        spill: Spill,
     ) -> Result<Self> {
         let mut equivalence = input.equivalence_properties().clone();
         equivalence.reorder(order.clone())?;
         let one = Partitioning::UnknownPartitioning(1);
         let properties = PlanProperties::new(equivalence, one, EmissionType::Final, Boundedness::Bounded);
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(Self { input, order, fetch, lease, dir, metrics, properties: Arc::new(properties) })
+        Ok(Self { input, order, fetch, lease, spill, metrics, properties: Arc::new(properties) })
     }
 }
 
@@ -169,7 +183,7 @@ impl ExecutionPlan for SortRunsExec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let Some(input) = children.pop() else { return internal_err!("a sort has one input") };
         let order = self.order.clone();
-        Ok(Arc::new(Self::try_new(input, order, self.fetch, self.lease, self.dir.clone())?))
+        Ok(Arc::new(Self::try_new(input, order, self.fetch, self.lease, self.spill.clone())?))
     }
 
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -179,12 +193,19 @@ impl ExecutionPlan for SortRunsExec {
         let keyed = Keyed::new(&self.schema(), &self.order)?;
         let spec = SortSpec {
             schema: Arc::clone(&keyed.schema),
-            order: SortOrder { keys: keyed.keys.clone(), fetch: self.fetch, ..SortOrder::default() },
+            order: SortOrder {
+                keys: keyed.keys.clone(),
+                fetch: self.fetch,
+                // As DataFusion's operators see numbers: they rely on it above.
+                total_order: true,
+                ..SortOrder::default()
+            },
             memory: SortMemory::of_lease(self.lease),
             compression: SpillCompression::default(),
             max_rows,
         };
-        let sort = ExternalSort::new(spec, self.dir.clone());
+        let sort = ExternalSort::new(spec, self.spill.dir.clone())
+            .map(|sort| sort.stopped_by(self.spill.stop.clone()));
         let metrics = SpillMetrics::new(&self.metrics, partition);
         let work = Work { keyed, sort: sort.map_err(outside)?, held, metrics };
         let rows = work.run(input, ByteCount::as_usize(self.lease));
@@ -251,12 +272,11 @@ impl Keyed {
         let mut keys = Vec::new();
         let mut computed = Vec::new();
         for by in order {
-            let kind = by.expr.data_type(outer)?;
             let column = match by.expr.downcast_ref::<Column>() {
-                Some(column) if !kind.is_floating() => column.index(),
-                _ => {
+                Some(column) => column.index(),
+                None => {
+                    let kind = by.expr.data_type(outer)?;
                     let name = format!("key {}", computed.len());
-                    let kind = if kind.is_floating() { DataType::Int64 } else { kind };
                     fields.push(Arc::new(Field::new(name, kind, true)));
                     computed.push(Arc::clone(&by.expr));
                     fields.len() - 1
@@ -271,7 +291,7 @@ impl Keyed {
     fn with_keys(&self, records: &RecordBatch) -> Result<RecordBatch> {
         let mut columns = records.columns().to_vec();
         for key in &self.computed {
-            columns.push(totally_ordered(key.evaluate(records)?.into_array_of_size(records.num_rows())?)?);
+            columns.push(key.evaluate(records)?.into_array_of_size(records.num_rows())?);
         }
         plain_rows(columns, records.num_rows(), &self.schema).map_err(outside)
     }
@@ -280,18 +300,4 @@ impl Keyed {
         let columns: Vec<ArrayRef> = records.columns()[..self.outer.fields().len()].to_vec();
         plain_rows(columns, records.num_rows(), &self.outer).map_err(outside)
     }
-}
-
-/// Numbers with a point as whole ones of the same order: for DataFusion's operators -0.0 comes before 0.0 and is
-/// another value, for our sort they are one.
-fn totally_ordered(column: ArrayRef) -> Result<ArrayRef> {
-    if !column.data_type().is_floating() {
-        return Ok(column);
-    }
-    let wide = cast(&column, &DataType::Float64)?;
-    let whole = |value: f64| {
-        let bits = i64::from_ne_bytes(value.to_ne_bytes());
-        if bits < 0 { bits ^ i64::MAX } else { bits }
-    };
-    Ok(Arc::new(wide.as_primitive::<Float64Type>().unary::<_, Int64Type>(whole)))
 }

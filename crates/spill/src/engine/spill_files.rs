@@ -90,7 +90,9 @@ struct Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let counted = self.own.lock().unwrap_or_else(PoisonError::into_inner).grow(bytes.len() as u64);
+        // What it was in memory nobody says.
+        let n_bytes = bytes.len() as u64;
+        let counted = self.own.lock().unwrap_or_else(PoisonError::into_inner).grow(n_bytes, n_bytes);
         counted.map_err(io::Error::other)?;
         self.file.write_all(bytes)?;
         Ok(bytes.len())

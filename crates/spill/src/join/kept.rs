@@ -5,7 +5,7 @@ use aqueduct_core::{Error, ErrorKind, Result, retained_bytes};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::beside::{Desk, Done};
+use crate::beside::Desk;
 use crate::sort::SpoolWriter;
 use crate::{SpillCompression, SpillDir};
 
@@ -77,16 +77,9 @@ impl Kept {
             .with("limit_bytes", self.most_bytes)
     }
 
-    /// All rows in their order. Says what went to the disk.
-    pub(super) fn into_rows(self, done: &mut Done) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
-        let spooled = match self.writer.map(SpoolWriter::finish) {
-            Some(spool) => {
-                done.spilled_bytes += spool.n_bytes();
-                done.raw_bytes += spool.raw_bytes();
-                Some(spool.read()?)
-            }
-            None => None,
-        };
+    /// All rows in their order.
+    pub(super) fn into_rows(self) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+        let spooled = self.writer.map(|writer| writer.finish().read()).transpose()?;
         Ok(spooled.into_iter().flatten().chain(self.pieces.into_iter().map(Ok)))
     }
 }

@@ -13,19 +13,8 @@ use crate::beside::{Desk, Done};
 use crate::sort::{Keys, Spool, SpoolWriter};
 use crate::{Sorted, SpillCompression, SpillDir};
 
-/// Joins sides that are sorted by their keys, none of which is null. Adds to what was done.
-pub(super) fn merge(
-    desk: &Desk,
-    spec: &Arc<JoinSpec>,
-    left: Sorted,
-    right: Sorted,
-    mut done: Done,
-) -> Result<Done> {
-    for report in [left.report(), right.report()] {
-        done.spilled_bytes += report.spilled_bytes;
-        done.raw_bytes += report.raw_bytes;
-        done.n_merges += report.n_merges;
-    }
+/// Joins sides that are sorted by their keys, none of which is null.
+pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sorted) -> Result<Done> {
     let encoder = spec.columns.encoder()?;
     let mut groups = Groups {
         right,
@@ -36,7 +25,6 @@ pub(super) fn merge(
         block: None,
         row: 0,
         group: Group::default(),
-        done,
     };
     let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
     for records in left {
@@ -50,7 +38,7 @@ pub(super) fn merge(
         }
     }
     out.flush()?;
-    Ok(groups.done)
+    Ok(Done::default())
 }
 
 /// Neighbours of one key.
@@ -83,7 +71,6 @@ struct Groups<'a> {
     block: Option<(Arc<WeighedRows>, Keys)>,
     row: usize,
     group: Group,
-    done: Done,
 }
 
 /// The right rows of one key.
@@ -151,10 +138,7 @@ impl Groups<'_> {
             }
         }
         if let Some(writer) = writer {
-            let spool = writer.finish();
-            self.done.spilled_bytes += spool.n_bytes();
-            self.done.raw_bytes += spool.raw_bytes();
-            self.group.spool = Some(spool);
+            self.group.spool = Some(writer.finish());
         }
         Ok(())
     }

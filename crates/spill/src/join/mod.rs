@@ -89,10 +89,10 @@ pub(crate) fn join(mut desk: Desk, spec: JoinSpec) -> Result<Done> {
             (_, None) => right_is_over = true,
         }
     }
-    let Sides { left, right, undecided, done, .. } = sides;
+    let Sides { left, right, undecided, .. } = sides;
     match undecided {
         Some(sides) => look_up(desk, &spec, sides, left_is_over),
-        None => merge::merge(&desk, &spec, left.finish()?, right.finish()?, done),
+        None => merge::merge(&desk, &spec, left.finish()?, right.finish()?),
     }
 }
 
@@ -104,7 +104,6 @@ struct Sides {
     /// As long as the right side is small; the sorts are empty then.
     undecided: Option<Undecided>,
     most_small_bytes: u64,
-    done: Done,
 }
 
 /// What came as long as the right side is small.
@@ -127,7 +126,7 @@ impl Sides {
                 compression: SpillCompression::default(),
                 max_rows: desk.max_rows,
             };
-            ExternalSort::new(spec, desk.dir.clone())
+            Ok::<_, Error>(ExternalSort::new(spec, desk.dir.clone())?.stopped_by(desk.stop()))
         };
         let left = sort(&columns.left, columns.keys.iter().map(|pair| pair.left).collect())?;
         let right = sort(&columns.right, columns.keys.iter().map(|pair| pair.right).collect())?;
@@ -139,7 +138,6 @@ impl Sides {
             right,
             undecided: Some(Undecided { left: kept, right: Vec::new(), right_bytes: 0 }),
             most_small_bytes,
-            done: Done::default(),
         })
     }
 
@@ -165,7 +163,7 @@ impl Sides {
     fn decide(&mut self, desk: &Desk) -> Result<()> {
         let Some(Undecided { left, right, .. }) = self.undecided.take() else { return Ok(()) };
         right.into_iter().try_for_each(|records| self.right.push(&records))?;
-        for records in left.into_rows(&mut self.done)? {
+        for records in left.into_rows()? {
             self.left.push(&keyed_left(&records?, &self.spec, desk)?)?;
             desk.pace.tick();
         }
@@ -217,10 +215,9 @@ fn by_null(
 
 /// Left rows come out in the order in which they came.
 fn look_up(mut desk: Desk, spec: &Arc<JoinSpec>, sides: Undecided, mut left_is_over: bool) -> Result<Done> {
-    let mut done = Done::default();
     let table = Table::new(sides.right, spec)?;
     let mut out = Pairs::new(spec, &desk.out, desk.max_rows)?;
-    for records in sides.left.into_rows(&mut done)? {
+    for records in sides.left.into_rows()? {
         table.join(records?, &mut out)?;
         desk.pace.tick();
     }
@@ -235,5 +232,5 @@ fn look_up(mut desk: Desk, spec: &Arc<JoinSpec>, sides: Undecided, mut left_is_o
             None => left_is_over = true,
         }
     }
-    Ok(done)
+    Ok(Done::default())
 }

@@ -259,6 +259,7 @@ impl ExternalSort {
         let run = writer.finish(merge.n_duplicates());
         self.report(&run);
         self.report.n_merges += 1;
+        self.disk.metrics().spill_merges.add(1);
         self.runs.insert(from, run);
         Ok(())
     }

@@ -64,7 +64,7 @@ impl RunWriter {
         let n_rows = block.records.num_rows() as u64;
         let encoded = self.encoder.encode(block.records)?;
         let n_bytes = encoded.bytes.len() as u64;
-        self.run.file.grow(n_bytes)?;
+        self.run.file.grow(n_bytes, encoded.raw_bytes as u64)?;
         self.out
             .write_all(&encoded.bytes)
             .map_err(|error| Error::io("spill", self.run.file.path().display(), error))?;

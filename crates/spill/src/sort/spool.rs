@@ -41,16 +41,6 @@ impl SpoolWriter {
 }
 
 impl Spool {
-    /// How large it is on disk.
-    pub(crate) fn n_bytes(&self) -> u64 {
-        self.run.n_bytes
-    }
-
-    /// How large its rows were in memory.
-    pub(crate) fn raw_bytes(&self) -> u64 {
-        self.run.raw_bytes
-    }
-
     /// The rows, from the first one on.
     pub(crate) fn read(&self) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
         let mut reader = RunReader::open(Arc::clone(&self.run))?;

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use super::{MIN_LEASE, WANTED_LEASE};
 use crate::engine::{self, Input, grouped};
-use crate::plain::plain_schema;
+use crate::plain::bind_plain;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "aggregate",
@@ -62,7 +62,7 @@ impl StageConfig for Config {
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         let input = only_input(inputs)?;
-        let schema = plain_schema(&input);
+        let schema = bind_plain(&input)?;
         let columns: Vec<_> = self.columns.iter().map(|(name, sql)| (name.clone(), sql.clone())).collect();
         let grouping = Grouping::parse(&self.by, &columns, &schema).map_err(|errors| {
             let problem = |(part, error): (GroupingPart, aqueduct_expr::ExprError)| {

@@ -38,7 +38,7 @@ pub(crate) fn sort_inputs(
         max_rows: desk.max_rows,
     };
     let block = ByteCount::new(memory.block_bytes());
-    let mut sort = ExternalSort::new(spec, desk.dir.clone())?;
+    let mut sort = ExternalSort::new(spec, desk.dir.clone())?.stopped_by(desk.stop());
     std::thread::scope(|scope| {
         let mut writing = None;
         let mut n_open = n_inputs;
@@ -82,13 +82,7 @@ fn wait(writing: Option<Writing<'_>>) -> Result<Option<Run>> {
 
 /// What there is to say of a sort that has ended.
 pub(crate) fn done(sorted: &Sorted) -> Done {
-    let report = sorted.report();
-    Done {
-        spilled_bytes: report.spilled_bytes,
-        raw_bytes: report.raw_bytes,
-        n_merges: report.n_merges,
-        n_duplicates: report.n_duplicates,
-    }
+    Done { n_duplicates: sorted.report().n_duplicates }
 }
 
 /// All rows in an order, or the first of those that are alike in it: all of `sort` and of `dedup`, once they are bound.

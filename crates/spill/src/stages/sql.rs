@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::{MIN_LEASE, WANTED_LEASE};
 use crate::engine::{self, Query};
-use crate::plain::plain_schema;
+use crate::plain::{bind_plain, plain_schema};
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     name: "sql",
@@ -55,6 +55,7 @@ impl StageConfig for Config {
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         let input = only_input(inputs)?;
+        bind_plain(&input)?;
         let query = Query::plan(&self.0, &input).map_err(|error| vec![Problem::at("", error.to_string())])?;
         let schema = plain_schema(&query.plan.schema());
         let clashes = column_clashes(&schema, "");

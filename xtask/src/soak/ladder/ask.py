@@ -5,6 +5,8 @@ import duckdb
 
 rows = []
 with duckdb.connect(config={"threads": 2, "temp_directory": sys.argv[1]}) as db:
+    # It would stand among the rows.
+    db.execute("SET enable_progress_bar = false")
     for query in sys.argv[2:]:
         rows = db.execute(query).fetchall()
 for row in rows:
