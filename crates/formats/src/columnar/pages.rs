@@ -92,7 +92,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Holds what so many bytes need beyond what is free: no more, or the rows that are made of them would wait for it.
+    /// Holds what so many bytes need beyond what is free, and no more.
     fn reserve(&self, reserved: &mut Reservation, all: u64, runtime: &Handle) -> Result<()> {
         let needed = ByteCount::new(all).saturating_sub(self.free);
         if needed == ByteCount::ZERO {
@@ -104,18 +104,20 @@ impl Pages {
         if more == ByteCount::ZERO {
             return Ok(());
         }
-        // There must be room for the rows beside them: one may be as large as all pages.
-        let with_rows = more.saturating_add(ByteCount::new(all));
         let got = runtime.block_on(async {
             tokio::select! {
-                got = self.lane.reserve(reserved.size(), with_rows) => got,
+                got = self.lane.reserve(reserved.size(), more) => got,
                 () = self.stop.cancelled() => Err(Error::cancelled("read parquet")),
             }
         });
-        let mut got = got.map_err(|error| too_large(error, all))?;
-        got.shrink_to(more);
-        reserved.merge(got);
+        reserved.merge(got.map_err(|error| too_large(error, all))?);
         Ok(())
+    }
+
+    /// What the pages hold, for rows that are made of them and may be as large: they would wait for it. The next page
+    /// asks anew.
+    pub(super) fn hand_over(&self) -> Reservation {
+        std::mem::take(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner).reserved)
     }
 }
 
@@ -123,8 +125,7 @@ fn too_large(error: Error, all: u64) -> Error {
     if error.kind() != ErrorKind::Limit {
         return error;
     }
-    let message = "the pages of the file that must be in memory at once, one of each column, and the rows made of them \
-                   are larger than the memory left for them; raise `memory`, or write the file in smaller pages or \
-                   row groups";
+    let message = "the pages of the file that must be in memory at once, one of each column, are larger than the memory \
+                   left for them; raise `memory`, or write the file in smaller pages or row groups";
     Error::new(ErrorKind::Limit, "read parquet", message).with("page_bytes", all).with_source(error)
 }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, RandomAccess, Result};
-use aqueduct_primitives::{ByteCount, Tasks};
+use aqueduct_core::{Error, ErrorKind, RandomAccess, Result, retained_bytes};
+use aqueduct_primitives::{ByteCount, Reservation, Tasks};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -28,9 +28,9 @@ const MAX_FOOTER_BYTES: u64 = 64 << 20;
 
 const MAGIC: &[u8] = b"PAR1";
 
-/// Pages of so many bytes in all are never asked for, as little as what a decompressor takes: writers make them of one
-/// MiB.
-const USUAL_PAGES: ByteCount = ByteCount::mib(4);
+/// Pages of so many bytes in all are never asked for, as little as what a decompressor takes: most writers make them
+/// of one MiB.
+const USUAL_PAGES: ByteCount = ByteCount::mib(16);
 
 /// Read at once of a column: fewer requests with more, less memory with less.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=(1 << 20);
@@ -67,7 +67,9 @@ pub(super) async fn batches(
             reader = back;
             let Some(batch) = batch.transpose().map_err(|error| ranges.why_failed(error))? else { break };
             n_found += batch.num_rows() as u64;
-            yield (batch, Default::default());
+            let is_wide = retained_bytes(&batch) > spec.batch_bytes;
+            let reservation = if is_wide { ranges.hand_over() } else { Reservation::empty() };
+            yield (batch, reservation);
         }
         if n_found != n_promised {
             let message = format!("its footer promises {n_promised} rows, its pages hold {n_found}");

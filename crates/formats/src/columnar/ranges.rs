@@ -5,6 +5,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::{Error, RandomAccess};
+use aqueduct_primitives::Reservation;
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
@@ -46,6 +47,11 @@ impl Ranges {
     ) -> Self {
         let (pieces, failure) = Default::default();
         Self { shared: Arc::new(Shared { file, runtime, piece_bytes, max_bytes, pieces, pages, failure }) }
+    }
+
+    /// Memory of the pages, for rows that are made of them.
+    pub(super) fn hand_over(&self) -> Reservation {
+        self.shared.pages.as_ref().map(Pages::hand_over).unwrap_or_default()
     }
 
     /// Why `parquet` failed: a read of the file, or what is in it.
