@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aqueduct_core::{BatchStream, Context, Error, Result, retained_bytes};
+use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use datafusion_physical_plan::ExecutionPlan;
 use futures::StreamExt;
@@ -13,6 +14,17 @@ use super::sort_runs::with_own_sorts;
 use super::{inside, session};
 use crate::beside::{Desk, Done, Fed, Output, beside};
 use crate::plain::plain_rows;
+
+/// Of a lease, one part in so many is for what operators hold and do not ask for, and for their code, which is resident
+/// while they run: some tens of MB more than without them.
+const UNASKED_PART: u64 = 4;
+/// And no more than this, however large the lease.
+const MAX_UNASKED: ByteCount = ByteCount::mib(16);
+
+/// What the operators' pool has of a lease.
+fn pool_of(lease: ByteCount) -> ByteCount {
+    lease.saturating_sub(ByteCount::new(lease.get() / UNASKED_PART).min(MAX_UNASKED))
+}
 
 /// What a row takes before any was seen.
 const USUAL_ROW_BYTES: u64 = 256;
@@ -47,11 +59,12 @@ struct Run {
 impl Run {
     async fn drive(self, mut desk: Desk) -> Result<Done> {
         let first = desk.feed.next().await?;
-        let pool = Arc::new(LeasePool::new(desk.lease, Arc::clone(&desk.pace)));
-        let plan = with_own_sorts(self.plan, desk.lease, &desk.dir, &desk.stop()).map_err(inside)?;
+        let lease = pool_of(desk.lease);
+        let pool = Arc::new(LeasePool::new(lease, Arc::clone(&desk.pace)));
+        let plan = with_own_sorts(self.plan, lease, &desk.dir, &desk.stop()).map_err(inside)?;
         let (dir, row_bytes) = (desk.dir.clone(), row_bytes(&first));
-        let task = session::task(pool, dir, desk.lease, row_bytes, desk.max_rows).map_err(inside)?;
-        let live = Live::new(first, desk.feed, desk.lease);
+        let task = session::task(pool, dir, lease, row_bytes, desk.max_rows).map_err(inside)?;
+        let live = Live::new(first, desk.feed, lease);
         self.input.connect(live, &desk.dir).await?;
         let rows = plan.execute(0, Arc::new(task)).map_err(inside)?;
         send_all(rows, &desk.out, &self.columns).await?;
