@@ -34,6 +34,7 @@ pub(crate) fn python(cache: &Path) -> Result<PathBuf> {
 /// They cannot be read.
 pub(super) fn rows_and_sum(python: &Path, parquet: &Path) -> Result<(u64, u64)> {
     const SCRIPT: &str = "import duckdb, sys\n\
+        duckdb.execute('set enable_progress_bar = false')\n\
         query = 'select count(*), coalesce(sum(seq), 0)::ubigint from read_parquet(?)'\n\
         print(*duckdb.execute(query, [sys.argv[1]]).fetchone())";
     let folder = parquet.parent().context("a Parquet file lies in a folder")?;

@@ -29,6 +29,7 @@ const PEERS: &str = include_str!("sort_dedup.py");
 
 /// Rows that DuckDB reads, sum of their `seq`, sum over hashes of what was not sorted by, and rows before their turn.
 const CHECK: &str = "import duckdb, sys\n\
+    duckdb.execute('set enable_progress_bar = false')\n\
     out = \"read_parquet('%s', file_row_number = true)\" % sys.argv[1]\n\
     print(*duckdb.execute(f'''select count(*), sum(seq)::bigint, sum(hash(id, seq::bigint, msg)::hugeint),\n\
       count(*) filter (where t is not null and (t, s) > (ts, seq)) from (select id, ts, seq, msg, lag(ts) over w t, lag(seq) over w s\n\
@@ -36,6 +37,7 @@ const CHECK: &str = "import duckdb, sys\n\
 
 /// The same of the input, by another way than the peers': the least (ts, seq) of an id, then its row.
 const EXPECT: &str = "import duckdb, sys\n\
+    duckdb.execute('set enable_progress_bar = false')\n\
     t = \"read_json('%s', format = 'newline_delimited')\" % sys.argv[1]\n\
     print(*duckdb.execute(f'''select count(*), sum(seq)::bigint, sum(hash(id, seq::bigint, msg)::hugeint), 0 from {t}\n\
       where seq in (select arg_min(seq, (ts, seq)) from {t} group by id)''').fetchone())";
@@ -164,6 +166,7 @@ impl<'a> Race<'a> {
     /// So that one check serves all; the order of the rows is kept.
     fn to_parquet(&self, ndjson: &Path, parquet: &Path) -> Result<()> {
         const CONVERT: &str = "import duckdb, sys\n\
+            duckdb.execute('set enable_progress_bar = false')\n\
             duckdb.execute(\"copy (select id, ts, seq, msg from read_json('%s', format = 'newline_delimited')) \
             to '%s' (format parquet)\" % tuple(sys.argv[1:]))";
         let mut run = command(&self.python, self.bench.scratch.path());
