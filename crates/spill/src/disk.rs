@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use aqueduct_core::{Error, ErrorKind, Result, StepMetrics};
 use aqueduct_primitives::{Budget, ByteCount, Reservation};
 
+use crate::SpillCompression;
+
 /// A folder for spilled rows, removed with all that is in it when the last clone is dropped. Cheap to clone.
 ///
 /// It holds a lock for as long as its process lives, so that whoever makes the next one beside it knows which
@@ -52,6 +54,13 @@ impl SpillDir {
         }
         let message = "the folder vanishes again and again; is something else cleaning it?";
         Err(Error::new(ErrorKind::Io, "spill", message).with("dir", parent.display()))
+    }
+
+    /// How rows go to this disk: as they are while half of it is free, which takes half the time, then compressed.
+    pub fn compression(&self) -> SpillCompression {
+        let disk = &self.shared.disk;
+        let has_room = disk.free().get() > disk.total().get() / 2;
+        if has_room { SpillCompression::None } else { SpillCompression::Lz4 }
     }
 
     /// What is spilled, and merged, is counted here from now on, as it happens.
@@ -176,7 +185,9 @@ mod tests {
         let (mut a, _) = dir.create().unwrap();
         let (mut b, _) = dir.create().unwrap();
         assert_ne!(a.path(), b.path());
+        assert_eq!(dir.compression(), SpillCompression::None);
         a.grow(60, 80).unwrap();
+        assert_eq!(dir.compression(), SpillCompression::Lz4, "less than half is left");
         let error = b.grow(60, 80).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Limit);
         assert!(error.to_string().contains("execution.spill.max_bytes"), "{error}");

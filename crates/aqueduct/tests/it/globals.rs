@@ -41,7 +41,8 @@ sink: {{ ndjson: {{ path: out.ndjson }} }}
     let report = job.report();
     assert!(report["spilled_bytes"].as_u64().unwrap() > MEMORY_BYTES, "{report}");
     let sort = &report["steps"][2];
-    assert!(sort["spilled_raw_bytes"].as_u64() > sort["spilled_bytes"].as_u64(), "{sort}");
+    // The disk has room, so rows lie on it as they are in memory.
+    assert!(sort["spilled_raw_bytes"].as_u64().unwrap() > MEMORY_BYTES, "{sort}");
     assert!(report["memory_peak_bytes"].as_u64().unwrap() <= MEMORY_BYTES, "{report}");
     assert_eq!(
         (&report["rows_in"], &report["rows_duplicate"], &report["rows_out"]),

@@ -17,10 +17,10 @@ use datafusion_physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::outside;
+use crate::SpillDir;
 use crate::beside::{Fed, Feed, pieces};
 use crate::plain::{plain_pieces, plain_schema};
 use crate::sort::{Spool, SpoolWriter};
-use crate::{SpillCompression, SpillDir};
 
 /// An input of a plan. It is made with the plan and gets its rows when the plan is run. It gives them once; one that is
 /// spooled, as often as the plan asks.
@@ -91,7 +91,7 @@ fn failed(error: DataFusionError) -> Rows {
 }
 
 async fn spooled(live: Live, schema: &SchemaRef, dir: &SpillDir) -> aqueduct_core::Result<Spool> {
-    let mut writer = SpoolWriter::create(dir, schema, SpillCompression::default())?;
+    let mut writer = SpoolWriter::create(dir, schema)?;
     let mut rows = Box::pin(live.rows(Arc::clone(schema)));
     while let Some(records) = rows.next().await {
         writer.write(records.map_err(super::inside)?)?;

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outside;
 use crate::plain::{plain_rows, plain_schema};
-use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, SpillCompression, SpillDir};
+use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, SpillDir};
 
 /// Of a lease, so much is for all sorts that are at work at one moment, beside operators that fill memory, too.
 const PERCENT_BESIDE_OTHERS: u64 = 60;
@@ -201,7 +201,7 @@ impl ExecutionPlan for SortRunsExec {
                 ..SortOrder::default()
             },
             memory: SortMemory::of_lease(self.lease),
-            compression: SpillCompression::default(),
+            compression: None,
             max_rows,
         };
         let sort = ExternalSort::new(spec, self.spill.dir.clone())

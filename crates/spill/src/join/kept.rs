@@ -5,9 +5,9 @@ use aqueduct_core::{Error, ErrorKind, Result, retained_bytes};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use crate::SpillDir;
 use crate::beside::Desk;
 use crate::sort::SpoolWriter;
-use crate::{SpillCompression, SpillDir};
 
 /// Of the lease, rows of one part in so many wait in memory, and a row is at most as wide. With more there is
 /// no room for both sorts beside them, nor for a right side that becomes a table.
@@ -61,10 +61,7 @@ impl Kept {
         }
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            None => {
-                let compression = SpillCompression::default();
-                self.writer.insert(SpoolWriter::create(&self.dir, &self.schema, compression)?)
-            }
+            None => self.writer.insert(SpoolWriter::create(&self.dir, &self.schema)?),
         };
         self.n_bytes = 0;
         self.pieces.drain(..).try_for_each(|records| writer.write(records))

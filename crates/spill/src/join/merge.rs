@@ -11,7 +11,7 @@ use super::pairs::{Pairs, WeighedRows};
 use super::{How, JoinSpec, SMALL_PART};
 use crate::beside::{Desk, Done};
 use crate::sort::{Keys, Spool, SpoolWriter};
-use crate::{Sorted, SpillCompression, SpillDir};
+use crate::{Sorted, SpillDir};
 
 /// Joins sides that are sorted by their keys, none of which is null.
 pub(super) fn merge(desk: &Desk, spec: &Arc<JoinSpec>, left: Sorted, right: Sorted) -> Result<Done> {
@@ -146,10 +146,7 @@ impl Groups<'_> {
     fn spill(&mut self, writer: &mut Option<SpoolWriter>) -> Result<()> {
         let writer = match writer {
             Some(writer) => writer,
-            None => {
-                let compression = SpillCompression::default();
-                writer.insert(SpoolWriter::create(self.dir, &self.spec.columns.right, compression)?)
-            }
+            None => writer.insert(SpoolWriter::create(self.dir, &self.spec.columns.right)?),
         };
         for (block, rows) in self.group.parts.drain(..) {
             writer.write(block.records.slice(rows.start, rows.len()))?;

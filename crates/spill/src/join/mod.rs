@@ -28,7 +28,7 @@ use self::kept::Kept;
 use self::lookup::Table;
 use self::pairs::{Pairs, WeighedRows};
 use crate::beside::{Desk, Done};
-use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec, SpillCompression};
+use crate::{ExternalSort, SortKey, SortMemory, SortOrder, SortSpec};
 
 /// Which rows come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Sides {
                 schema: Arc::clone(schema),
                 order: SortOrder { keys: keys.into_iter().map(key).collect(), ..SortOrder::default() },
                 memory: SortMemory::of_lease(lease),
-                compression: SpillCompression::default(),
+                compression: None,
                 max_rows: desk.max_rows,
             };
             Ok::<_, Error>(ExternalSort::new(spec, desk.dir.clone())?.stopped_by(desk.stop()))

@@ -15,12 +15,11 @@ use arrow_ipc::writer::StreamEncoder;
 pub(super) const HEAD_BYTES: usize = 16;
 
 /// How blocks lie on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpillCompression {
     /// As they are: quickest while the page cache takes them.
     None,
     /// LZ4: about half the size for about half the speed.
-    #[default]
     Lz4,
 }
 

@@ -65,8 +65,8 @@ pub struct SortSpec {
     pub order: SortOrder,
     /// How the lease is divided.
     pub memory: SortMemory,
-    /// How blocks lie on disk.
-    pub compression: SpillCompression,
+    /// How blocks lie on disk; by default as the [room on it](SpillDir::compression) says when a run is begun.
+    pub compression: Option<SpillCompression>,
     /// At most so many rows in a batch that comes out.
     pub max_rows: usize,
 }
@@ -96,7 +96,7 @@ struct SortedBlock {
 ///     schema: records.schema(),
 ///     order: SortOrder { keys, ..SortOrder::default() },
 ///     memory: SortMemory::of_lease(ByteCount::mib(16)),
-///     compression: SpillCompression::Lz4,
+///     compression: Some(SpillCompression::Lz4),
 ///     max_rows: 8192,
 /// };
 /// let disk = Budget::new("disk", ByteCount::mib(64));

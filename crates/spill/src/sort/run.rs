@@ -43,7 +43,13 @@ pub(super) struct RunWriter {
 }
 
 impl RunWriter {
-    pub(super) fn create(dir: &SpillDir, schema: &SchemaRef, compression: SpillCompression) -> Result<Self> {
+    /// Of blocks that lie on disk as said, or as the room on it says.
+    pub(super) fn create(
+        dir: &SpillDir,
+        schema: &SchemaRef,
+        compression: Option<SpillCompression>,
+    ) -> Result<Self> {
+        let compression = compression.unwrap_or_else(|| dir.compression());
         let (file, out) = dir.create()?;
         let encoder = BlockEncoder::new(schema, compression)?;
         let run = Run {

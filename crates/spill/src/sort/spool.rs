@@ -7,7 +7,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::SortedBlock;
-use super::block::SpillCompression;
 use super::run::{Run, RunReader, RunWriter};
 use crate::disk::SpillDir;
 
@@ -23,8 +22,8 @@ pub(crate) struct SpoolWriter {
 }
 
 impl SpoolWriter {
-    pub(crate) fn create(dir: &SpillDir, schema: &SchemaRef, compression: SpillCompression) -> Result<Self> {
-        Ok(Self { writer: RunWriter::create(dir, schema, compression)? })
+    pub(crate) fn create(dir: &SpillDir, schema: &SchemaRef) -> Result<Self> {
+        Ok(Self { writer: RunWriter::create(dir, schema, None)? })
     }
 
     /// Adds the next rows. They come back in batches of the same rows; of none, no batch comes back.

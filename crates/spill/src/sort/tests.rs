@@ -40,7 +40,7 @@ fn spec(lease: u64, order: SortOrder) -> SortSpec {
         schema: batch(&[], 0).schema(),
         order,
         memory: SortMemory::of_lease(ByteCount::new(lease)).with_block_bytes(lease / 16),
-        compression: SpillCompression::Lz4,
+        compression: Some(SpillCompression::Lz4),
         max_rows: 1000,
     }
 }
@@ -232,8 +232,10 @@ fn a_sort_that_is_stopped_ends_in_the_middle_of_a_run_and_of_a_merge() {
 fn the_limit_of_the_disk_is_an_error() {
     let parent = tempfile::tempdir().unwrap();
     let disk = SpillDir::new(parent.path(), Budget::new("disk", ByteCount::kib(64))).unwrap();
-    let spec =
-        SortSpec { compression: SpillCompression::None, ..spec(256 << 10, by_key(SortOptions::default())) };
+    let spec = SortSpec {
+        compression: Some(SpillCompression::None),
+        ..spec(256 << 10, by_key(SortOptions::default()))
+    };
     let mut sort = ExternalSort::new(spec, disk).unwrap();
     let error = sort.push(&batch(&[(None, 2000); 1000], 0)).unwrap_err();
     assert!(error.chain().contains("execution.spill.max_bytes"), "{}", error.chain());

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::beside::{Desk, Done, beside};
 use crate::plain::plain_pieces;
-use crate::{ExternalSort, PendingRun, Run, SortMemory, SortOrder, SortSpec, Sorted, SpillCompression};
+use crate::{ExternalSort, PendingRun, Run, SortMemory, SortOrder, SortSpec, Sorted};
 
 /// Runs that are written while rows come in.
 const RUN_MAKERS: u64 = 1;
@@ -34,7 +34,7 @@ pub(crate) fn sort_inputs(
         schema: SchemaRef::clone(schema),
         order,
         memory,
-        compression: SpillCompression::Lz4,
+        compression: None,
         max_rows: desk.max_rows,
     };
     let block = ByteCount::new(memory.block_bytes());
