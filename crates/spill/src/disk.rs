@@ -56,7 +56,7 @@ impl SpillDir {
         Err(Error::new(ErrorKind::Io, "spill", message).with("dir", parent.display()))
     }
 
-    /// How rows go to this disk: as they are while half of it is free, which takes half the time, then compressed.
+    /// How rows go to this disk: as they are while half of it is free, which is quicker, then compressed.
     pub fn compression(&self) -> SpillCompression {
         let disk = &self.shared.disk;
         let has_room = disk.free().get() > disk.total().get() / 2;

@@ -1,7 +1,7 @@
 //! What the pages of a Parquet file take in memory. A page is unpacked whole, whatever its size: its header tells what
 //! that takes, and what is more than the reader's own is asked for before.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_primitives::{ByteCount, Reservation};
@@ -73,23 +73,31 @@ impl Pages {
     pub(super) fn admit(&self, at: u64, head: PageHead, runtime: &Handle) -> Result<()> {
         let chunk = self.chunks.partition_point(|(start, _)| *start <= at).saturating_sub(1);
         let Some((_, column)) = self.chunks.get(chunk) else { return Ok(()) };
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(before) = open.columns.get(*column).copied() else { return Ok(()) };
-        // The last page of the chunk is in memory until this one is unpacked; those of the chunk before are not.
-        let before = if before.chunk == chunk { before } else { Column { chunk, ..Column::default() } };
-        let n_bytes = head.unpacked.saturating_add(head.packed);
-        if let Some(column) = open.columns.get_mut(*column) {
-            *column = Column { page: before.page.saturating_add(n_bytes), ..before };
-        }
-        let all = open.columns.iter().map(|column| column.n_bytes()).fold(0, u64::saturating_add);
-        self.reserve(&mut open.reserved, all, runtime)?;
-        if let Some(column) = open.columns.get_mut(*column) {
-            *column = match head.is_dictionary {
+        let (before, all, mut reserved) = {
+            let mut open = self.lock();
+            let Some(of_column) = open.columns.get_mut(*column) else { return Ok(()) };
+            // The last page of the chunk is in memory until this one is unpacked; those of the chunk before are not.
+            let before =
+                if of_column.chunk == chunk { *of_column } else { Column { chunk, ..Column::default() } };
+            let n_bytes = head.unpacked.saturating_add(head.packed);
+            *of_column = Column { page: before.page.saturating_add(n_bytes), ..before };
+            let all = open.columns.iter().map(|column| column.n_bytes()).fold(0, u64::saturating_add);
+            (before, all, std::mem::take(&mut open.reserved))
+        };
+        self.reserve(&mut reserved, all, runtime)?;
+        let mut open = self.lock();
+        open.reserved = reserved;
+        if let Some(of_column) = open.columns.get_mut(*column) {
+            *of_column = match head.is_dictionary {
                 true => Column { dictionary: head.unpacked, ..before },
                 false => Column { page: head.unpacked, ..before },
             };
         }
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Holds what so many bytes need beyond what is free, and no more.
@@ -117,7 +125,7 @@ impl Pages {
     /// What the pages hold, for rows that are made of them and may be as large: they would wait for it. The next page
     /// asks anew.
     pub(super) fn hand_over(&self) -> Reservation {
-        std::mem::take(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner).reserved)
+        std::mem::take(&mut self.lock().reserved)
     }
 }
 
