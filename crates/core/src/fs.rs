@@ -1,8 +1,9 @@
 //! The seam to the disk: every durable write goes through [`Fs`], so that tests can make any of them fail.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -77,6 +78,24 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// As the system says; a path with nothing at its end is `None`.
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>>;
+    /// Takes the lock of a file, which is made if it is not there; `None` when somebody else holds it. Whoever
+    /// removes the file while holding the lock leaves no stale file behind: the lock that is given is always
+    /// that of the file which is at the path.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`]: there is no such folder, or its holder removed the file at this very moment,
+    /// and one may try again; or as the system says.
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn FsLock>>>;
+}
+
+/// The lock of a file, held until dropped; the system lets go of it when the process ends, however it ends.
+/// It keeps out only those who ask for it.
+pub trait FsLock: fmt::Debug + Send {
+    /// Writes into the file, in place of what is there: who holds the lock, say. Neither atomic nor durable.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn set_content(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A file being written.
@@ -106,6 +125,14 @@ pub struct StdFs;
 impl FsFile for File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+}
+
+impl FsLock for File {
+    fn set_content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.set_len(0)?;
+        self.rewind()?;
+        self.write_all(bytes)
     }
 }
 
@@ -185,6 +212,22 @@ impl Fs for StdFs {
             Err(error) => Err(error),
         }
     }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn FsLock>>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) if is_at(&file, path)? => Ok(Some(Box::new(file))),
+            Ok(()) => Err(io::ErrorKind::NotFound.into()),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// Whether an open file is still the one at its path: its name may be gone, or that of another file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (mine, there) = (file.metadata()?, std::fs::metadata(path)?);
+    Ok((mine.dev(), mine.ino()) == (there.dev(), there.ino()))
 }
 
 fn no_error_when_gone(result: io::Result<()>) -> io::Result<()> {

@@ -32,7 +32,7 @@ pub use context::{
     run_id,
 };
 pub use error::{Error, ErrorKind, Result, Retry};
-pub use fs::{Fs, FsEntry, FsFile, StdFs};
+pub use fs::{Fs, FsEntry, FsFile, FsLock, StdFs};
 pub use map_stage::{MapRows, map_stage};
 pub use metrics::{Counter, StepMetrics};
 pub use positions::Positions;

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use aqueduct_core::{Fs, FsEntry, FsFile, StdFs};
+use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, StdFs};
 
 /// The operating system's disk, with changes that fail: all from one on, as a crash does; one alone, as a bad
 /// moment does; or every write of bytes, as a full disk does.
 ///
-/// A *change* is a call that writes, syncs, makes, moves or removes something. They are counted from 0 in the
-/// order in which they come. A change that fails leaves the disk as it was. Reading always works.
+/// A *change* is a call that writes, syncs, makes, locks, moves or removes something. They are counted from 0 in
+/// the order in which they come. A change that fails leaves the disk as it was. Reading always works.
 ///
 /// ```
 /// use aqueduct_core::Fs;
@@ -119,6 +119,16 @@ impl FsFile for FailingFile {
     }
 }
 
+#[derive(Debug)]
+struct FailingLock(Box<dyn FsLock>, Arc<Script>);
+
+impl FsLock for FailingLock {
+    fn set_content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.1.write()?;
+        self.0.set_content(bytes)
+    }
+}
+
 impl Fs for FailingFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         self.script.change()?;
@@ -184,6 +194,12 @@ impl Fs for FailingFs {
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {
         StdFs.stat(path)
     }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn FsLock>>> {
+        self.script.change()?;
+        let lock = StdFs.try_lock(path)?;
+        Ok(lock.map(|lock| Box::new(FailingLock(lock, Arc::clone(&self.script))) as Box<dyn FsLock>))
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +228,19 @@ mod tests {
         assert_eq!(working(&FailingFs::fails_once_after(0)), [false, true, true]);
         assert_eq!(working(&FailingFs::fails_once_after(1)), [true, false, true]);
         assert_eq!(working(&FailingFs::full()), [true, false, true]);
+    }
+
+    #[test]
+    fn a_lock_is_taken_by_a_change_and_written_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert!(FailingFs::dead_after(0).try_lock(&path).is_err());
+        assert!(!path.exists());
+        let fs = FailingFs::full();
+        let mut lock = fs.try_lock(&path).unwrap().unwrap();
+        assert!(lock.set_content(b"x").is_err());
+        assert!(FailingFs::counting().try_lock(&path).unwrap().is_none());
+        assert_eq!(fs.n_changes(), 2);
     }
 
     #[test]
