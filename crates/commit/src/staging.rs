@@ -56,8 +56,7 @@ impl Staging {
         let disk = Disk(Arc::clone(fs));
         let layout = Layout::of(output)?;
         let made = missing_parents(&disk, &layout)?;
-        let make_folder = || disk.create_dir_all(&layout.home());
-        let lock = match OutputLock::take(&layout.lock(), &layout.path, make_folder) {
+        let lock = match OutputLock::take(&disk, &layout) {
             Ok(lock) => lock,
             Err(error) => {
                 remove_empty_folders(&disk, &layout, &made);

@@ -1,16 +1,13 @@
 //! One run of a flow at a time.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::Fs;
-use rustix::fs::{FlockOperation, flock};
+use aqueduct_core::{Fs, FsLock};
 
 /// The right to run a flow, held until dropped or until the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct FlowLock {
-    _file: File,
+    _held: Box<dyn FsLock>,
 }
 
 /// Why a flow cannot run now.
@@ -30,38 +27,20 @@ impl FlowLock {
         let path = state_dir.join("locks").join(format!("{name}.lock"));
         let failed = |source| LockError::Io { path: path.clone(), source };
         fs.create_dir_all(&state_dir.join("locks")).map_err(failed)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(LockError::Running { pid: holder(&mut file), path });
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| write!(file, "{}", std::process::id()));
-        written.map_err(failed)?;
-        Ok(Self { _file: file })
+        let Some(mut held) = fs.try_lock(&path).map_err(failed)? else {
+            return Err(LockError::Running { pid: holder(fs, &path), path });
+        };
+        held.set_content(std::process::id().to_string().as_bytes()).map_err(failed)?;
+        Ok(Self { _held: held })
     }
 }
 
 /// The process that wrote itself into the lock.
-fn holder(file: &mut File) -> String {
+fn holder(fs: &dyn Fs, path: &Path) -> String {
     /// A process number has fewer digits.
     const MAX_PID_BYTES: u64 = 20;
-    let mut pid = String::new();
-    match file.take(MAX_PID_BYTES).read_to_string(&mut pid) {
-        Ok(n) if n > 0 => pid,
-        _ => "unknown".to_owned(),
-    }
+    let pid = fs.read(path, MAX_PID_BYTES).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    pid.filter(|pid| !pid.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 #[cfg(test)]
