@@ -2,7 +2,8 @@
 //!
 //! - [`source_suite`], [`stage_suite`] and [`sink_suite`]: what every component of a kind promises, as generated
 //!   tests over a whole registry list. A component is known to its suite by a row in a table of fixtures.
-//! - [`faults`]: a disk that fails when it is told to, a clock that stands still.
+//! - [`faults`]: a disk that fails when it is told to, one in memory that is crashed at any operation, a clock that
+//!   stands still.
 //! - [`http`]: a scripted server that counts.
 
 pub mod faults;

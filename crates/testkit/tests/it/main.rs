@@ -1,5 +1,10 @@
 //! The suites against components that break a promise each: every promise that a suite speaks of it also checks.
+//! And the disk in memory against the system's, and against what it says of itself.
 
+#[cfg(test)]
+mod sim_fs;
+#[cfg(test)]
+mod sim_fs_like_std_fs;
 #[cfg(test)]
 mod sinks;
 #[cfg(test)]
