@@ -1,13 +1,13 @@
 //! What is in sight, what is left behind, what is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_commit::{Manifest, Published, RunStamp, Staging};
 use aqueduct_core::{Error, ErrorKind, Fs, Output, Part, Result, StdFs};
-use aqueduct_testkit::faults::FailingFs;
+use aqueduct_testkit::faults::{FailingFs, Fault, SimFs};
 use tempfile::TempDir;
 
 type Files = BTreeMap<String, String>;
@@ -237,6 +237,24 @@ fn an_output_has_one_writer() {
     assert!(error.to_string().contains("another run"), "{error}");
     drop(first);
     Staging::prepare(&std_fs(), &output, "r3").unwrap().abort().unwrap();
+}
+
+#[test]
+fn a_killed_run_lets_go_of_its_output() {
+    let output = Output { path: "/lake/out".into(), is_file: false, allow_empty: false };
+    let one = SimFs::new();
+    let two: Arc<dyn Fs> = Arc::new(one.another_process());
+    let staging = Staging::prepare(&(Arc::new(one.clone()) as Arc<dyn Fs>), &output, "r1").unwrap();
+    assert_eq!(Staging::prepare(&two, &output, "r2").unwrap_err().kind(), ErrorKind::Conflict);
+
+    let dying = one.clone().with_fault(one.n_operations(), Fault::KillBefore);
+    assert!(dying.sync_dir(Path::new("/")).is_err());
+    let taken_over = Staging::prepare(&two, &output, "r3").unwrap();
+    drop(staging);
+    assert_eq!(Staging::prepare(&two, &output, "r4").unwrap_err().kind(), ErrorKind::Conflict);
+    taken_over.abort().unwrap();
+    let left = one.folders_below("/");
+    assert_eq!(left, BTreeSet::from(["lake".into()]), "{:#?}", one.names());
 }
 
 #[test]
