@@ -18,6 +18,21 @@ pub(crate) fn allocated_bytes() -> u64 {
     tikv_jemalloc_ctl::stats::allocated::read().map_or(0, |bytes| bytes as u64)
 }
 
+/// How long the allocator keeps pages that nothing lies in, for they are soon wanted again. There is one arena.
+const DIRTY_DECAY_MS: &[u8] = b"arena.0.dirty_decay_ms\0";
+
+/// Has the allocator give every page back to the kernel as soon as nothing lies in it, or keep it for a moment, as it was
+/// built to. Nothing, where it is not jemalloc.
+pub(crate) fn keep_unused_pages(is_kept: bool) {
+    use tikv_jemalloc_ctl::{Access, AsName};
+    let default = b"arenas.dirty_decay_ms\0".name();
+    let default: Result<isize, _> = default.read();
+    let Ok(default) = default else { return };
+    if let Err(error) = DIRTY_DECAY_MS.name().write(if is_kept { default } else { 0 }) {
+        tracing::debug!(%error, "the allocator's decay was not set");
+    }
+}
+
 fn status_kib(key: &str) -> u64 {
     use std::io::Read;
     /// The kernel's own text is about 1.5 KB.

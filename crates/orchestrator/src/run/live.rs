@@ -12,6 +12,12 @@ use crate::process_memory;
 
 /// How often memory is looked at. Rarer would miss peaks, more often would cost what it measures.
 const SAMPLE_EVERY: Duration = Duration::from_millis(25);
+/// And how often where little is left: until the next look, no more than that can become resident.
+const SAMPLE_OFTEN: Duration = Duration::from_millis(5);
+/// With so much of what the process may take resident, little is left. With less, the allocator keeps unused pages again.
+const TIGHT_PERCENT: u64 = 65;
+/// With so much, the allocator keeps no unused page: they are up to a third of what it has, and cost time to get anew.
+const GIVE_BACK_PERCENT: u64 = 75;
 /// With so much of what the process may take given out, sources wait until it is less.
 const PRESSURE_PERCENT: u64 = 85;
 /// What a process may take beyond its `memory`.
@@ -98,22 +104,36 @@ impl Live {
         self.steps.iter().map(|step| counter(&step.metrics)).sum()
     }
 
-    /// Looks at memory until told to stop. Under pressure the sources wait (MEM-6).
+    /// Looks at memory until told to stop. Under pressure the sources wait (MEM-6), and the allocator keeps nothing.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let may_take = self.limit.saturating_add(BESIDE_MEMORY).percent(PRESSURE_PERCENT);
-        let mut tick = tokio::time::interval(SAMPLE_EVERY);
+        let may_take = self.limit.saturating_add(BESIDE_MEMORY);
+        let (mut keeps, mut next) = (true, Duration::ZERO);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return self.sample(),
-                _ = tick.tick() => self.sample(),
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(next) => {}
             }
-            self.flow.set_paused(process_memory::allocated_bytes() > may_take.get());
+            let resident = self.sample();
+            let is_tight = resident > may_take.percent(TIGHT_PERCENT);
+            let may_keep = if keeps { resident <= may_take.percent(GIVE_BACK_PERCENT) } else { !is_tight };
+            if may_keep != keeps {
+                process_memory::keep_unused_pages(may_keep);
+                keeps = may_keep;
+            }
+            next = if is_tight { SAMPLE_OFTEN } else { SAMPLE_EVERY };
+            self.flow
+                .set_paused(process_memory::allocated_bytes() > may_take.percent(PRESSURE_PERCENT).get());
         }
+        self.sample();
+        process_memory::keep_unused_pages(true);
     }
 
-    fn sample(&self) {
+    /// What is resident now.
+    fn sample(&self) -> ByteCount {
         self.reserved_peak.fetch_max(self.reserved().get(), Relaxed);
         self.allocated_peak.fetch_max(process_memory::allocated_bytes(), Relaxed);
-        self.rss_peak.fetch_max(process_memory::rss_bytes(), Relaxed);
+        let resident = process_memory::rss_bytes();
+        self.rss_peak.fetch_max(resident, Relaxed);
+        ByteCount::new(resident)
     }
 }

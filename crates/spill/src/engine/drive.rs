@@ -17,7 +17,7 @@ use crate::plain::plain_rows;
 
 /// Of a lease, one part in so many is for what operators hold and do not ask for, and for their code, which is resident
 /// while they run: some tens of MB more than without them.
-const UNASKED_PART: u64 = 4;
+const UNASKED_PART: u64 = 2;
 /// And no more than this, however large the lease.
 const MAX_UNASKED: ByteCount = ByteCount::mib(16);
 

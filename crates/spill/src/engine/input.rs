@@ -49,6 +49,7 @@ impl Input {
     }
 
     /// Whether all rows are written to disk first, because the plan reads them more than once.
+    #[cfg(feature = "sql")]
     pub(crate) fn set_spooled(&self, is_spooled: bool) {
         self.is_spooled.store(is_spooled, Relaxed);
     }

@@ -19,6 +19,14 @@ const PERCENT_FOR_UNSPILLABLE: u64 = 20;
 /// And so much beyond what they hold: a sort that fills all the rest leaves nothing to merge with.
 const PERCENT_HEADROOM: u64 = 10;
 
+/// What sums up groups gives all it holds as one batch, which it makes beside the table and then no longer counts: while
+/// the batch is taken apart, what comes next fills its own part. So it may hold this part of a lease.
+const PERCENT_FOR_GROUPS: u64 = 15;
+/// But so much in any case: an empty table takes some of it.
+const MIN_FOR_GROUPS: ByteCount = ByteCount::kib(512);
+/// The operators that do so, by how their names begin.
+const GROUPS: &str = "PartialHashAggregateStream";
+
 /// A pool over a lease of so many bytes.
 pub(crate) struct LeasePool {
     total: u64,
@@ -62,11 +70,22 @@ impl LeasePool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What one operator that can spill may hold at most.
-    fn share(&self, state: &State) -> u64 {
-        let percent = |percent| ByteCount::new(self.total).percent(percent).get();
-        let kept = percent(PERCENT_FOR_UNSPILLABLE).max(state.unspillable + percent(PERCENT_HEADROOM));
-        self.total.saturating_sub(kept) / state.n_spillable.max(1)
+    /// What one operator may hold at most.
+    fn most(&self, consumer: &MemoryConsumer, state: &State) -> u64 {
+        if !consumer.can_spill() {
+            return self.total;
+        }
+        let kept =
+            self.percent(PERCENT_FOR_UNSPILLABLE).max(state.unspillable + self.percent(PERCENT_HEADROOM));
+        let share = self.total.saturating_sub(kept) / state.n_spillable.max(1);
+        match consumer.name().starts_with(GROUPS) {
+            true => share.min(self.percent(PERCENT_FOR_GROUPS).max(MIN_FOR_GROUPS.get())),
+            false => share,
+        }
+    }
+
+    fn percent(&self, percent: u64) -> u64 {
+        ByteCount::new(self.total).percent(percent).get()
     }
 }
 
@@ -148,8 +167,7 @@ impl MemoryPool for LeasePool {
         let (consumer, wanted) = (reservation.consumer(), additional as u64);
         let mut state = self.lock();
         let held = state.consumers.get(&consumer.id()).map_or(0, |held| held.n_bytes);
-        let most = if consumer.can_spill() { self.share(&state) } else { self.total };
-        if state.used + wanted <= self.total && held + wanted <= most {
+        if state.used + wanted <= self.total && held + wanted <= self.most(consumer, &state) {
             state.add(consumer, wanted);
             self.pace.tick();
             return Ok(());
@@ -217,6 +235,17 @@ mod tests {
         assert!(sort.try_grow(1).is_err(), "a tenth is left beyond what the merge holds");
         merge.try_grow(100).unwrap();
         assert!(merge.try_grow(1).is_err());
+    }
+
+    #[test]
+    fn what_sums_up_groups_leaves_room_for_what_it_gives() {
+        let total = 10 << 20;
+        let pool = pool(total);
+        let groups = consumer("PartialHashAggregateStream[0]", true, &pool);
+        let most = usize::try_from(total * PERCENT_FOR_GROUPS / 100).unwrap();
+        groups.try_grow(most).unwrap();
+        assert!(groups.try_grow(1).is_err());
+        consumer("sort", false, &pool).try_grow(most * 4).unwrap();
     }
 
     #[test]

@@ -18,7 +18,6 @@ use std::sync::Arc;
 
 use aqueduct_core::rows::copied;
 use aqueduct_core::{Error, Result, retained_bytes};
-use aqueduct_primitives::ByteCount;
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::{and, filter_record_batch, is_not_null, not};
 use arrow::datatypes::SchemaRef;
@@ -66,8 +65,8 @@ pub(crate) struct JoinSpec {
 
 /// Of the lease: a right side up to this part is looked up. So much is for the right rows of one key, else.
 const SMALL_PART: u64 = 4;
-/// In eighths of the lease, what each side's sort has.
-const SORT_EIGHTHS: u64 = 3;
+/// What each side's sort has of the lease; the rest is for rows on their way out.
+const PERCENT_FOR_SORT: u64 = 34;
 /// Indexes of rows have 32 bits, offsets of text as well.
 const MAX_SMALL_BYTES: u64 = 1 << 30;
 /// What a row takes in a table beside its columns and its key.
@@ -116,7 +115,7 @@ struct Undecided {
 impl Sides {
     fn new(desk: &Desk, spec: &Arc<JoinSpec>) -> Result<Self> {
         let columns = &spec.columns;
-        let lease = ByteCount::new(desk.lease.get() / 8 * SORT_EIGHTHS);
+        let lease = desk.lease.percent(PERCENT_FOR_SORT);
         let sort = |schema: &SchemaRef, keys: Vec<usize>| {
             let key = |column| SortKey { column, options: Default::default() };
             let spec = SortSpec {
