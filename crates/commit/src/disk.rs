@@ -1,7 +1,7 @@
 //! The file system with errors that name the path and what was being done.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_core::{Error, Fs, FsEntry, FsFile, Result};
@@ -17,6 +17,45 @@ impl Disk {
 
     pub(crate) fn create_dir_all(&self, path: &Path) -> Result<()> {
         named("create folder", path, self.0.create_dir_all(path))
+    }
+
+    /// Makes a folder and those above it, durable up to the first that was there before.
+    pub(crate) fn create_durable_dir(&self, path: &Path) -> Result<()> {
+        let missing = self.missing_above(path)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.create_dir_all(path)?;
+        let changed = missing.iter().filter_map(|folder| folder.parent());
+        changed.map(or_here).try_for_each(|folder| self.sync_dir(folder))
+    }
+
+    /// A folder and those above it that are not there, the deepest first.
+    pub(crate) fn missing_above(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut missing = Vec::new();
+        let mut folder = Some(folder);
+        while let Some(here) = folder.filter(|here| !here.as_os_str().is_empty()) {
+            if self.exists(here)? {
+                break;
+            }
+            missing.push(here.to_owned());
+            folder = here.parent();
+        }
+        Ok(missing)
+    }
+
+    /// Writes a new file; it is durable once its folder is.
+    pub(crate) fn write_durable(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let mut file = self.create_new(path)?;
+        named("write", path, file.write_all(bytes).and_then(|()| file.sync()))
+    }
+
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<()> {
+        named("write record", to, self.0.link(from, to))
+    }
+
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<()> {
+        named("remove file", path, self.0.remove_file(path))
     }
 
     pub(crate) fn sync_dir(&self, path: &Path) -> Result<()> {
@@ -66,6 +105,11 @@ impl Disk {
     pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
         Ok(self.stat(path)?.is_some())
     }
+}
+
+/// The folder itself; of a bare name, the one that it stands in.
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
 fn named<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {

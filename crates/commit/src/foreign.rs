@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 64;
 /// [`ErrorKind::Conflict`], naming the first file that is not.
 pub(crate) fn check(disk: &Disk, layout: &Layout, manifest: Option<&Manifest>) -> Result<()> {
     let Some(entry) = disk.stat(&layout.path)? else { return Ok(()) };
-    let listed = Listed { disk, layout, manifest };
+    let listed = Listed { disk, manifest };
     match (layout.is_file, entry.is_dir) {
         (true, true) => Err(in_the_way(&layout.path, "a folder stands where one file is to be written")),
         (true, false) => listed.check_file(&entry, &layout.name),
@@ -26,9 +26,19 @@ pub(crate) fn check(disk: &Disk, layout: &Layout, manifest: Option<&Manifest>) -
     }
 }
 
+/// The same of a folder that was public until another took its place; one without a manifest never was.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_replaced(disk: &Disk, folder: &Path) -> Result<()> {
+    match Manifest::load(disk, &folder.join(HIDDEN).join(MANIFEST))? {
+        Some(manifest) => Listed { disk, manifest: Some(&manifest) }.check_folder(folder, "", 0),
+        None => Ok(()),
+    }
+}
+
 struct Listed<'a> {
     disk: &'a Disk,
-    layout: &'a Layout,
     manifest: Option<&'a Manifest>,
 }
 
@@ -62,8 +72,7 @@ impl Listed<'_> {
 
     /// Of an output's own hidden folder, only the manifest is known; more belongs to an output further down.
     fn check_hidden(&self, hidden: &Path) -> Result<()> {
-        let manifest = self.layout.manifest();
-        debug_assert!(manifest.ends_with(MANIFEST));
+        let manifest = hidden.join(MANIFEST);
         match self.disk.list(hidden)?.into_iter().find(|entry| entry.path != manifest) {
             Some(entry) => Err(in_the_way(&entry.path, "the files of another output are in this folder")),
             None => Ok(()),

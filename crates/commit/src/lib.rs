@@ -15,16 +15,70 @@
 //! a dead run left behind is swept, and a publication that it had begun is completed, by the next
 //! [`Staging::prepare`]. Files that aqueduct did not write are never replaced and never removed.
 //!
+//! # The log of a flow
+//! [`FlowLog`] and [`Transaction`] are the same for runs that commit more than once and are gone on with after a crash.
+//! One log for a flow decides over all of its outputs: a record `epoch` says which parts became durable, and how far the
+//! sources were read for them; a record `finish` says that the run is complete. In this order:
+//!
+//! 1. parts, the list of them and the manifest that is to be public become durable where nobody looks;
+//! 2. the record gets its number, which only one writer can give: **committed**;
+//! 3. each output is published: of folders that are replaced, all at once; of those that are appended to, part by part, and
+//!    then the manifest. Whoever opens the log next does what is left of this, and it can be begun any number of times.
+//!
+//! What was staged and is in no record is removed at the next opening. Each opening begins with a record of its own and
+//! moves what was staged to another place: a writer that was thought dead can neither commit nor publish any more.
+//!
+//! ```no_run
+//! # use std::collections::BTreeMap;
+//! # use std::{path::Path, sync::Arc};
+//! # use aqueduct_commit::{End, Epoch, FlowLog, Mode, NewRun, Start, Target};
+//! # use aqueduct_core::{Fs, Output, Part, StdFs};
+//! # fn parts() -> Vec<Part> { Vec::new() }
+//! # fn main() -> aqueduct_core::Result<()> {
+//! # let now = chrono::DateTime::UNIX_EPOCH;
+//! let fs: Arc<dyn Fs> = Arc::new(StdFs);
+//! let output = Output { path: "lake/events".into(), is_file: false, allow_empty: false };
+//! let run = NewRun {
+//!     flow: "events".into(),
+//!     run_id: "20260101T000000".into(),
+//!     now,
+//!     identity: BTreeMap::new(),
+//!     fixed: BTreeMap::new(),
+//!     targets: vec![Target { output, mode: Mode::Append }],
+//! };
+//! let log = FlowLog::open(&fs, Path::new(".aqueduct/flows/events"))?;
+//! let mut run = log.begin(run, Start::Resume)?;
+//! // A sink writes below `run.stage_dir(0)`, and gives its parts.
+//! let committed = run.commit(Epoch { parts: vec![parts()], ..Epoch::default() }, End::Finish, now)?;
+//! println!("{} parts are public", committed.published.iter().map(|one| one.n_parts).sum::<usize>());
+//! run.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! All calls block; make them through `Tasks::block` from async code. Knows nothing of what the rows mean.
 
+mod dataset;
 mod disk;
+mod flow_log;
 mod folders;
 mod foreign;
+mod history;
 mod layout;
 mod lock;
+mod log;
 mod manifest;
+mod names;
+mod record;
 mod recovery;
+mod run;
+mod stage;
 mod staging;
+mod transaction;
 
-pub use manifest::{Manifest, ManifestPart, RunStamp};
+pub use flow_log::FlowLog;
+pub use manifest::{LogStamp, Manifest, ManifestPart, RunStamp};
+pub use record::Counts;
+pub use run::{Began, Committed, End, Epoch, Mode, NewRun, Resumed, Start, Target};
 pub use staging::{Published, Staging};
+pub use transaction::Transaction;

@@ -28,7 +28,7 @@ impl OutputLock {
     pub(crate) fn take(disk: &Disk, layout: &Layout) -> Result<Self> {
         let path = layout.lock();
         for _ in 0..MAX_TRIES {
-            disk.create_dir_all(&layout.home())?;
+            disk.create_durable_dir(&layout.home())?;
             match disk.0.try_lock(&path) {
                 Ok(Some(held)) => return Ok(Self { disk: disk.clone(), path, _held: held }),
                 Ok(None) => {

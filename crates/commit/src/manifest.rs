@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use aqueduct_core::{Error, ErrorKind, Part, Result};
+use aqueduct_core::{Error, ErrorKind, FsFile, Part, Result};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +48,20 @@ pub struct Manifest {
     /// What the run read, if kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<serde_json::Value>,
+    /// The record of a flow's log that made this public; outputs of runs before there were logs have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogStamp>,
     /// The parts, by name.
     pub parts: Vec<ManifestPart>,
+}
+
+/// A record of a flow's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStamp {
+    /// The log's name: the run of its first record.
+    pub id: String,
+    /// The record's number.
+    pub n: u64,
 }
 
 /// One file of an output.
@@ -82,6 +94,7 @@ impl Manifest {
             written: stamp.written,
             rows: parts.iter().map(|part| part.rows).sum(),
             inputs: stamp.inputs.clone(),
+            log: None,
             parts,
         }
     }
@@ -124,14 +137,35 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Writes it to a new file, durable once the folder is.
-    pub(crate) fn store(&self, disk: &Disk, path: &Path) -> Result<()> {
+    /// Writes it to a new file, durable once the folder is; its BLAKE3.
+    pub(crate) fn store(&self, disk: &Disk, path: &Path) -> Result<String> {
         let failed = |error: std::io::Error| Error::io("write manifest", path.display(), error);
-        let mut file = std::io::BufWriter::new(disk.create_new(path)?);
+        let mut file =
+            std::io::BufWriter::new(Hashing { file: disk.create_new(path)?, hasher: Box::default() });
         serde_json::to_writer(&mut file, self).map_err(|error| failed(error.into()))?;
         file.write_all(b"\n").map_err(failed)?;
-        let mut file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.sync().map_err(failed)
+        let Hashing { mut file, hasher } = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync().map_err(failed)?;
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// A file that is hashed while it is written.
+struct Hashing {
+    file: Box<dyn FsFile>,
+    /// Boxed, for it is 2 kB.
+    hasher: Box<blake3::Hasher>,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
 }
 

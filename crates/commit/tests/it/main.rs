@@ -1,4 +1,8 @@
 //! Publishing as a user of the crate sees it: on a real disk, and on one that fails at every step in turn.
 
 #[cfg(test)]
+mod flow;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod publish;

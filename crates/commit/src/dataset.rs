@@ -1,0 +1,344 @@
+//! One output: what is public, what waits to be, and the one act between them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use aqueduct_core::{Error, ErrorKind, Output, Part, Result};
+
+use crate::disk::Disk;
+use crate::folders::Folders;
+use crate::foreign;
+use crate::history::{Epoch, Pending};
+use crate::layout::{HIDDEN, Layout};
+use crate::lock::OutputLock;
+use crate::manifest::{Manifest, ManifestPart};
+use crate::record::{Change, OutputRef};
+use crate::stage::{Owner, Stage};
+use crate::{Mode, Published};
+
+/// An output that nobody else writes while this is held.
+#[derive(Debug)]
+pub(crate) struct Dataset {
+    disk: Disk,
+    layout: Layout,
+    mode: Mode,
+    /// Folders above the output that were made for it, the deepest first.
+    made: Vec<PathBuf>,
+    lock: Option<OutputLock>,
+}
+
+impl Dataset {
+    /// Locks an output.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: another run is writing it.
+    pub(crate) fn claim(disk: &Disk, output: &OutputRef) -> Result<Self> {
+        let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true };
+        let layout = Layout::of(&at)?;
+        let made = disk.missing_above(layout.parent())?;
+        let mut claimed = Self { disk: disk.clone(), layout, mode: output.mode, made, lock: None };
+        match OutputLock::take(disk, &claimed.layout) {
+            Ok(lock) => claimed.lock = Some(lock),
+            Err(error) => {
+                claimed.remove_empty_folders();
+                return Err(error);
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Whether somebody has left something staged for an output.
+    pub(crate) fn has_staged(disk: &Disk, output: &OutputRef) -> Result<bool> {
+        let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true };
+        Ok(!Stage::all(disk, &Layout::of(&at)?)?.is_empty())
+    }
+
+    /// Whether nothing of a run is public before its end.
+    pub(crate) fn waits_for_end(&self) -> bool {
+        self.layout.is_file || self.mode == Mode::Replace
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.layout.path
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What is public, if aqueduct wrote it.
+    pub(crate) fn manifest(&self) -> Result<Option<Manifest>> {
+        Manifest::load(&self.disk, &self.layout.manifest())
+    }
+
+    /// Makes sure that nothing stands in its place but what its manifest lists.
+    pub(crate) fn check_foreign(&self, manifest: Option<&Manifest>) -> Result<()> {
+        foreign::check(&self.disk, &self.layout, manifest)
+    }
+
+    /// The staging folders of one log, by run and opening, after those of dead openings were brought under this one's
+    /// name: a writer that was thought dead finds nothing where it left it.
+    pub(crate) fn fence(&self, owner: &Owner, seq: u64) -> Result<Vec<Stage>> {
+        let mut fenced: Vec<Stage> = Vec::new();
+        // Of several openings of one run the last has everything; the others were about to be removed.
+        for stage in Stage::all(&self.disk, &self.layout)?.into_iter().rev() {
+            match stage.owner(&self.disk)? {
+                Some(other) if other != *owner && !is_same_log_begun_anew(&other, owner) => {}
+                None => self.disk.remove_dir_all(stage.path())?,
+                Some(_) if fenced.iter().any(|kept| kept.run_id() == stage.run_id()) => {
+                    self.disk.remove_dir_all(stage.path())?;
+                }
+                Some(_) => fenced.push(stage.moved_to(&self.disk, &self.layout, seq)?),
+            }
+        }
+        Ok(fenced)
+    }
+
+    /// Staging folders that the log of another flow decides about.
+    pub(crate) fn of_others(&self, owner: &Owner) -> Result<Vec<(Stage, Owner)>> {
+        let mut others = Vec::new();
+        for stage in Stage::all(&self.disk, &self.layout)? {
+            if let Some(other) = stage.owner(&self.disk)?.filter(|other| other.flow_dir != owner.flow_dir) {
+                others.push((stage, other));
+            }
+        }
+        Ok(others)
+    }
+
+    /// Makes parts durable under the number of the record that will commit them, not yet public.
+    pub(crate) fn keep_parts(&self, stage: &Stage, n: u64, parts: &[Part]) -> Result<Option<String>> {
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let folder = stage.epoch(n);
+        self.bring(&parts.iter().map(Waiting::staged).collect::<Vec<_>>(), &folder)?;
+        let listed: Vec<_> = parts.iter().cloned().map(ManifestPart::from).collect();
+        let hashed = stage.keep_list(&self.disk, n, &listed)?;
+        self.disk.sync_dir(stage.path())?;
+        Ok(Some(hashed))
+    }
+
+    /// Keeps the manifest that the record of this number will make public.
+    pub(crate) fn keep_manifest(&self, stage: &Stage, n: u64, manifest: &Manifest) -> Result<String> {
+        let hashed = manifest.store(&self.disk, &stage.manifest(n))?;
+        self.disk.sync_dir(stage.path())?;
+        Ok(hashed)
+    }
+
+    /// Brings parts into a folder, under their names, and makes that durable: those that an earlier try brought there,
+    /// too.
+    fn bring(&self, parts: &[Waiting<'_>], to: &Path) -> Result<()> {
+        self.disk.create_durable_dir(to)?;
+        self.make_folders(parts, to)?;
+        let mut changed = Folders::below(&self.disk, to);
+        let mut open: Option<PathBuf> = None;
+        for part in parts {
+            let place = to.join(part.name);
+            let folder = place.parent().unwrap_or(to).to_owned();
+            match self.disk.exists(&part.path)? {
+                true => self.disk.rename_no_replace(&part.path, &place)?,
+                false => self.check_there(&place, part.n_bytes)?,
+            }
+            if open.as_ref() != Some(&folder)
+                && let Some(left) = open.replace(folder)
+            {
+                changed.add(&left)?;
+            }
+        }
+        if let Some(last) = open {
+            changed.add(&last)?;
+        }
+        changed.finish()
+    }
+
+    /// Makes the folders that parts are to stand in, durable before the first part leaves the place where it is safe.
+    fn make_folders(&self, parts: &[Waiting<'_>], to: &Path) -> Result<()> {
+        let folders = parts.iter().filter_map(|part| Path::new(part.name).parent());
+        let folders: BTreeSet<_> = folders.filter(|folder| !folder.as_os_str().is_empty()).collect();
+        let mut changed = BTreeSet::new();
+        for folder in folders {
+            let missing = self.disk.missing_above(&to.join(folder))?;
+            if !missing.is_empty() {
+                self.disk.create_dir_all(&to.join(folder))?;
+                changed.extend(missing.iter().filter_map(|made| made.parent()).map(Path::to_owned));
+            }
+        }
+        changed.iter().try_for_each(|folder| self.disk.sync_dir(folder))
+    }
+
+    fn check_there(&self, path: &Path, n_bytes: u64) -> Result<()> {
+        match self.disk.stat(path)? {
+            Some(entry) if entry.n_bytes == n_bytes => Ok(()),
+            _ => {
+                let message = "a part that was committed is gone: it is neither staged nor public";
+                Err(Error::new(ErrorKind::Conflict, "publish", message).with("path", path.display()))
+            }
+        }
+    }
+
+    /// Makes public what a record committed for this output, unless that was done: each step is done at most once,
+    /// and none is skipped, however often this is begun.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: something foreign is in the way, or a part is gone. Then, or when the disk fails, it
+    /// is still to be done.
+    pub(crate) fn publish(&self, stage: &Stage, pending: &Pending, index: usize) -> Result<()> {
+        let Some(change) = pending.epochs.last().and_then(|epoch| epoch.outputs.get(index)) else {
+            return Ok(());
+        };
+        let Some(hashed) = &change.manifest else { return Ok(()) };
+        let Some(waiting) = stage.waiting_manifest(&self.disk, pending.n, hashed)? else { return Ok(()) };
+        let mode = pending.outputs.get(index).map_or(self.mode, |output| output.mode);
+        match (self.layout.is_file, mode) {
+            (false, Mode::Replace) => self.publish_folder(stage, pending, index, &waiting),
+            (true, _) => self.publish_parts(stage, pending.n, change, &waiting, self.layout.parent()),
+            (false, Mode::Append) => {
+                self.disk.create_durable_dir(&self.layout.path)?;
+                self.publish_parts(stage, pending.n, change, &waiting, &self.layout.path)
+            }
+        }
+    }
+
+    /// The parts first, then the manifest: whoever reads by the manifest finds all that it lists.
+    fn publish_parts(
+        &self,
+        stage: &Stage,
+        n: u64,
+        change: &Change,
+        waiting: &Path,
+        folder: &Path,
+    ) -> Result<()> {
+        let parts = self.listed(stage, n, change)?;
+        if self.layout.is_file {
+            parts.iter().try_for_each(|part| self.publish_file(&stage.epoch(n).join(&part.name), part))?;
+        } else {
+            self.bring(&waiting_in(&stage.epoch(n), &parts), folder)?;
+        }
+        let manifest = self.layout.manifest();
+        self.disk.create_durable_dir(manifest.parent().unwrap_or(folder))?;
+        self.disk.rename(waiting, &manifest)?;
+        self.disk.sync_dir(manifest.parent().unwrap_or(folder))
+    }
+
+    fn publish_file(&self, staged: &Path, part: &ManifestPart) -> Result<()> {
+        match self.disk.exists(staged)? {
+            false => self.check_there(&self.layout.path, part.bytes)?,
+            true => {
+                self.check_foreign(self.manifest()?.as_ref())?;
+                match self.disk.exists(&self.layout.path)? {
+                    true => self.disk.rename(staged, &self.layout.path)?,
+                    false => self.disk.rename_no_replace(staged, &self.layout.path)?,
+                }
+            }
+        }
+        self.disk.sync_dir(self.layout.parent())
+    }
+
+    fn listed(&self, stage: &Stage, n: u64, change: &Change) -> Result<Vec<ManifestPart>> {
+        match &change.parts {
+            Some(hashed) => stage.read_list(&self.disk, n, hashed),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// All parts that a run has staged for this output, in order.
+    pub(crate) fn staged_parts(
+        &self,
+        stage: &Stage,
+        epochs: &[Epoch],
+        index: usize,
+    ) -> Result<Vec<(u64, Vec<ManifestPart>)>> {
+        let changes = epochs.iter().filter_map(|epoch| Some((epoch.n, epoch.outputs.get(index)?)));
+        changes.map(|(n, change)| Ok((n, self.listed(stage, n, change)?))).collect()
+    }
+
+    /// The staged folder is completed, its manifest last, and then exchanged with the public one.
+    fn publish_folder(&self, stage: &Stage, pending: &Pending, index: usize, waiting: &Path) -> Result<()> {
+        let next = stage.next();
+        if waiting != stage.next_manifest() {
+            for (n, parts) in self.staged_parts(stage, &pending.epochs, index)? {
+                self.bring(&waiting_in(&stage.epoch(n), &parts), &next)?;
+            }
+            self.disk.create_durable_dir(&next.join(HIDDEN))?;
+            self.disk.rename(waiting, &stage.next_manifest())?;
+            self.disk.sync_dir(&next.join(HIDDEN))?;
+            self.disk.sync_dir(&next)?;
+            self.disk.sync_dir(stage.path())?;
+        }
+        self.check_foreign(self.manifest()?.as_ref())?;
+        if !self.disk.exists(&self.layout.path)? {
+            self.disk.rename_no_replace(&next, &self.layout.path)?;
+        } else if !self.disk.exchange(&next, &self.layout.path)? {
+            self.disk.rename_no_replace(&self.layout.path, &stage.old())?;
+            self.disk.sync_dir(stage.path())?;
+            self.disk.sync_dir(self.layout.parent())?;
+            self.disk.rename_no_replace(&next, &self.layout.path)?;
+        }
+        self.disk.sync_dir(self.layout.parent())?;
+        self.disk.sync_dir(stage.path())
+    }
+
+    /// Removes a staging folder, and with it the output that was replaced, unless somebody put a file there at the last
+    /// moment.
+    pub(crate) fn discard(&self, stage: &Stage) -> Result<()> {
+        for replaced in [stage.next(), stage.old()] {
+            if self.disk.exists(&replaced)? {
+                foreign::check_replaced(&self.disk, &replaced)?;
+            }
+        }
+        self.disk.remove_dir_all(stage.path())
+    }
+
+    /// What is public now, as the report tells it.
+    pub(crate) fn published(&self, manifest: &Manifest) -> Published {
+        Published {
+            path: self.layout.path.clone(),
+            rows: manifest.rows,
+            n_bytes: manifest.n_bytes(),
+            n_parts: manifest.parts.len(),
+        }
+    }
+
+    /// Lets go of the output and of folders that nothing is in.
+    pub(crate) fn release(mut self) {
+        self.lock = None;
+        self.remove_empty_folders();
+    }
+
+    fn remove_empty_folders(&self) {
+        let ours = [self.layout.home(), self.layout.hidden()];
+        for folder in ours.iter().chain(&self.made) {
+            if let Err(error) = self.disk.remove_empty_dir(folder) {
+                tracing::debug!(error = error.chain(), "an empty folder was not removed");
+            }
+        }
+    }
+}
+
+/// A part on its way from where it is staged.
+struct Waiting<'a> {
+    path: PathBuf,
+    name: &'a str,
+    n_bytes: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn staged(part: &'a Part) -> Self {
+        Self { path: part.staged.clone(), name: &part.name, n_bytes: part.n_bytes }
+    }
+}
+
+/// Parts as they lie in the folder of their record.
+fn waiting_in<'a>(folder: &Path, parts: &'a [ManifestPart]) -> Vec<Waiting<'a>> {
+    let waiting = |part: &'a ManifestPart| Waiting {
+        path: folder.join(&part.name),
+        name: &part.name,
+        n_bytes: part.bytes,
+    };
+    parts.iter().map(waiting).collect()
+}
+
+/// The same flow's log was deleted and begun anew: what the old one had staged is nobody's.
+fn is_same_log_begun_anew(other: &Owner, owner: &Owner) -> bool {
+    other.flow_dir == owner.flow_dir && other.log_id != owner.log_id
+}

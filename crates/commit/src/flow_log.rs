@@ -1,0 +1,276 @@
+//! From a log that was read to a run that has begun: what was committed becomes public, what was not is removed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aqueduct_core::{Error, ErrorKind, Fs, Result};
+
+use crate::dataset::Dataset;
+use crate::disk::Disk;
+use crate::history::{History, Pending, Run};
+use crate::log::{Log, Put};
+use crate::manifest::Manifest;
+use crate::record::{About, Begin, Event, OutputRef};
+use crate::run::{Began, Mode, NewRun, Resumed, Start, Target};
+use crate::stage::{Owner, Stage};
+use crate::transaction::{Claimed, Transaction};
+
+/// A flow's log, read and not yet written to.
+#[derive(Debug)]
+pub struct FlowLog {
+    disk: Disk,
+    flow_dir: PathBuf,
+    log: Log,
+    history: History,
+}
+
+impl FlowLog {
+    /// Reads the log of the flow whose state is in this folder. Changes nothing. Whoever calls it holds the flow's lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: the log is damaged, or was written by a newer version. Or it cannot be read.
+    pub fn open(fs: &Arc<dyn Fs>, flow_dir: &Path) -> Result<Self> {
+        let disk = Disk(Arc::clone(fs));
+        let (log, history) = Log::open(&disk, flow_dir)?;
+        Ok(Self { disk, flow_dir: flow_dir.to_owned(), log, history })
+    }
+
+    /// The run that has committed something and has not ended: its name, and what was fixed at its start.
+    pub fn unfinished(&self) -> Option<(&str, &std::collections::BTreeMap<String, String>)> {
+        self.history.unfinished().map(|run| (run.run_id.as_str(), &run.begin.fixed))
+    }
+
+    /// Begins a run, or goes on with one. In this order: claims the outputs; writes the record from which on nobody else
+    /// can write to this log; makes public what was committed and is not; removes what was staged and never committed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: another run writes one of the outputs, a foreign file is in its place, it was written
+    /// with a log that this one does not know, or another process has taken over. Or the disk fails. What was committed
+    /// stays so.
+    pub fn begin(mut self, run: NewRun, start: Start) -> Result<Transaction> {
+        let refs: Vec<_> = run.targets.iter().map(output_ref).collect();
+        let claims = self.claim(&refs)?;
+        match self.begin_on(&claims[..refs.len()], &claims, &run, &refs, start) {
+            Ok(begun) => Ok(self.transaction(begun, claims, run)),
+            Err(error) => {
+                claims.into_iter().for_each(Dataset::release);
+                Err(error)
+            }
+        }
+    }
+
+    /// The outputs of the run, and behind them others to which the log has something to do.
+    fn claim(&self, refs: &[OutputRef]) -> Result<Vec<Dataset>> {
+        let earlier = self.history.newest.iter().flat_map(|newest| &newest.outputs);
+        let elsewhere = earlier.filter(|output| refs.iter().all(|target| target.path != output.path));
+        let mut claims = Vec::new();
+        for output in refs.iter().chain(elsewhere) {
+            let claimed = match claims.len() < refs.len() || Dataset::has_staged(&self.disk, output)? {
+                true => Dataset::claim(&self.disk, output),
+                false => continue,
+            };
+            match claimed {
+                Ok(claim) => claims.push(claim),
+                Err(error) => {
+                    claims.into_iter().for_each(Dataset::release);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(claims)
+    }
+
+    fn begin_on(
+        &mut self,
+        targets: &[Dataset],
+        claims: &[Dataset],
+        run: &NewRun,
+        refs: &[OutputRef],
+        start: Start,
+    ) -> Result<Begun> {
+        let (began, resumed) = self.decide(targets, run, refs, start)?;
+        let run_id = resumed.as_ref().map_or(&run.run_id, |resumed| &resumed.run_id).clone();
+        self.fence(run, &run_id, refs)?;
+        let seq = self.log.tip().n;
+        let log_id = self.history.log_id.clone().unwrap_or_else(|| run_id.clone());
+        let owner = Owner { flow_dir: self.flow_dir.clone(), log_id };
+        let staged = claims.iter().map(|claim| claim.fence(&owner, seq)).collect::<Result<Vec<_>>>()?;
+        self.redo(claims, &staged)?;
+        for (claim, stages) in claims.iter().zip(&staged) {
+            self.redo_of_others(claim, &owner)?;
+            let goes_on =
+                resumed.as_ref().filter(|_| targets.iter().any(|target| target.path() == claim.path()));
+            sweep(&self.disk, claim, stages, goes_on)?;
+        }
+        let mut stages = Vec::new();
+        for (target, output) in targets.iter().zip(refs) {
+            let previous = target.manifest()?;
+            target.check_foreign(previous.as_ref())?;
+            self.check_state(&owner, &run.flow, output, previous.as_ref())?;
+            let stage = Stage::of(target.layout(), &run_id, seq);
+            stage.create(&self.disk, &owner)?;
+            stages.push((stage, previous));
+        }
+        Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages })
+    }
+
+    /// Whether an unfinished run is gone on with.
+    fn decide(
+        &self,
+        targets: &[Dataset],
+        run: &NewRun,
+        refs: &[OutputRef],
+        start: Start,
+    ) -> Result<(Began, Option<Run>)> {
+        let Some(unfinished) = self.history.unfinished() else { return Ok((Began::New, None)) };
+        let changed = changed_keys(unfinished, run);
+        let is_same = start == Start::Resume && changed.is_empty() && unfinished.begin.outputs == refs;
+        if !is_same || !has_all_staged(&self.disk, targets, unfinished)? {
+            return Ok((Began::Dropped(changed), None));
+        }
+        let resumed = Resumed {
+            since: unfinished.started,
+            positions: unfinished.positions.clone(),
+            counts: unfinished.counts,
+        };
+        Ok((Began::Resumed(resumed), Some(unfinished.clone())))
+    }
+
+    /// From here on, whoever held this log before cannot write to it.
+    fn fence(&mut self, run: &NewRun, run_id: &str, refs: &[OutputRef]) -> Result<()> {
+        self.log.prepare()?;
+        let begin =
+            Begin { identity: run.identity.clone(), fixed: run.fixed.clone(), outputs: refs.to_vec() };
+        let about = About { flow: &run.flow, run_id, written: run.now };
+        match self.log.put(&about, Event::Begin(begin)) {
+            Put::Done => Ok(()),
+            Put::Refused(error) | Put::Unknown(error) => Err(error),
+        }
+    }
+
+    /// Makes public what this log's newest commit says and is not. What fails for one output does not keep the others.
+    fn redo(&self, claims: &[Dataset], staged: &[Vec<Stage>]) -> Result<()> {
+        let Some(newest) = &self.history.newest else { return Ok(()) };
+        let mut failed = Ok(());
+        for (claim, stages) in claims.iter().zip(staged) {
+            let stage = stages.iter().find(|stage| stage.run_id() == newest.run_id);
+            let result = stage.map_or(Ok(()), |stage| publish(claim, stage, newest));
+            failed = failed.and(result);
+        }
+        failed
+    }
+
+    /// The same for flows that wrote here before and died: what they committed comes before what this one will.
+    fn redo_of_others(&self, claim: &Dataset, owner: &Owner) -> Result<()> {
+        for (stage, other) in claim.of_others(owner)? {
+            let (log, history) = Log::open(&self.disk, &other.flow_dir)?;
+            let is_known = history.log_id.as_ref() == Some(&other.log_id);
+            match history.newest.filter(|newest| is_known && newest.run_id == stage.run_id()) {
+                Some(newest) => publish(claim, &stage, &newest)?,
+                None if !is_known => tracing::warn!(
+                    path = %stage.path().display(),
+                    state = %other.flow_dir.display(),
+                    "a flow whose state is not there staged rows here; `aqueduct clean` removes them"
+                ),
+                None => {}
+            }
+            drop(log);
+        }
+        Ok(())
+    }
+
+    /// Whether the log knows all that was done to an output: what has been appended already is only known to the log.
+    fn check_state(
+        &self,
+        owner: &Owner,
+        flow: &str,
+        output: &OutputRef,
+        manifest: Option<&Manifest>,
+    ) -> Result<()> {
+        let Some(stamp) = manifest.and_then(|manifest| manifest.log.as_ref()) else { return Ok(()) };
+        let is_ours = manifest.is_some_and(|manifest| manifest.flow == flow);
+        let is_unknown = if stamp.id == owner.log_id { stamp.n > self.log.tip().n } else { is_ours };
+        if output.mode == Mode::Replace || !is_unknown {
+            return Ok(());
+        }
+        let message = "the output is newer than this flow's state, which was deleted or restored from a copy; restore \
+                       it, or begin anew with `--full-refresh`";
+        Err(Error::new(ErrorKind::Conflict, "check state", message)
+            .with("path", output.path.display())
+            .with("state", self.flow_dir.display()))
+    }
+
+    fn transaction(self, begun: Begun, mut claims: Vec<Dataset>, run: NewRun) -> Transaction {
+        claims.split_off(run.targets.len()).into_iter().for_each(Dataset::release);
+        let Begun { began, run_id, log_id, resumed, stages } = begun;
+        let claimed =
+            |((dataset, target), (stage, previous)): ((Dataset, Target), (Stage, Option<Manifest>))| {
+                Claimed::new(dataset, target, stage, previous)
+            };
+        let outputs = claims.into_iter().zip(run.targets).zip(stages).map(claimed).collect();
+        let epochs = resumed.map(|run| run.epochs).unwrap_or_default();
+        Transaction::new(self.disk, self.log, run.flow, (run_id, log_id), began, epochs, outputs)
+    }
+}
+
+/// What a beginning has found and made.
+struct Begun {
+    began: Began,
+    run_id: String,
+    log_id: String,
+    resumed: Option<Run>,
+    /// By target, with what is public there.
+    stages: Vec<(Stage, Option<Manifest>)>,
+}
+
+fn output_ref(target: &Target) -> OutputRef {
+    OutputRef { path: target.output.path.clone(), is_file: target.output.is_file, mode: target.mode }
+}
+
+fn changed_keys(unfinished: &Run, run: &NewRun) -> Vec<String> {
+    let (before, now) = (&unfinished.begin.identity, &run.identity);
+    let all: std::collections::BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    all.into_iter().filter(|key| before.get(*key) != now.get(*key)).cloned().collect()
+}
+
+/// Whether all that an unfinished run committed and nobody sees yet is still staged.
+fn has_all_staged(disk: &Disk, targets: &[Dataset], run: &Run) -> Result<bool> {
+    for (index, target) in targets.iter().enumerate() {
+        let stages = Stage::all(disk, target.layout())?;
+        let stage = stages.iter().rfind(|stage| stage.run_id() == run.run_id);
+        for epoch in run.epochs.iter().filter(|_| target.waits_for_end()) {
+            let is_needed = epoch.outputs.get(index).is_some_and(|change| change.parts.is_some());
+            let is_there = match stage {
+                Some(stage) => disk.exists(&stage.list(epoch.n))?,
+                None => false,
+            };
+            if is_needed && !is_there {
+                tracing::warn!(path = %target.path().display(), "what the unfinished run had staged is gone");
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn publish(claim: &Dataset, stage: &Stage, pending: &Pending) -> Result<()> {
+    match pending.outputs.iter().position(|output| output.path == claim.path()) {
+        Some(index) => claim.publish(stage, pending, index),
+        None => Ok(()),
+    }
+}
+
+/// Removes what dead openings of this flow have staged and the run that goes on does not need.
+fn sweep(disk: &Disk, claim: &Dataset, stages: &[Stage], goes_on: Option<&Run>) -> Result<()> {
+    for stage in stages {
+        match goes_on.filter(|run| run.run_id == stage.run_id()) {
+            Some(run) if claim.waits_for_end() => {
+                let committed: Vec<_> = run.epochs.iter().map(|epoch| epoch.n).collect();
+                stage.sweep_but(disk, &committed)?;
+            }
+            Some(_) => stage.sweep_but(disk, &[])?,
+            None => claim.discard(stage)?,
+        }
+    }
+    Ok(())
+}

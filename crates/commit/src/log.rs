@@ -1,0 +1,171 @@
+//! The log of one flow: records in files that are made once and never changed.
+//!
+//! `DIR/log/00000000000000000007.json` is record 7. It becomes a record by getting that name, which only one
+//! writer can give (`link`, the local form of put-if-absent); it is durable once the folder is. Each record
+//! names the hash of the one before, so that a gap, a swap or a changed byte is told and never passed over.
+
+use std::path::{Path, PathBuf};
+
+use aqueduct_core::{Error, ErrorKind, Result};
+
+use crate::disk::Disk;
+use crate::history::History;
+use crate::record::{About, Event, Record, Tip};
+
+/// A record has what one commit changed. A larger file in its place is not one of ours.
+const MAX_RECORD_BYTES: u64 = 256 << 20;
+/// More records than this are not read: the log has then grown past what a start may take.
+const MAX_RECORDS: usize = 1_000_000;
+/// A record that is being written.
+const DRAFT_PREFIX: &str = "draft-";
+
+/// The records of one flow, open at their end.
+#[derive(Debug)]
+pub(crate) struct Log {
+    disk: Disk,
+    folder: PathBuf,
+    tip: Tip,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(crate) enum Put {
+    /// It is durable.
+    Done,
+    /// It is not in the log, and never will be: nothing that it says has happened.
+    Refused(Error),
+    /// It may be in the log or not: the next one to open it will see.
+    Unknown(Error),
+}
+
+impl Log {
+    /// Reads a log from its beginning; an empty one where there is none. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: a record is missing, damaged, or was written by a newer version. Or it cannot
+    /// be read.
+    pub(crate) fn open(disk: &Disk, flow_dir: &Path) -> Result<(Self, History)> {
+        let folder = flow_dir.join("log");
+        let mut log = Self { disk: disk.clone(), folder, tip: Tip::default() };
+        let mut history = History::default();
+        if log.disk.exists(&log.folder)? {
+            // What the last writer put there may be seen and yet not be durable: nothing may build on it before.
+            log.disk.sync_dir(&log.folder)?;
+            for path in log.records()? {
+                let record = log.read(&path)?;
+                history.add(record).map_err(|error| error.with("path", path.display()))?;
+            }
+        }
+        Ok((log, history))
+    }
+
+    /// The records' files in their order.
+    fn records(&self) -> Result<Vec<PathBuf>> {
+        let entries = self.disk.list(&self.folder)?;
+        if entries.len() > MAX_RECORDS {
+            return Err(Error::new(ErrorKind::Limit, "read log", "the log has too many records")
+                .with("path", self.folder.display())
+                .with("limit_records", MAX_RECORDS));
+        }
+        let is_record = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "json");
+        Ok(entries.into_iter().map(|entry| entry.path).filter(is_record).collect())
+    }
+
+    /// The record that is to come next, from its file.
+    fn read(&mut self, path: &Path) -> Result<Record> {
+        let at = |error: Error| error.with("path", path.display());
+        if path != self.path_of(self.tip.n + 1) {
+            let message = "a record of the log is missing; restore it, or begin anew with `--full-refresh`";
+            return Err(
+                at(Error::new(ErrorKind::Conflict, "read log", message)).with("record", self.tip.n + 1)
+            );
+        }
+        let (record, hash) = Record::decode(&self.disk.read(path, MAX_RECORD_BYTES)?).map_err(at)?;
+        if record.n != self.tip.n + 1 || record.previous != self.tip.hash {
+            let message = "this record does not follow the one before it; the log was mixed up";
+            return Err(at(Error::new(ErrorKind::Conflict, "read log", message)));
+        }
+        self.tip = Tip { n: record.n, hash: Some(hash) };
+        Ok(record)
+    }
+
+    fn path_of(&self, n: u64) -> PathBuf {
+        self.folder.join(format!("{n:020}.json"))
+    }
+
+    /// The newest record.
+    pub(crate) fn tip(&self) -> &Tip {
+        &self.tip
+    }
+
+    /// Makes the log's folder, durable with all folders above that were made for it, and removes the drafts of dead
+    /// writers.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        self.disk.create_durable_dir(&self.folder)?;
+        for entry in self.disk.list(&self.folder)? {
+            let name = entry.path.file_name().map(|name| name.to_string_lossy());
+            if name.is_some_and(|name| name.starts_with(DRAFT_PREFIX)) {
+                self.disk.remove_file(&entry.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a record, unless somebody else has added one since this log was read.
+    pub(crate) fn put(&mut self, about: &About<'_>, event: Event) -> Put {
+        let record = Record::after(&self.tip, about, event);
+        let (bytes, hash) = match record.encode() {
+            Ok(encoded) => encoded,
+            Err(error) => return Put::Refused(error),
+        };
+        let draft = self.folder.join(format!("{DRAFT_PREFIX}{}-{}", record.n, about.run_id));
+        if let Err(error) = self.draft(&draft, &bytes) {
+            return Put::Refused(error);
+        }
+        let put = self.link(&draft, record.n, &bytes);
+        if matches!(put, Put::Done) {
+            self.tip = Tip { n: record.n, hash: Some(hash) };
+        }
+        // What is left of it is removed by the next one to open the log.
+        if let Err(error) = self.disk.remove_file(&draft) {
+            tracing::debug!(error = error.chain(), "a draft was not removed");
+        }
+        put
+    }
+
+    fn draft(&self, draft: &Path, bytes: &[u8]) -> Result<()> {
+        self.disk.remove_file(draft)?;
+        self.disk.write_durable(draft, bytes)
+    }
+
+    /// Gives the draft its number. Whatever the system says, what counts is what is there then.
+    fn link(&self, draft: &Path, n: u64, bytes: &[u8]) -> Put {
+        let path = self.path_of(n);
+        let linked = self.disk.link(draft, &path);
+        match self.disk.stat(&path) {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                return match linked {
+                    Err(error) => Put::Refused(error),
+                    Ok(()) => Put::Unknown(Error::bug("write record", "a record vanished")),
+                };
+            }
+            Err(error) => return Put::Unknown(error),
+        }
+        match self.disk.read(&path, MAX_RECORD_BYTES) {
+            Err(error) => return Put::Unknown(error),
+            Ok(there) if there != bytes => return Put::Refused(fenced(&path)),
+            Ok(_) => {}
+        }
+        match self.disk.sync_dir(&self.folder) {
+            Ok(()) => Put::Done,
+            Err(error) => Put::Unknown(error),
+        }
+    }
+}
+
+fn fenced(path: &Path) -> Error {
+    let message =
+        "another process has taken over this flow; this one stops, and nothing of its last step counts";
+    Error::new(ErrorKind::Conflict, "write record", message).with("path", path.display())
+}

@@ -1,0 +1,204 @@
+//! What a flow's log consists of.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use aqueduct_core::{Error, ErrorKind, Result};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Mode;
+
+/// The format written by this version. A newer one is refused, never guessed at.
+const VERSION: u32 = 1;
+
+/// One entry of the log. As a file: its JSON in one line, and the BLAKE3 of that line in the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    /// Its number, from 1 without a gap.
+    pub(crate) n: u64,
+    /// The BLAKE3 of the record before; the first has none.
+    pub(crate) previous: Option<String>,
+    pub(crate) flow: String,
+    pub(crate) run_id: String,
+    pub(crate) written: DateTime<Utc>,
+    pub(crate) event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// A process has taken over the log; whoever wrote to it before must stop. A run begins, or goes on.
+    Begin(Begin),
+    /// Rows of a run are durable, and how far its sources were read for them.
+    Epoch(Commit),
+    /// As an epoch, and the run is complete.
+    Finish(Commit),
+    /// The run will not be gone on with.
+    Abandon,
+}
+
+/// What a run is, as of its begin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Begin {
+    /// What makes two runs the same flow: a hash by the key's path.
+    pub(crate) identity: BTreeMap<String, String>,
+    /// What was fixed at the run's first start.
+    pub(crate) fixed: BTreeMap<String, String>,
+    pub(crate) outputs: Vec<OutputRef>,
+}
+
+/// An output of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutputRef {
+    pub(crate) path: PathBuf,
+    pub(crate) is_file: bool,
+    pub(crate) mode: Mode,
+}
+
+/// What became durable, over all outputs at once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Commit {
+    /// By output, in the order of the begin.
+    pub(crate) outputs: Vec<Change>,
+    /// Splits whose position has changed, by source.
+    pub(crate) positions: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Of the whole run so far.
+    pub(crate) counts: Counts,
+}
+
+/// What changes in one output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    /// The BLAKE3 of the list of parts that were added; none, when none were.
+    pub(crate) parts: Option<String>,
+    /// The BLAKE3 of the manifest that is to be public; none, when nothing is to be seen yet.
+    pub(crate) manifest: Option<String>,
+}
+
+/// Rows of a run so far. `rows_in` is the sum of the others, or something was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Rows read, bad ones among them.
+    pub rows_in: u64,
+    /// Rows written.
+    pub rows_out: u64,
+    /// Rows that a filter dropped.
+    pub rows_filtered: u64,
+    /// Rows that were there already.
+    pub rows_duplicate: u64,
+    /// Rows that were kept aside.
+    pub rows_rejected: u64,
+}
+
+impl Record {
+    /// Its bytes, and the hash that the next record names.
+    pub(crate) fn encode(&self) -> Result<(Vec<u8>, String)> {
+        let failed = |error| Error::bug("write record", "a record has no JSON").with_source(error);
+        let mut bytes = serde_json::to_vec(self).map_err(failed)?;
+        let hash = blake3::hash(&bytes).to_hex().to_string();
+        bytes.push(b'\n');
+        bytes.extend_from_slice(hash.as_bytes());
+        bytes.push(b'\n');
+        Ok((bytes, hash))
+    }
+
+    /// The record in these bytes, and its hash.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: a newer version wrote it, or its bytes are not those that were written.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, String)> {
+        let damaged = |message| Error::new(ErrorKind::Conflict, "read record", message);
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        let (Some(body), Some(told)) = (lines.next(), lines.next()) else {
+            return Err(damaged("the record is cut off"));
+        };
+        let hash = blake3::hash(body).to_hex().to_string();
+        if told != hash.as_bytes() {
+            return Err(damaged("the record was changed after it was written"));
+        }
+        let unknown = |error| damaged("this is no record of aqueduct").with_source(error);
+        let header: Header = serde_json::from_slice(body).map_err(unknown)?;
+        if header.version > VERSION {
+            return Err(damaged("written by a newer aqueduct; use that one")
+                .with("version", header.version)
+                .with("known", VERSION));
+        }
+        Ok((serde_json::from_slice(body).map_err(unknown)?, hash))
+    }
+}
+
+/// A record without what a newer version may have changed.
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
+}
+
+impl Record {
+    /// The record that comes after one of this number and hash.
+    pub(crate) fn after(tip: &Tip, about: &About<'_>, event: Event) -> Self {
+        Self {
+            version: VERSION,
+            n: tip.n + 1,
+            previous: tip.hash.clone(),
+            flow: about.flow.to_owned(),
+            run_id: about.run_id.to_owned(),
+            written: about.written,
+            event,
+        }
+    }
+}
+
+/// The newest record of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tip {
+    /// Its number; 0 before the first.
+    pub(crate) n: u64,
+    pub(crate) hash: Option<String>,
+}
+
+/// Who writes a record, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About<'a> {
+    pub(crate) flow: &'a str,
+    pub(crate) run_id: &'a str,
+    pub(crate) written: DateTime<Utc>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let about = About { flow: "f", run_id: "r", written: DateTime::UNIX_EPOCH };
+        Record::after(&Tip::default(), &about, Event::Begin(Begin::default()))
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let (bytes, hash) = record().encode().unwrap();
+        assert_eq!(Record::decode(&bytes).unwrap(), (record(), hash));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_told() {
+        let (bytes, _) = record().encode().unwrap();
+        for at in 0..bytes.len() - 1 {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            let error = Record::decode(&flipped).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "byte {at}");
+            Record::decode(&bytes[..at]).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_told_as_such() {
+        let (bytes, _) = Record { version: VERSION + 1, ..record() }.encode().unwrap();
+        let told = Record::decode(&bytes).unwrap_err().to_string();
+        assert!(told.contains("newer"), "{told}");
+    }
+}

@@ -1,0 +1,117 @@
+//! What a run of a flow is to its log and its outputs.
+
+use std::collections::BTreeMap;
+
+use aqueduct_core::{Error, Output, Part, Positions};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{Counts, Published};
+
+/// How a run's rows relate to those that earlier runs wrote to the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They take their place, all at once, when the run is complete.
+    Replace,
+    /// They come beside them, a commit at a time; in one file, when the run is complete.
+    Append,
+}
+
+impl Mode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Append => "append",
+        }
+    }
+}
+
+/// A run that is to begin.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// The flow's name.
+    pub flow: String,
+    /// The run's name, unless an unfinished one is gone on with.
+    pub run_id: String,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// What makes two runs the same flow: a hash by the key's path.
+    pub identity: BTreeMap<String, String>,
+    /// What stays as it is now when the run is gone on with later: `today`, for one.
+    pub fixed: BTreeMap<String, String>,
+    /// Where it writes.
+    pub targets: Vec<Target>,
+}
+
+/// One output of a run.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where.
+    pub output: Output,
+    /// How it relates to what is there.
+    pub mode: Mode,
+}
+
+/// What becomes of a run that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It is gone on with, if the flow is still the same.
+    Resume,
+    /// It is forgotten; what it committed stays.
+    Fresh,
+}
+
+/// How a run stands at its beginning.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Began {
+    /// There was nothing to go on with.
+    New,
+    /// It goes on.
+    Resumed(Resumed),
+    /// An unfinished run could not be gone on with: these keys of the flow have changed since. None, when it was to be
+    /// forgotten, or when what it had staged is gone.
+    Dropped(Vec<String>),
+}
+
+/// Where a run goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// When it began.
+    pub since: DateTime<Utc>,
+    /// How far each source was read.
+    pub positions: BTreeMap<String, Positions>,
+    /// Its rows so far.
+    pub counts: Counts,
+}
+
+/// What is to become durable at once.
+#[derive(Clone, Debug, Default)]
+pub struct Epoch {
+    /// New parts, by target. Of one file, all of it in one part, with the end.
+    pub parts: Vec<Vec<Part>>,
+    /// Splits whose position has changed, by source.
+    pub positions: BTreeMap<String, Positions>,
+    /// The run's rows so far, these among them.
+    pub counts: Counts,
+    /// What the run read, for the manifests, if the flow wants it kept.
+    pub inputs: Option<serde_json::Value>,
+}
+
+/// Whether more is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The run goes on.
+    GoOn,
+    /// The run is complete.
+    Finish,
+}
+
+/// A commit that is durable: whatever happens, its rows are there once.
+#[derive(Debug)]
+pub struct Committed {
+    /// What is public of each target, as of now.
+    pub published: Vec<Published>,
+    /// Why not all of it is public yet. The next run of the flow completes it before anything else.
+    pub pending: Option<Error>,
+}

@@ -1,0 +1,186 @@
+//! The folder in which one opening of a run stages for one output.
+//!
+//! | in `PARENT/_aqueduct/NAME/stage-RUN.SEQ/` | what |
+//! |---|---|
+//! | `owner.json` | whose it is |
+//! | `parts/` | what the sink is writing; nothing in it counts |
+//! | `N/` | the parts that record N commits, under their names |
+//! | `parts-N.json` | which those are |
+//! | `manifest-N.json` | the manifest that record N makes public; as long as it lies here, that is still to be done |
+//! | `next/`, `old/` | the folder that is to be public, and the one that was |
+
+use std::path::{Path, PathBuf};
+
+use aqueduct_core::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::ManifestPart;
+use crate::disk::Disk;
+use crate::layout::{HIDDEN, Layout, MANIFEST};
+
+const PREFIX: &str = "stage-";
+const OWNER: &str = "owner.json";
+const MAX_OWNER_BYTES: u64 = 64 << 10;
+/// Room for about a million parts.
+const MAX_LIST_BYTES: u64 = 256 << 20;
+
+/// A staging folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stage(PathBuf);
+
+/// Whose a staging folder is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    /// The folder of the flow whose log decides about it.
+    pub(crate) flow_dir: PathBuf,
+    /// That log's name.
+    pub(crate) log_id: String,
+}
+
+impl Stage {
+    /// The folder of the opening of a run that is this record.
+    pub(crate) fn of(layout: &Layout, run_id: &str, seq: u64) -> Self {
+        Self(layout.home().join(format!("{PREFIX}{run_id}.{seq}")))
+    }
+
+    /// All that are there, by run and opening.
+    pub(crate) fn all(disk: &Disk, layout: &Layout) -> Result<Vec<Self>> {
+        let home = layout.home();
+        if !disk.exists(&home)? {
+            return Ok(Vec::new());
+        }
+        let stages = disk.list(&home)?.into_iter().map(|entry| Self(entry.path));
+        let mut stages: Vec<_> = stages.filter(|stage| stage.name().starts_with(PREFIX)).collect();
+        stages.sort_by_key(|stage| (stage.run_id().to_owned(), stage.seq()));
+        Ok(stages)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn name(&self) -> &str {
+        self.0.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// The run that it belongs to.
+    pub(crate) fn run_id(&self) -> &str {
+        let name = self.name().strip_prefix(PREFIX).unwrap_or_default();
+        name.rsplit_once('.').map_or(name, |(run_id, _)| run_id)
+    }
+
+    /// The record with which its run was opened.
+    pub(crate) fn seq(&self) -> u64 {
+        self.name().rsplit_once('.').and_then(|(_, seq)| seq.parse().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn parts(&self) -> PathBuf {
+        self.0.join("parts")
+    }
+
+    pub(crate) fn epoch(&self, n: u64) -> PathBuf {
+        self.0.join(n.to_string())
+    }
+
+    pub(crate) fn list(&self, n: u64) -> PathBuf {
+        self.0.join(format!("parts-{n}.json"))
+    }
+
+    pub(crate) fn manifest(&self, n: u64) -> PathBuf {
+        self.0.join(format!("manifest-{n}.json"))
+    }
+
+    pub(crate) fn next(&self) -> PathBuf {
+        self.0.join("next")
+    }
+
+    pub(crate) fn next_manifest(&self) -> PathBuf {
+        self.next().join(HIDDEN).join(MANIFEST)
+    }
+
+    pub(crate) fn old(&self) -> PathBuf {
+        self.0.join("old")
+    }
+
+    /// Makes it, with all that a sink needs to begin.
+    pub(crate) fn create(&self, disk: &Disk, owner: &Owner) -> Result<()> {
+        let failed = |error| Error::bug("stage", "an owner has no JSON").with_source(error);
+        disk.create_durable_dir(&self.0)?;
+        if !disk.exists(&self.0.join(OWNER))? {
+            disk.write_durable(&self.0.join(OWNER), &serde_json::to_vec(owner).map_err(failed)?)?;
+        }
+        disk.create_dir_all(&self.parts())?;
+        disk.sync_dir(&self.0)
+    }
+
+    /// Whose it is; one that a dead process had only begun to make is nobody's.
+    pub(crate) fn owner(&self, disk: &Disk) -> Result<Option<Owner>> {
+        let path = self.0.join(OWNER);
+        if !disk.exists(&path)? {
+            return Ok(None);
+        }
+        Ok(serde_json::from_slice(&disk.read(&path, MAX_OWNER_BYTES)?).ok())
+    }
+
+    /// Moves it to where nobody finds it who knew it before.
+    pub(crate) fn moved_to(&self, disk: &Disk, layout: &Layout, seq: u64) -> Result<Self> {
+        let moved = Self::of(layout, self.run_id(), seq);
+        disk.rename_no_replace(&self.0, &moved.0)?;
+        disk.sync_dir(&layout.home())?;
+        Ok(moved)
+    }
+
+    /// Keeps a list of parts, and gives its hash.
+    pub(crate) fn keep_list(&self, disk: &Disk, n: u64, parts: &[ManifestPart]) -> Result<String> {
+        let failed = |error| Error::bug("stage", "a list of parts has no JSON").with_source(error);
+        let bytes = serde_json::to_vec(parts).map_err(failed)?;
+        disk.write_durable(&self.list(n), &bytes)?;
+        Ok(hash(&bytes))
+    }
+
+    /// The parts that record `n` commits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: the list is not the one that the record names.
+    pub(crate) fn read_list(&self, disk: &Disk, n: u64, hashed: &str) -> Result<Vec<ManifestPart>> {
+        let path = self.list(n);
+        let damaged = |message: &str| {
+            Error::new(ErrorKind::Conflict, "read staged parts", message).with("path", path.display())
+        };
+        if !disk.exists(&path)? {
+            return Err(damaged("what a run had staged is gone; begin anew with `--fresh`"));
+        }
+        let bytes = disk.read(&path, MAX_LIST_BYTES)?;
+        let parts = serde_json::from_slice(&bytes).ok().filter(|_| hash(&bytes) == hashed);
+        parts.ok_or_else(|| damaged("the list of staged parts is damaged; begin anew with `--fresh`"))
+    }
+
+    /// Where the manifest waits that record `n` makes public, if it does.
+    pub(crate) fn waiting_manifest(&self, disk: &Disk, n: u64, hashed: &str) -> Result<Option<PathBuf>> {
+        for path in [self.manifest(n), self.next_manifest()] {
+            if disk.exists(&path)? && hash(&disk.read(&path, MAX_LIST_BYTES)?) == hashed {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes all that was staged and never committed. `committed` are the records whose parts are still needed.
+    pub(crate) fn sweep_but(&self, disk: &Disk, committed: &[u64]) -> Result<()> {
+        let kept = |n: &u64| [self.epoch(*n), self.list(*n)];
+        let kept: Vec<_> = committed.iter().flat_map(kept).chain([self.0.join(OWNER)]).collect();
+        for entry in disk.list(&self.0)? {
+            match entry.is_dir {
+                _ if kept.contains(&entry.path) => {}
+                true => disk.remove_dir_all(&entry.path)?,
+                false => disk.remove_file(&entry.path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// BLAKE3, in hex.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}

@@ -1,0 +1,362 @@
+//! A run that has begun: commits, and how it ends.
+
+use std::path::{Path, PathBuf};
+
+use aqueduct_core::{Error, ErrorKind, Part, Positions, Result};
+use chrono::{DateTime, Utc};
+
+use crate::dataset::Dataset;
+use crate::disk::Disk;
+use crate::history::{Epoch as Recorded, Pending};
+use crate::log::{Log, Put};
+use crate::manifest::{LogStamp, Manifest, ManifestPart, RunStamp};
+use crate::record::{About, Change, Commit, Event, OutputRef};
+use crate::run::{Began, Committed, End, Epoch, Mode, Target};
+use crate::stage::Stage;
+use crate::{Published, names};
+
+/// A run that has begun. It holds its outputs until it is closed. Blocks, as all of this crate.
+///
+/// After an error of [`Transaction::commit`] only [`Transaction::close`] may follow.
+#[derive(Debug)]
+pub struct Transaction {
+    disk: Disk,
+    log: Log,
+    flow: String,
+    run_id: String,
+    log_id: String,
+    began: Began,
+    epochs: Vec<Recorded>,
+    outputs: Vec<Claimed>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// A commit failed, and it is certain that it is not in the log.
+    Failed,
+    /// What is staged may be committed or be another's: it is not touched.
+    Unknown,
+    /// All is public.
+    Done,
+}
+
+/// An output of the run.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    dataset: Dataset,
+    stage: Stage,
+    parts_dir: PathBuf,
+    target: Target,
+    previous: Option<Manifest>,
+}
+
+impl Claimed {
+    pub(crate) fn new(dataset: Dataset, target: Target, stage: Stage, previous: Option<Manifest>) -> Self {
+        Self { dataset, parts_dir: stage.parts(), stage, target, previous }
+    }
+
+    /// Whether a commit with these parts makes something public here.
+    fn publishes(&self, parts: &[Part], end: End) -> bool {
+        match (self.target.output.is_file, self.target.mode) {
+            (true, _) => end == End::Finish && !parts.is_empty(),
+            (false, Mode::Replace) => end == End::Finish,
+            (false, Mode::Append) => !parts.is_empty(),
+        }
+    }
+
+    /// What is there, when the parts of this commit are public as well.
+    fn parts_then(
+        &self,
+        epochs: &[Recorded],
+        index: usize,
+        new: Vec<ManifestPart>,
+    ) -> Result<Vec<ManifestPart>> {
+        let mut parts = new;
+        match (self.target.output.is_file, self.target.mode) {
+            (true, _) => {}
+            (false, Mode::Replace) => {
+                let staged = self.dataset.staged_parts(&self.stage, epochs, index)?;
+                parts.extend(staged.into_iter().flat_map(|(_, parts)| parts));
+            }
+            (false, Mode::Append) => parts.extend(self.previous.iter().flat_map(|there| there.parts.clone())),
+        }
+        names::sorted(parts)
+    }
+
+    fn check_not_empty(&self, manifest: &Manifest) -> Result<()> {
+        let before = self.previous.as_ref().map_or(0, |there| there.rows);
+        if self.target.output.allow_empty || before == 0 || manifest.rows > 0 {
+            return Ok(());
+        }
+        let message =
+            "the run gave no rows, and the output has some; it was kept (`allow_empty: true` replaces it)";
+        Err(Error::new(ErrorKind::Conflict, "replace output", message)
+            .with("path", self.dataset.path().display())
+            .with("rows", before))
+    }
+}
+
+impl Transaction {
+    pub(crate) fn new(
+        disk: Disk,
+        log: Log,
+        flow: String,
+        (run_id, log_id): (String, String),
+        began: Began,
+        epochs: Vec<Recorded>,
+        outputs: Vec<Claimed>,
+    ) -> Self {
+        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, state: State::Open }
+    }
+
+    /// The run's name: of one that is gone on with, its own.
+    pub fn run_id(&self) -> &str {
+        &self.run_id
+    }
+
+    /// Whether it goes on with an unfinished run.
+    pub fn began(&self) -> &Began {
+        &self.began
+    }
+
+    /// Where the sink of a target writes its parts, each under its name or any other. On the output's file system.
+    pub fn stage_dir(&self, target: usize) -> Option<&Path> {
+        self.outputs.get(target).map(|output| output.parts_dir.as_path())
+    }
+
+    /// What stood at a target's path when the run began, or stands there since its last commit.
+    pub fn previous(&self, target: usize) -> Option<&Manifest> {
+        self.outputs.get(target)?.previous.as_ref()
+    }
+
+    /// The parts that earlier commits of this run have staged for a target and that nobody sees yet, in order: what a
+    /// target of one file is joined from.
+    ///
+    /// # Errors
+    /// What was staged is gone or damaged.
+    pub fn staged(&self, target: usize) -> Result<Vec<PathBuf>> {
+        let Some(output) = self.outputs.get(target).filter(|output| output.dataset.waits_for_end()) else {
+            return Ok(Vec::new());
+        };
+        let staged = output.dataset.staged_parts(&output.stage, &self.epochs, target)?;
+        let paths = |(n, parts): (u64, Vec<ManifestPart>)| {
+            let folder = output.stage.epoch(n);
+            parts.into_iter().map(move |part| folder.join(part.name))
+        };
+        Ok(staged.into_iter().flat_map(paths).collect())
+    }
+
+    /// Makes new parts durable together with the positions they complete, over all targets at once, then public where
+    /// the mode says so. All or nothing, whatever happens: what is committed becomes public, at once or by the next run.
+    ///
+    /// # Errors
+    /// Nothing of it is committed: the disk failed, another process has taken over, a replaced output would be empty, a
+    /// foreign file has appeared. Or it is not known, and the next run will see.
+    pub fn commit(&mut self, epoch: Epoch, end: End, now: DateTime<Utc>) -> Result<Committed> {
+        if self.state != State::Open {
+            return Err(Error::bug("commit", "the run has ended or failed"));
+        }
+        self.state = State::Failed;
+        let stamp = RunStamp {
+            flow: self.flow.clone(),
+            run_id: self.run_id.clone(),
+            mode: "",
+            written: now,
+            inputs: epoch.inputs,
+        };
+        let prepared = self.prepare(epoch.parts, end, &stamp)?;
+        let (changes, manifests): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
+        let positions = epoch.positions.into_iter().map(|(source, splits)| (source, recorded(&splits)));
+        let commit =
+            Commit { outputs: changes.clone(), positions: positions.collect(), counts: epoch.counts };
+        self.record(commit, end, now)?;
+        self.epochs.push(Recorded { n: self.log.tip().n, outputs: changes });
+        let pending = self.publish().err();
+        self.settle(manifests, end, pending.is_none());
+        Ok(Committed { published: self.published(), pending })
+    }
+
+    /// Everything that the next record will speak of, durable.
+    fn prepare(
+        &self,
+        parts: Vec<Vec<Part>>,
+        end: End,
+        stamp: &RunStamp,
+    ) -> Result<Vec<(Change, Option<Manifest>)>> {
+        if parts.len() != self.outputs.len() {
+            return Err(Error::bug("commit", "a commit needs a list of parts for each target"));
+        }
+        let mut prepared = Vec::new();
+        for (index, (output, parts)) in self.outputs.iter().zip(parts).enumerate() {
+            prepared.push(self.prepare_one(index, output, parts, end, stamp)?);
+        }
+        Ok(prepared)
+    }
+
+    fn prepare_one(
+        &self,
+        index: usize,
+        output: &Claimed,
+        mut parts: Vec<Part>,
+        end: End,
+        stamp: &RunStamp,
+    ) -> Result<(Change, Option<Manifest>)> {
+        let n = self.log.tip().n + 1;
+        if output.target.mode == Mode::Append && output.previous.is_some() {
+            parts = self.without_empty(parts)?;
+        }
+        names::check_inside(&parts)?;
+        if output.target.output.is_file && end == End::Finish && parts.len() > 1 {
+            return Err(Error::bug("commit", "one file is published as one part"));
+        }
+        let manifest = match output.publishes(&parts, end) {
+            false => None,
+            true => {
+                output.dataset.check_foreign(output.previous.as_ref())?;
+                let new = parts.iter().cloned().map(ManifestPart::from).collect();
+                let all = output.parts_then(&self.epochs, index, new)?;
+                let stamp = RunStamp { mode: output.target.mode.name(), ..stamp.clone() };
+                let log = Some(LogStamp { id: self.log_id.clone(), n });
+                Some(Manifest { log, ..Manifest::new(&stamp, all) })
+            }
+        };
+        if output.target.mode == Mode::Replace {
+            manifest.iter().try_for_each(|manifest| output.check_not_empty(manifest))?;
+        }
+        let listed = output.dataset.keep_parts(&output.stage, n, &parts)?;
+        let hashed =
+            manifest.as_ref().map(|manifest| output.dataset.keep_manifest(&output.stage, n, manifest));
+        Ok((Change { parts: listed, manifest: hashed.transpose()? }, manifest))
+    }
+
+    /// A run that adds nothing leaves no empty file.
+    fn without_empty(&self, parts: Vec<Part>) -> Result<Vec<Part>> {
+        let (kept, empty): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.rows > 0);
+        empty.iter().try_for_each(|part| self.disk.remove_file(&part.staged))?;
+        Ok(kept)
+    }
+
+    fn record(&mut self, commit: Commit, end: End, now: DateTime<Utc>) -> Result<()> {
+        let event = match end {
+            End::GoOn => Event::Epoch(commit),
+            End::Finish => Event::Finish(commit),
+        };
+        self.put(event, now)
+    }
+
+    fn put(&mut self, event: Event, now: DateTime<Utc>) -> Result<()> {
+        let about = About { flow: &self.flow, run_id: &self.run_id, written: now };
+        match self.log.put(&about, event) {
+            Put::Done => Ok(()),
+            Put::Refused(error) if error.kind() != ErrorKind::Conflict => Err(error),
+            Put::Refused(error) | Put::Unknown(error) => {
+                self.state = State::Unknown;
+                Err(error)
+            }
+        }
+    }
+
+    /// Of every target what the last record says; what fails for one does not keep the others.
+    fn publish(&self) -> Result<()> {
+        let pending = Pending {
+            n: self.log.tip().n,
+            run_id: self.run_id.clone(),
+            outputs: self.outputs.iter().map(|output| output_ref(&output.target)).collect(),
+            epochs: self.epochs.clone(),
+        };
+        let mut result = Ok(());
+        for (index, output) in self.outputs.iter().enumerate() {
+            let published = output.dataset.publish(&output.stage, &pending, index);
+            result = result.and(published);
+        }
+        result
+    }
+
+    fn settle(&mut self, manifests: Vec<Option<Manifest>>, end: End, is_public: bool) {
+        self.state = match (is_public, end) {
+            (false, _) => State::Unknown,
+            (true, End::GoOn) => State::Open,
+            (true, End::Finish) => State::Done,
+        };
+        for (output, manifest) in self.outputs.iter_mut().zip(manifests) {
+            output.previous = manifest.or(output.previous.take());
+        }
+        if self.state == State::Open {
+            self.outputs.iter().for_each(|output| output.forget_published(&self.disk, self.log.tip().n));
+        }
+    }
+
+    fn published(&self) -> Vec<Published> {
+        let of = |output: &Claimed| Some(output.dataset.published(output.previous.as_ref()?));
+        self.outputs.iter().filter_map(of).collect()
+    }
+
+    /// Ends a run that is not to be gone on with: what it committed and appended stays, what it staged is removed.
+    ///
+    /// # Errors
+    /// The log cannot be written: the next run goes on with this one.
+    pub fn abandon(mut self, now: DateTime<Utc>) -> Result<()> {
+        if self.state == State::Failed {
+            self.state = State::Open;
+        }
+        if self.state == State::Open {
+            self.put(Event::Abandon, now)?;
+            self.epochs.clear();
+        }
+        self.close()
+    }
+
+    /// Lets go. Of a run that is not complete, what it committed stays, and the next one goes on from there; what was
+    /// only staged is removed.
+    ///
+    /// # Errors
+    /// What was staged cannot be removed; the next run tries again.
+    pub fn close(self) -> Result<()> {
+        let (state, epochs) = (self.state, self.epochs);
+        let mut result = Ok(());
+        for output in self.outputs {
+            let swept = match state {
+                State::Unknown => Ok(()),
+                State::Done => output.dataset.discard(&output.stage),
+                State::Open | State::Failed => output.sweep(&self.disk, &epochs),
+            };
+            result = result.and(swept);
+            output.dataset.release();
+        }
+        result
+    }
+}
+
+impl Claimed {
+    /// Removes what no commit speaks of.
+    fn sweep(&self, disk: &Disk, epochs: &[Recorded]) -> Result<()> {
+        let committed: Vec<_> =
+            epochs.iter().filter(|_| self.dataset.waits_for_end()).map(|epoch| epoch.n).collect();
+        match committed.is_empty() {
+            true => disk.remove_dir_all(self.stage.path()),
+            false => self.stage.sweep_but(disk, &committed),
+        }
+    }
+
+    /// What an epoch has left behind once its parts are public; if it stays now, the end removes it.
+    fn forget_published(&self, disk: &Disk, n: u64) {
+        if self.dataset.waits_for_end() {
+            return;
+        }
+        let removed =
+            disk.remove_dir_all(&self.stage.epoch(n)).and_then(|()| disk.remove_file(&self.stage.list(n)));
+        if let Err(error) = removed {
+            tracing::debug!(error = error.chain(), "an empty folder was not removed");
+        }
+    }
+}
+
+fn output_ref(target: &Target) -> OutputRef {
+    OutputRef { path: target.output.path.clone(), is_file: target.output.is_file, mode: target.mode }
+}
+
+fn recorded(splits: &Positions) -> std::collections::BTreeMap<String, serde_json::Value> {
+    splits.iter().map(|(split, position)| (split.to_owned(), position.clone())).collect()
+}

@@ -1,0 +1,175 @@
+//! A flow as small as one can be: three splits, two outputs, sinks that write numbers as lines of text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aqueduct_commit::{Began, Counts, End, Epoch, FlowLog, Mode, NewRun, Start, Target, Transaction};
+use aqueduct_core::{Error, Fs, Output, Part, Positions, Result};
+use chrono::{DateTime, Utc};
+
+pub(crate) const N_SPLITS: u64 = 3;
+/// Rows in a split, for each of its two parts.
+const ROWS_IN_PART: u64 = 2;
+const STATE: &str = "/state/flows/test";
+
+/// Where the rows of a flow go, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) mode: Mode,
+    pub(crate) is_file: bool,
+}
+
+/// A flow over two outputs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow {
+    pub(crate) outputs: [Shape; 2],
+}
+
+/// One run's worth of rows: those of `first`, `first + 1` and so on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub(crate) run_id: &'static str,
+    pub(crate) first: u64,
+}
+
+impl Work {
+    /// All rows of the run.
+    pub(crate) fn rows(self) -> BTreeSet<u64> {
+        (0..N_SPLITS).flat_map(|split| self.of_split(split)).collect()
+    }
+
+    fn of_split(self, split: u64) -> std::ops::Range<u64> {
+        let n_rows = 2 * ROWS_IN_PART;
+        self.first + split * n_rows..self.first + (split + 1) * n_rows
+    }
+
+    /// The split that a row is of, if it is of this run.
+    pub(crate) fn split_of(self, row: u64) -> Option<u64> {
+        (0..N_SPLITS).find(|split| self.of_split(*split).contains(&row))
+    }
+}
+
+pub(crate) fn now() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH
+}
+
+impl Flow {
+    /// Where an output is.
+    pub(crate) fn path(&self, target: usize) -> PathBuf {
+        let suffix = if self.outputs[target].is_file { ".txt" } else { "" };
+        PathBuf::from(format!("/lake/out-{target}{suffix}"))
+    }
+
+    fn new_run(&self, work: Work) -> NewRun {
+        let target = |at: usize| Target {
+            output: Output { path: self.path(at), is_file: self.outputs[at].is_file, allow_empty: false },
+            mode: self.outputs[at].mode,
+        };
+        NewRun {
+            flow: "test".into(),
+            run_id: work.run_id.into(),
+            now: now(),
+            identity: BTreeMap::from([("first".into(), work.first.to_string())]),
+            fixed: BTreeMap::new(),
+            targets: vec![target(0), target(1)],
+        }
+    }
+
+    pub(crate) fn open(fs: &Arc<dyn Fs>) -> Result<FlowLog> {
+        FlowLog::open(fs, Path::new(STATE))
+    }
+
+    /// One run, as a process does it: from where an earlier one stopped, and cleaned up when something fails.
+    pub(crate) fn run(&self, fs: &Arc<dyn Fs>, work: Work) -> Result<()> {
+        let mut transaction = Self::open(fs)?.begin(self.new_run(work), Start::Resume)?;
+        let worked = self.work(fs, &mut transaction, work);
+        let closed = transaction.close();
+        worked.and(closed)
+    }
+
+    fn work(&self, fs: &Arc<dyn Fs>, transaction: &mut Transaction, work: Work) -> Result<()> {
+        let done = match transaction.began() {
+            Began::Resumed(resumed) => resumed.positions.get("source").cloned().unwrap_or_default(),
+            _ => Positions::default(),
+        };
+        for split in (0..N_SPLITS).filter(|split| !done.is_done(&split.to_string())) {
+            let end = if split + 1 == N_SPLITS { End::Finish } else { End::GoOn };
+            let mut parts = Vec::new();
+            for target in 0..self.outputs.len() {
+                parts.push(self.write(fs, transaction, target, work, split)?);
+            }
+            let positions = BTreeMap::from([("source".into(), Positions::done(split.to_string()))]);
+            let rows = (split + 1) * 2 * ROWS_IN_PART;
+            let counts = Counts { rows_in: rows, rows_out: rows, ..Counts::default() };
+            let committed =
+                transaction.commit(Epoch { parts, positions, counts, inputs: None }, end, now())?;
+            if let Some(error) = committed.pending {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a sink seals: two parts in a folder; of one file all that there is, at the end.
+    fn write(
+        &self,
+        fs: &Arc<dyn Fs>,
+        transaction: &Transaction,
+        target: usize,
+        work: Work,
+        split: u64,
+    ) -> Result<Vec<Part>> {
+        let dir = transaction.stage_dir(target).expect("a target").to_owned();
+        let rows: Vec<_> = work.of_split(split).collect();
+        if !self.outputs[target].is_file {
+            let named = |at: usize| format!("k={}/part-{}-{split}-{at}.txt", at % 2, transaction.run_id());
+            let halves = rows.chunks(rows.len() / 2).enumerate();
+            return halves.map(|(at, rows)| write_part(&**fs, &dir, &named(at), &lines(rows))).collect();
+        }
+        let name = self.path(target).file_name().expect("a name").to_string_lossy().into_owned();
+        if split + 1 < N_SPLITS {
+            return Ok(vec![write_part(&**fs, &dir, &format!("{split}-{name}"), &lines(&rows))?]);
+        }
+        let mut text = String::new();
+        if self.outputs[target].mode == Mode::Append && transaction.previous(target).is_some() {
+            text.push_str(&read(&**fs, &self.path(target))?);
+        }
+        for staged in transaction.staged(target)? {
+            text.push_str(&read(&**fs, &staged)?);
+        }
+        text.push_str(&lines(&rows));
+        Ok(vec![write_part(&**fs, &dir, &name, &text)?])
+    }
+}
+
+fn lines(rows: &[u64]) -> String {
+    rows.iter().fold(String::new(), |mut text, row| {
+        writeln!(text, "{row}").expect("a string takes everything");
+        text
+    })
+}
+
+fn read(fs: &dyn Fs, path: &Path) -> Result<String> {
+    let bytes = fs.read(path, 1 << 20).map_err(|error| Error::io("read", path.display(), error))?;
+    Ok(String::from_utf8(bytes).expect("lines of text"))
+}
+
+fn write_part(fs: &dyn Fs, dir: &Path, name: &str, text: &str) -> Result<Part> {
+    let staged = dir.join(name);
+    let write = || {
+        fs.create_dir_all(staged.parent().expect("a folder"))?;
+        let mut file = fs.create_new(&staged)?;
+        file.write_all(text.as_bytes())?;
+        file.sync()
+    };
+    write().map_err(|error| Error::io("write", staged.display(), error))?;
+    Ok(Part {
+        name: name.to_owned(),
+        rows: text.lines().count() as u64,
+        n_bytes: text.len() as u64,
+        blake3: String::new(),
+        staged,
+    })
+}

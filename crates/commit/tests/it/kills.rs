@@ -1,0 +1,373 @@
+//! Every operation of a run, killed before and after, failed, cut short, and the power lost at it; then the run is
+//! made again, and all that it leaves is judged.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use aqueduct_commit::{Manifest, Mode};
+use aqueduct_core::Fs;
+use aqueduct_testkit::faults::{Fault, SimFs};
+
+use crate::flow::{Flow, Shape, Work};
+
+/// Disks tried after each loss of power. More find less: the first are those that differ by one change.
+const MAX_DISKS: usize = 12;
+
+const LOG: &str = "/state/flows/test/log";
+
+const BEFORE: Work = Work { run_id: "r0", first: 100 };
+const FIRST: Work = Work { run_id: "r1", first: 0 };
+const AGAIN: Work = Work { run_id: "r2", first: 0 };
+const LATER: Work = Work { run_id: "r3", first: 200 };
+
+const FOLDER_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: false };
+const FILE_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: true };
+const FOLDER_APPENDED: Shape = Shape { mode: Mode::Append, is_file: false };
+const FILE_APPENDED: Shape = Shape { mode: Mode::Append, is_file: true };
+
+/// The flow under test, and what anybody may see of it.
+struct Trial {
+    flow: Flow,
+    n_cases: AtomicUsize,
+    violations: Mutex<Vec<String>>,
+    /// What a log says, by its bytes: most looks find it as it was.
+    committed: Mutex<HashMap<u64, BTreeSet<u64>>>,
+}
+
+fn seam(disk: &SimFs) -> Arc<dyn Fs> {
+    Arc::new(disk.clone())
+}
+
+/// The rows in the text files of an output, and what is wrong with them as files.
+fn rows(disk: &SimFs, path: &Path) -> Result<Vec<u64>, String> {
+    let mut rows = Vec::new();
+    for (name, bytes) in disk.files_below(path) {
+        if name.starts_with("_aqueduct") {
+            continue;
+        }
+        let text = String::from_utf8(bytes).map_err(|_| format!("{} is no text", name.display()))?;
+        if !text.ends_with('\n') {
+            return Err(format!("{} is cut off", name.display()));
+        }
+        for line in text.lines() {
+            rows.push(line.parse().map_err(|_| format!("{} has the line `{line}`", name.display()))?);
+        }
+    }
+    Ok(rows)
+}
+
+impl Trial {
+    fn of(outputs: [Shape; 2]) -> Arc<Self> {
+        Arc::new(Self {
+            flow: Flow { outputs },
+            n_cases: AtomicUsize::new(0),
+            violations: Mutex::default(),
+            committed: Mutex::default(),
+        })
+    }
+
+    fn violated(&self, disk: &SimFs, what: &str) {
+        let mut violations = self.violations.lock().unwrap();
+        if violations.len() < 3 {
+            let log = disk.names();
+            let tail =
+                log.iter().skip(log.len().saturating_sub(60)).cloned().collect::<Vec<_>>().join("\n  ");
+            violations.push(format!("{what}\n  {tail}"));
+        } else if violations.len() == 3 {
+            violations.push("and more".into());
+        }
+    }
+
+    /// A disk on which an earlier run has ended.
+    fn disk(&self) -> SimFs {
+        let disk = SimFs::new();
+        self.flow.run(&seam(&disk), BEFORE).expect("nothing goes wrong");
+        disk.sync();
+        disk.reboot()
+    }
+
+    /// What a reader may see at any moment: committed rows only, each once; of what is replaced, all the old or all
+    /// the new ones.
+    fn look(&self, disk: &SimFs, may_be_missing: bool) {
+        let committed = self.committed(disk);
+        for (at, shape) in self.flow.outputs.iter().enumerate() {
+            let path = self.flow.path(at);
+            let seen = match rows(disk, &path) {
+                Ok(seen) => seen,
+                Err(what) => return self.violated(disk, &format!("{}: {what}", path.display())),
+            };
+            let set: BTreeSet<u64> = seen.iter().copied().collect();
+            let wrong = if set.len() < seen.len() {
+                Some("rows twice")
+            } else if set.is_empty() && may_be_missing {
+                None
+            } else if !set.is_subset(&committed) {
+                Some("rows that are not committed")
+            } else if !is_whole(*shape, &set) {
+                Some("some rows of a run without the others")
+            } else {
+                None
+            };
+            if let Some(wrong) = wrong {
+                self.violated(disk, &format!("a reader of {} sees {wrong}: {seen:?}", path.display()));
+            }
+        }
+    }
+
+    fn committed(&self, disk: &SimFs) -> BTreeSet<u64> {
+        let mut hasher = DefaultHasher::new();
+        disk.files_below(LOG).hash(&mut hasher);
+        let mut known = self.committed.lock().unwrap();
+        known.entry(hasher.finish()).or_insert_with(|| committed_rows(disk)).clone()
+    }
+
+    /// What must be there when all is done.
+    fn judge(&self, disk: &SimFs, works: &[Work], case: &str) {
+        for (at, shape) in self.flow.outputs.iter().enumerate() {
+            let path = self.flow.path(at);
+            let expected: Vec<u64> = match shape.mode {
+                Mode::Replace => works.last().expect("a run").rows().into_iter().collect(),
+                Mode::Append => {
+                    works.iter().flat_map(|work| work.rows()).collect::<BTreeSet<_>>().into_iter().collect()
+                }
+            };
+            let mut seen = rows(disk, &path).unwrap_or_default();
+            seen.sort_unstable();
+            if seen != expected {
+                self.violated(disk, &format!("{case}: {} has {seen:?}, not {expected:?}", path.display()));
+            }
+            if let Err(what) = check_manifest(disk, &path, shape.is_file) {
+                self.violated(disk, &format!("{case}: {}: {what}", path.display()));
+            }
+        }
+        let hidden = disk.files_below("/lake/_aqueduct");
+        let left: Vec<_> =
+            hidden.keys().filter(|name| !name.to_string_lossy().ends_with(".manifest.json")).collect();
+        if !left.is_empty() {
+            self.violated(disk, &format!("{case}: left behind: {left:?}"));
+        }
+    }
+
+    /// The run is made again by another process, until nothing goes wrong; and one more after that.
+    fn recover(&self, disk: &SimFs, case: &str) {
+        self.n_cases.fetch_add(1, Relaxed);
+        let mut works = vec![BEFORE];
+        if !has_ended(disk, FIRST) {
+            works.push(AGAIN);
+            if let Err(error) = self.flow.run(&seam(disk), AGAIN) {
+                return self.violated(disk, &format!("{case}: the next run failed: {}", error.chain()));
+            }
+        } else {
+            works.push(FIRST);
+        }
+        if works.last().is_some_and(|work| work.run_id == "r2") {
+            self.judge(disk, &works, case);
+        }
+        works.push(LATER);
+        let disk = &disk.reboot();
+        match self.flow.run(&seam(disk), LATER) {
+            Ok(()) => self.judge(disk, &works, case),
+            Err(error) => self.violated(disk, &format!("{case}: a later run failed: {}", error.chain())),
+        }
+    }
+
+    fn watched(self: &Arc<Self>, disk: SimFs, may_be_missing: bool) -> SimFs {
+        let trial = Arc::clone(self);
+        disk.watch(move |disk| trial.look(disk, may_be_missing));
+        disk
+    }
+
+    /// Every operation with every fault, one at a time.
+    fn one_fault_at_each_operation(self: &Arc<Self>) {
+        let start = self.disk();
+        let unharmed = self.watched(start.reboot(), false);
+        self.flow.run(&seam(&unharmed), FIRST).expect("nothing goes wrong");
+        self.judge(&unharmed, &[BEFORE, FIRST], "unharmed");
+        for nth in 0..unharmed.n_operations() {
+            // What is to be seen before a kill was seen already.
+            for fault in [Fault::KillBefore, Fault::KillAfter, Fault::ShortWrite] {
+                let disk = start.reboot().with_fault(nth, fault);
+                // Dead before its end, or when all was done but for a file that nobody needs.
+                let _ = self.flow.run(&seam(&disk), FIRST);
+                assert!(disk.is_killed(), "{fault:?} at {nth} struck nothing");
+                self.recover(&self.watched(disk.reboot(), false), &format!("{fault:?} at {nth}"));
+            }
+            for fault in [Fault::EIO, Fault::Full] {
+                let disk = self.watched(start.reboot().with_fault(nth, fault), false);
+                // It fails, or what went wrong was of no account.
+                let _ = self.flow.run(&seam(&disk), FIRST);
+                self.recover(&self.watched(disk.reboot(), false), &format!("{fault:?} at {nth}"));
+            }
+            let disk = start.reboot().with_fault(nth, Fault::PowerLoss);
+            let _ = self.flow.run(&seam(&disk), FIRST);
+            for (lost, disk) in disk.power_losses(nth, MAX_DISKS).enumerate() {
+                self.look(&disk, false);
+                self.recover(&disk, &format!("power lost at {nth}, disk {lost}"));
+            }
+        }
+    }
+
+    /// A kill at every operation, and another at every operation of the run that follows.
+    fn a_kill_within_each_recovery(self: &Arc<Self>, apart: usize) {
+        let start = self.disk();
+        let unharmed = start.reboot();
+        self.flow.run(&seam(&unharmed), FIRST).expect("nothing goes wrong");
+        for nth in (0..unharmed.n_operations()).step_by(apart) {
+            let disk = start.reboot().with_fault(nth, Fault::KillAfter);
+            let _ = self.flow.run(&seam(&disk), FIRST);
+            if has_ended(&disk, FIRST) && !is_pending(&disk) {
+                continue;
+            }
+            let work = if has_ended(&disk, FIRST) { LATER } else { AGAIN };
+            for second in 0.. {
+                let again = disk.reboot().with_fault(second, Fault::KillAfter);
+                let _ = self.flow.run(&seam(&again), work);
+                if !again.is_killed() {
+                    break;
+                }
+                self.n_cases.fetch_add(1, Relaxed);
+                let last = again.reboot();
+                let case = format!("killed at {nth}, then at {second}");
+                self.finish(&last, work, &case);
+            }
+        }
+    }
+
+    /// Whatever two kills have left: one run more of whatever is not complete, and all is there.
+    fn finish(&self, disk: &SimFs, work: Work, case: &str) {
+        if work.run_id == "r3" && has_ended(disk, LATER) {
+            // Complete, and maybe not yet public: a run without any rows of its own is not what this flow can do.
+            return;
+        }
+        let (works, next): (&[Work], Work) = match work.run_id {
+            "r3" => (&[BEFORE, FIRST, LATER], LATER),
+            _ if ended_by_either(disk) => (&[BEFORE, AGAIN, LATER], LATER),
+            _ => (&[BEFORE, AGAIN], Work { run_id: "r4", ..AGAIN }),
+        };
+        match self.flow.run(&seam(disk), next) {
+            Ok(()) => self.judge(disk, works, case),
+            Err(error) => self.violated(disk, &format!("{case}: the third run failed: {}", error.chain())),
+        }
+    }
+
+    fn end(&self, name: &str) {
+        let violations = self.violations.lock().unwrap();
+        println!("{name}: {} cases, {} violations", self.n_cases.load(Relaxed), violations.len());
+        assert!(violations.is_empty(), "{}", violations.join("\n"));
+    }
+}
+
+/// With two kills, the first is at every operation of this many: all of them take ten minutes, and are asked for by
+/// `AQUEDUCT_FIRST_KILLS_APART=1`.
+fn first_kills_apart() -> usize {
+    std::env::var("AQUEDUCT_FIRST_KILLS_APART").map_or(11, |apart| apart.parse().expect("a number"))
+}
+
+/// Of a run whose rows come all at once, all or none.
+fn is_whole(shape: Shape, seen: &BTreeSet<u64>) -> bool {
+    let runs = [BEFORE, FIRST, LATER].map(Work::rows);
+    let whole = |run: &BTreeSet<u64>| run.is_subset(seen) || run.is_disjoint(seen);
+    match (shape.mode, shape.is_file) {
+        (Mode::Append, false) => runs[0].is_subset(seen),
+        (Mode::Append, true) => runs.iter().all(whole) && runs[0].is_subset(seen),
+        (Mode::Replace, _) => runs.iter().any(|run| run == seen),
+    }
+}
+
+/// Rows of which the log says that they are committed.
+fn committed_rows(disk: &SimFs) -> BTreeSet<u64> {
+    let mut rows = BTreeSet::new();
+    let mut first = BTreeMap::new();
+    for record in records(disk) {
+        let run = record["run_id"].as_str().unwrap_or_default().to_owned();
+        if let Some(identity) = record["event"]["begin"]["identity"]["first"].as_str() {
+            first.insert(run.clone(), identity.parse::<u64>().expect("a number"));
+        }
+        for kind in ["epoch", "finish"] {
+            let splits = record["event"][kind]["positions"]["source"].as_object();
+            for split in splits.into_iter().flat_map(|splits| splits.keys()) {
+                let work = Work { run_id: "", first: first[&run] };
+                rows.extend(
+                    work.rows()
+                        .into_iter()
+                        .filter(|row| work.split_of(*row).map(|at| at.to_string()).as_ref() == Some(split)),
+                );
+            }
+        }
+    }
+    rows
+}
+
+fn records(disk: &SimFs) -> Vec<serde_json::Value> {
+    let files = disk.files_below(LOG);
+    let records = files.iter().filter(|(name, _)| name.extension().is_some_and(|suffix| suffix == "json"));
+    records
+        .filter_map(|(_, bytes)| serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next()?).ok())
+        .collect()
+}
+
+fn has_ended(disk: &SimFs, work: Work) -> bool {
+    records(disk).iter().any(|record| record["run_id"] == work.run_id && !record["event"]["finish"].is_null())
+}
+
+fn ended_by_either(disk: &SimFs) -> bool {
+    has_ended(disk, FIRST) || has_ended(disk, AGAIN)
+}
+
+/// Whether something committed waits to be public.
+fn is_pending(disk: &SimFs) -> bool {
+    disk.files_below("/lake/_aqueduct").keys().any(|name| name.to_string_lossy().contains("manifest-"))
+}
+
+fn check_manifest(disk: &SimFs, path: &Path, is_file: bool) -> Result<(), String> {
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let (folder, manifest) = match is_file {
+        true => (Path::new("/lake").to_owned(), format!("_aqueduct/{name}.manifest.json")),
+        false => (path.to_owned(), "_aqueduct/manifest.json".to_owned()),
+    };
+    let files = disk.files_below(&folder);
+    let text = files.get(Path::new(&manifest)).ok_or("there is no manifest")?;
+    let manifest = Manifest::parse(text).map_err(|error| error.chain())?;
+    for part in &manifest.parts {
+        match files.get(Path::new(&part.name)) {
+            Some(bytes) if bytes.len() as u64 == part.bytes => {}
+            _ => return Err(format!("the manifest lists `{}`, which is not there", part.name)),
+        }
+    }
+    let n_seen = rows(disk, path)?.len() as u64;
+    if n_seen == manifest.rows { Ok(()) } else { Err(format!("{n_seen} rows, not {}", manifest.rows)) }
+}
+
+macro_rules! trials {
+    ($($name:ident: $first:expr, $second:expr;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn one_fault_at_each_operation() {
+                let trial = Trial::of([$first, $second]);
+                trial.one_fault_at_each_operation();
+                trial.end(concat!(stringify!($name), ", one fault"));
+            }
+
+            #[test]
+            fn a_kill_within_each_recovery() {
+                let trial = Trial::of([$first, $second]);
+                trial.a_kill_within_each_recovery(first_kills_apart());
+                trial.end(concat!(stringify!($name), ", two kills"));
+            }
+        }
+    )* };
+}
+
+trials! {
+    two_folders_replaced: FOLDER_REPLACED, FOLDER_REPLACED;
+    two_files_replaced: FILE_REPLACED, FILE_REPLACED;
+    two_folders_appended_to: FOLDER_APPENDED, FOLDER_APPENDED;
+    two_files_appended_to: FILE_APPENDED, FILE_APPENDED;
+    a_folder_replaced_and_a_file_appended_to: FOLDER_REPLACED, FILE_APPENDED;
+    a_folder_appended_to_and_a_file_replaced: FOLDER_APPENDED, FILE_REPLACED;
+}
