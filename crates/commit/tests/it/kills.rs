@@ -18,26 +18,26 @@ const MAX_DISKS: usize = 12;
 
 const LOG: &str = "/state/flows/test/log";
 
-const BEFORE: Work = Work { run_id: "r0", first: 100 };
-const FIRST: Work = Work { run_id: "r1", first: 0 };
-const AGAIN: Work = Work { run_id: "r2", first: 0 };
-const LATER: Work = Work { run_id: "r3", first: 200 };
+pub(crate) const BEFORE: Work = Work { run_id: "r0", first: 100 };
+pub(crate) const FIRST: Work = Work { run_id: "r1", first: 0 };
+pub(crate) const AGAIN: Work = Work { run_id: "r2", first: 0 };
+pub(crate) const LATER: Work = Work { run_id: "r3", first: 200 };
 
-const FOLDER_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: false };
-const FILE_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: true };
-const FOLDER_APPENDED: Shape = Shape { mode: Mode::Append, is_file: false };
-const FILE_APPENDED: Shape = Shape { mode: Mode::Append, is_file: true };
+pub(crate) const FOLDER_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: false };
+pub(crate) const FILE_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: true };
+pub(crate) const FOLDER_APPENDED: Shape = Shape { mode: Mode::Append, is_file: false };
+pub(crate) const FILE_APPENDED: Shape = Shape { mode: Mode::Append, is_file: true };
 
 /// The flow under test, and what anybody may see of it.
-struct Trial {
-    flow: Flow,
-    n_cases: AtomicUsize,
+pub(crate) struct Trial {
+    pub(crate) flow: Flow,
+    pub(crate) n_cases: AtomicUsize,
     violations: Mutex<Vec<String>>,
     /// What a log says, by its bytes: most looks find it as it was.
     committed: Mutex<HashMap<u64, BTreeSet<u64>>>,
 }
 
-fn seam(disk: &SimFs) -> Arc<dyn Fs> {
+pub(crate) fn seam(disk: &SimFs) -> Arc<dyn Fs> {
     Arc::new(disk.clone())
 }
 
@@ -60,7 +60,7 @@ fn rows(disk: &SimFs, path: &Path) -> Result<Vec<u64>, String> {
 }
 
 impl Trial {
-    fn of(outputs: [Shape; 2]) -> Arc<Self> {
+    pub(crate) fn of(outputs: [Shape; 2]) -> Arc<Self> {
         Arc::new(Self {
             flow: Flow { outputs },
             n_cases: AtomicUsize::new(0),
@@ -69,7 +69,7 @@ impl Trial {
         })
     }
 
-    fn violated(&self, disk: &SimFs, what: &str) {
+    pub(crate) fn violated(&self, disk: &SimFs, what: &str) {
         let mut violations = self.violations.lock().unwrap();
         if violations.len() < 3 {
             let log = disk.names();
@@ -82,7 +82,7 @@ impl Trial {
     }
 
     /// A disk on which an earlier run has ended.
-    fn disk(&self) -> SimFs {
+    pub(crate) fn disk(&self) -> SimFs {
         let disk = SimFs::new();
         self.flow.run(&seam(&disk), BEFORE).expect("nothing goes wrong");
         disk.sync();
@@ -125,7 +125,7 @@ impl Trial {
     }
 
     /// What must be there when all is done.
-    fn judge(&self, disk: &SimFs, works: &[Work], case: &str) {
+    pub(crate) fn judge(&self, disk: &SimFs, works: &[Work], case: &str) {
         for (at, shape) in self.flow.outputs.iter().enumerate() {
             let path = self.flow.path(at);
             let expected: Vec<u64> = match shape.mode {
@@ -253,7 +253,7 @@ impl Trial {
         }
     }
 
-    fn end(&self, name: &str) {
+    pub(crate) fn end(&self, name: &str) {
         let violations = self.violations.lock().unwrap();
         println!("{name}: {} cases, {} violations", self.n_cases.load(Relaxed), violations.len());
         assert!(violations.is_empty(), "{}", violations.join("\n"));
@@ -309,7 +309,7 @@ fn records(disk: &SimFs) -> Vec<serde_json::Value> {
         .collect()
 }
 
-fn has_ended(disk: &SimFs, work: Work) -> bool {
+pub(crate) fn has_ended(disk: &SimFs, work: Work) -> bool {
     records(disk).iter().any(|record| record["run_id"] == work.run_id && !record["event"]["finish"].is_null())
 }
 

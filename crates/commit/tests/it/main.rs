@@ -6,3 +6,5 @@ mod flow;
 mod kills;
 #[cfg(test)]
 mod publish;
+#[cfg(test)]
+mod zombies;
