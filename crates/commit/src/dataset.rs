@@ -88,10 +88,39 @@ impl Dataset {
                 Some(_) if fenced.iter().any(|kept| kept.run_id() == stage.run_id()) => {
                     self.disk.remove_dir_all(stage.path())?;
                 }
-                Some(_) => fenced.push(stage.moved_to(&self.disk, &self.layout, seq)?),
+                Some(other) => {
+                    if other.log_id != owner.log_id {
+                        self.complete_without_log(&stage)?;
+                    }
+                    fenced.push(stage.moved_to(&self.disk, &self.layout, seq)?);
+                }
             }
         }
         Ok(fenced)
+    }
+
+    /// The log that knew this staging folder was deleted. What was in the middle of being published was committed: of one
+    /// file, its manifest follows it; a folder that had made way is put back.
+    fn complete_without_log(&self, stage: &Stage) -> Result<()> {
+        let public = self.disk.stat(&self.layout.path)?;
+        if public.is_none() && self.disk.exists(&stage.old())? {
+            self.disk.rename_no_replace(&stage.old(), &self.layout.path)?;
+            return self.disk.sync_dir(self.layout.parent());
+        }
+        let Some(public) = public.filter(|public| self.layout.is_file && !public.is_dir) else {
+            return Ok(());
+        };
+        for (n, waiting) in stage.manifests(&self.disk)? {
+            // One that is cut off was not durable yet: nothing had begun.
+            let Ok(Some(manifest)) = Manifest::load(&self.disk, &waiting) else { continue };
+            let [part] = manifest.parts.as_slice() else { continue };
+            let has_moved = !self.disk.exists(&stage.epoch(n).join(&part.name))?;
+            if has_moved && part.bytes == public.n_bytes {
+                self.disk.rename(&waiting, &self.layout.manifest())?;
+                self.disk.sync_dir(&self.layout.hidden())?;
+            }
+        }
+        Ok(())
     }
 
     /// Staging folders that the log of another flow decides about.

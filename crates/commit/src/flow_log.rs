@@ -90,10 +90,13 @@ impl FlowLog {
     ) -> Result<Begun> {
         let (began, resumed) = self.decide(targets, run, refs, start)?;
         let run_id = resumed.as_ref().map_or(&run.run_id, |resumed| &resumed.run_id).clone();
-        self.fence(run, &run_id, refs)?;
-        let seq = self.log.tip().n;
         let log_id = self.history.log_id.clone().unwrap_or_else(|| run_id.clone());
         let owner = Owner { flow_dir: self.flow_dir.clone(), log_id };
+        for (target, output) in targets.iter().zip(refs) {
+            self.check_state(&owner, &run.flow, output, target.manifest()?.as_ref())?;
+        }
+        self.fence(run, &run_id, refs)?;
+        let seq = self.log.tip().n;
         let staged = claims.iter().map(|claim| claim.fence(&owner, seq)).collect::<Result<Vec<_>>>()?;
         self.redo(claims, &staged)?;
         for (claim, stages) in claims.iter().zip(&staged) {
@@ -103,10 +106,9 @@ impl FlowLog {
             sweep(&self.disk, claim, stages, goes_on)?;
         }
         let mut stages = Vec::new();
-        for (target, output) in targets.iter().zip(refs) {
+        for target in targets {
             let previous = target.manifest()?;
             target.check_foreign(previous.as_ref())?;
-            self.check_state(&owner, &run.flow, output, previous.as_ref())?;
             let stage = Stage::of(target.layout(), &run_id, seq);
             stage.create(&self.disk, &owner)?;
             stages.push((stage, previous));
@@ -179,7 +181,8 @@ impl FlowLog {
         Ok(())
     }
 
-    /// Whether the log knows all that was done to an output: what has been appended already is only known to the log.
+    /// Whether the log, as it was read, knows all that was done to an output: what has been appended already is only known
+    /// to the log.
     fn check_state(
         &self,
         owner: &Owner,

@@ -165,6 +165,16 @@ impl Stage {
         Ok(None)
     }
 
+    /// The manifests that wait here to be public, by the number of their record.
+    pub(crate) fn manifests(&self, disk: &Disk) -> Result<Vec<(u64, PathBuf)>> {
+        let number = |path: &Path| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_prefix("manifest-")?.strip_suffix(".json")?.parse().ok()
+        };
+        let entries = disk.list(&self.0)?.into_iter();
+        Ok(entries.filter_map(|entry| Some((number(&entry.path)?, entry.path))).collect())
+    }
+
     /// Removes all that was staged and never committed. `committed` are the records whose parts are still needed.
     pub(crate) fn sweep_but(&self, disk: &Disk, committed: &[u64]) -> Result<()> {
         let kept = |n: &u64| [self.epoch(*n), self.list(*n)];

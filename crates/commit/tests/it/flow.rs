@@ -12,7 +12,6 @@ use chrono::{DateTime, Utc};
 pub(crate) const N_SPLITS: u64 = 3;
 /// Rows in a split, for each of its two parts.
 const ROWS_IN_PART: u64 = 2;
-const STATE: &str = "/state/flows/test";
 
 /// Where the rows of a flow go, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +23,7 @@ pub(crate) struct Shape {
 /// A flow over two outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
+    pub(crate) name: &'static str,
     pub(crate) outputs: [Shape; 2],
 }
 
@@ -68,7 +68,7 @@ impl Flow {
             mode: self.outputs[at].mode,
         };
         NewRun {
-            flow: "test".into(),
+            flow: self.name.into(),
             run_id: work.run_id.into(),
             now: now(),
             identity: BTreeMap::from([("first".into(), work.first.to_string())]),
@@ -77,13 +77,13 @@ impl Flow {
         }
     }
 
-    pub(crate) fn open(fs: &Arc<dyn Fs>) -> Result<FlowLog> {
-        FlowLog::open(fs, Path::new(STATE))
+    fn open(&self, fs: &Arc<dyn Fs>) -> Result<FlowLog> {
+        FlowLog::open(fs, &Path::new("/state/flows").join(self.name))
     }
 
     /// One run, as a process does it: from where an earlier one stopped, and cleaned up when something fails.
     pub(crate) fn run(&self, fs: &Arc<dyn Fs>, work: Work) -> Result<()> {
-        let mut transaction = Self::open(fs)?.begin(self.new_run(work), Start::Resume)?;
+        let mut transaction = self.open(fs)?.begin(self.new_run(work), Start::Resume)?;
         let worked = self.work(fs, &mut transaction, work);
         let closed = transaction.close();
         worked.and(closed)

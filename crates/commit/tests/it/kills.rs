@@ -16,11 +16,12 @@ use crate::flow::{Flow, Shape, Work};
 /// Disks tried after each loss of power. More find less: the first are those that differ by one change.
 const MAX_DISKS: usize = 12;
 
-const LOG: &str = "/state/flows/test/log";
+pub(crate) const LOG: &str = "/state/flows/test/log";
 
 pub(crate) const BEFORE: Work = Work { run_id: "r0", first: 100 };
 pub(crate) const FIRST: Work = Work { run_id: "r1", first: 0 };
 pub(crate) const AGAIN: Work = Work { run_id: "r2", first: 0 };
+const OTHER: Work = Work { run_id: "o1", first: 400 };
 pub(crate) const LATER: Work = Work { run_id: "r3", first: 200 };
 
 pub(crate) const FOLDER_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: false };
@@ -42,7 +43,7 @@ pub(crate) fn seam(disk: &SimFs) -> Arc<dyn Fs> {
 }
 
 /// The rows in the text files of an output, and what is wrong with them as files.
-fn rows(disk: &SimFs, path: &Path) -> Result<Vec<u64>, String> {
+pub(crate) fn rows(disk: &SimFs, path: &Path) -> Result<Vec<u64>, String> {
     let mut rows = Vec::new();
     for (name, bytes) in disk.files_below(path) {
         if name.starts_with("_aqueduct") {
@@ -62,7 +63,7 @@ fn rows(disk: &SimFs, path: &Path) -> Result<Vec<u64>, String> {
 impl Trial {
     pub(crate) fn of(outputs: [Shape; 2]) -> Arc<Self> {
         Arc::new(Self {
-            flow: Flow { outputs },
+            flow: Flow { name: "test", outputs },
             n_cases: AtomicUsize::new(0),
             violations: Mutex::default(),
             committed: Mutex::default(),
@@ -341,6 +342,31 @@ fn check_manifest(disk: &SimFs, path: &Path, is_file: bool) -> Result<(), String
     if n_seen == manifest.rows { Ok(()) } else { Err(format!("{n_seen} rows, not {}", manifest.rows)) }
 }
 
+/// After a kill, another flow writes to the same places, and then the killed one goes on.
+fn another_flow_between(trial: &Trial) {
+    let start = trial.disk();
+    let other = Flow { name: "other", ..trial.flow };
+    let unharmed = start.reboot();
+    trial.flow.run(&seam(&unharmed), FIRST).expect("nothing goes wrong");
+    for nth in 0..unharmed.n_operations() {
+        trial.n_cases.fetch_add(1, Relaxed);
+        let disk = start.reboot().with_fault(nth, Fault::KillAfter);
+        let _ = trial.flow.run(&seam(&disk), FIRST);
+        let disk = disk.reboot();
+        let case = format!("killed at {nth}, then another flow");
+        let next = if has_ended(&disk, FIRST) { LATER } else { AGAIN };
+        let runs = other.run(&seam(&disk), OTHER).and_then(|()| trial.flow.run(&seam(&disk), next));
+        let works: &[Work] = match next.run_id == LATER.run_id {
+            true => &[BEFORE, FIRST, OTHER, LATER],
+            false => &[BEFORE, OTHER, AGAIN],
+        };
+        match runs {
+            Ok(()) => trial.judge(&disk, works, &case),
+            Err(error) => trial.violated(&disk, &format!("{case}: a run failed: {}", error.chain())),
+        }
+    }
+}
+
 macro_rules! trials {
     ($($name:ident: $first:expr, $second:expr;)*) => { $(
         mod $name {
@@ -351,6 +377,13 @@ macro_rules! trials {
                 let trial = Trial::of([$first, $second]);
                 trial.one_fault_at_each_operation();
                 trial.end(concat!(stringify!($name), ", one fault"));
+            }
+
+            #[test]
+            fn another_flow_between() {
+                let trial = Trial::of([$first, $second]);
+                super::another_flow_between(&trial);
+                trial.end(concat!(stringify!($name), ", another flow between"));
             }
 
             #[test]

@@ -7,4 +7,6 @@ mod kills;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod state;
+#[cfg(test)]
 mod zombies;
