@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use aqueduct_core::{Fs, FsEntry, FsFile, FsLock};
@@ -26,7 +26,7 @@ struct Standing {
     at: u64,
     n_operations: AtomicU64,
     /// Told when it stands still.
-    stands: Sender<()>,
+    stands: SyncSender<()>,
     /// Says when to go on.
     go_on: Mutex<Receiver<()>>,
 }
@@ -152,7 +152,7 @@ fn stands_still_at_each_operation(trial: &Trial) {
     let start = trial.disk();
     for at in 1.. {
         let disk = start.reboot();
-        let ((stands, stood), (go_on, wait)) = (channel(), channel());
+        let ((stands, stood), (go_on, wait)) = (sync_channel(1), sync_channel(1));
         let (n_operations, go_on_when) = (AtomicU64::new(0), Mutex::new(wait));
         let standing = Standing { disk: disk.clone(), at, n_operations, stands, go_on: go_on_when };
         let zombie: Arc<dyn Fs> = Arc::new(Process(Arc::new(standing)));
