@@ -211,7 +211,7 @@ impl Dataset {
     /// # Errors
     /// [`ErrorKind::Conflict`]: something foreign is in the way, or a part is gone. Then, or when the disk fails, it
     /// is still to be done.
-    pub(crate) fn publish(&self, stage: &Stage, pending: &Pending, index: usize) -> Result<()> {
+    pub(crate) fn publish(&self, stage: &Stage, pending: &Pending<'_>, index: usize) -> Result<()> {
         let Some(change) = pending.epochs.last().and_then(|epoch| epoch.outputs.get(index)) else {
             return Ok(());
         };
@@ -282,10 +282,16 @@ impl Dataset {
     }
 
     /// The staged folder is completed, its manifest last, and then exchanged with the public one.
-    fn publish_folder(&self, stage: &Stage, pending: &Pending, index: usize, waiting: &Path) -> Result<()> {
+    fn publish_folder(
+        &self,
+        stage: &Stage,
+        pending: &Pending<'_>,
+        index: usize,
+        waiting: &Path,
+    ) -> Result<()> {
         let next = stage.next();
         if waiting != stage.next_manifest() {
-            for (n, parts) in self.staged_parts(stage, &pending.epochs, index)? {
+            for (n, parts) in self.staged_parts(stage, pending.epochs, index)? {
                 self.bring(&waiting_in(&stage.epoch(n), &parts), &next)?;
             }
             self.disk.create_durable_dir(&next.join(HIDDEN))?;

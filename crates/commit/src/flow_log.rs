@@ -48,7 +48,7 @@ impl FlowLog {
     /// with a log that this one does not know, or another process has taken over. Or the disk fails. What was committed
     /// stays so.
     pub fn begin(mut self, run: NewRun, start: Start) -> Result<Transaction> {
-        let refs: Vec<_> = run.targets.iter().map(output_ref).collect();
+        let refs: Vec<_> = run.targets.iter().map(OutputRef::of).collect();
         let claims = self.claim(&refs)?;
         match self.begin_on(&claims[..refs.len()], &claims, &run, &refs, start) {
             Ok(begun) => Ok(self.transaction(begun, claims, run)),
@@ -61,7 +61,7 @@ impl FlowLog {
 
     /// The outputs of the run, and behind them others to which the log has something to do.
     fn claim(&self, refs: &[OutputRef]) -> Result<Vec<Dataset>> {
-        let earlier = self.history.newest.iter().flat_map(|newest| &newest.outputs);
+        let earlier = self.history.newest().into_iter().flat_map(|newest| newest.outputs);
         let elsewhere = earlier.filter(|output| refs.iter().all(|target| target.path != output.path));
         let mut claims = Vec::new();
         for output in refs.iter().chain(elsewhere) {
@@ -152,11 +152,11 @@ impl FlowLog {
 
     /// Makes public what this log's newest commit says and is not. What fails for one output does not keep the others.
     fn redo(&self, claims: &[Dataset], staged: &[Vec<Stage>]) -> Result<()> {
-        let Some(newest) = &self.history.newest else { return Ok(()) };
+        let Some(newest) = self.history.newest() else { return Ok(()) };
         let mut failed = Ok(());
         for (claim, stages) in claims.iter().zip(staged) {
             let stage = stages.iter().find(|stage| stage.run_id() == newest.run_id);
-            let result = stage.map_or(Ok(()), |stage| publish(claim, stage, newest));
+            let result = stage.map_or(Ok(()), |stage| publish(claim, stage, &newest));
             failed = failed.and(result);
         }
         failed
@@ -165,9 +165,9 @@ impl FlowLog {
     /// The same for flows that wrote here before and died: what they committed comes before what this one will.
     fn redo_of_others(&self, claim: &Dataset, owner: &Owner) -> Result<()> {
         for (stage, other) in claim.of_others(owner)? {
-            let (log, history) = Log::open(&self.disk, &other.flow_dir)?;
+            let (_, history) = Log::open(&self.disk, &other.flow_dir)?;
             let is_known = history.log_id.as_ref() == Some(&other.log_id);
-            match history.newest.filter(|newest| is_known && newest.run_id == stage.run_id()) {
+            match history.newest().filter(|newest| is_known && newest.run_id == stage.run_id()) {
                 Some(newest) => publish(claim, &stage, &newest)?,
                 None if !is_known => tracing::warn!(
                     path = %stage.path().display(),
@@ -176,7 +176,6 @@ impl FlowLog {
                 ),
                 None => {}
             }
-            drop(log);
         }
         Ok(())
     }
@@ -226,10 +225,6 @@ struct Begun {
     stages: Vec<(Stage, Option<Manifest>)>,
 }
 
-fn output_ref(target: &Target) -> OutputRef {
-    OutputRef { path: target.output.path.clone(), is_file: target.output.is_file, mode: target.mode }
-}
-
 fn changed_keys(unfinished: &Run, run: &NewRun) -> Vec<String> {
     let (before, now) = (&unfinished.begin.identity, &run.identity);
     let all: std::collections::BTreeSet<_> = before.keys().chain(now.keys()).collect();
@@ -256,7 +251,7 @@ fn has_all_staged(disk: &Disk, targets: &[Dataset], run: &Run) -> Result<bool> {
     Ok(true)
 }
 
-fn publish(claim: &Dataset, stage: &Stage, pending: &Pending) -> Result<()> {
+fn publish(claim: &Dataset, stage: &Stage, pending: &Pending<'_>) -> Result<()> {
     match pending.outputs.iter().position(|output| output.path == claim.path()) {
         Some(index) => claim.publish(stage, pending, index),
         None => Ok(()),

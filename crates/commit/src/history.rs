@@ -14,8 +14,8 @@ pub(crate) struct History {
     pub(crate) log_id: Option<String>,
     /// The run that the newest begin names.
     pub(crate) run: Option<Run>,
-    /// What the newest epoch or finish says is to be public, of whichever run.
-    pub(crate) newest: Option<Pending>,
+    /// The last run before it that has committed something.
+    before: Option<Run>,
 }
 
 /// A run, as far as the log tells.
@@ -40,13 +40,13 @@ pub(crate) struct Epoch {
 }
 
 /// A commit whose outputs may not be public yet.
-#[derive(Clone, Debug)]
-pub(crate) struct Pending {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending<'a> {
     pub(crate) n: u64,
-    pub(crate) run_id: String,
-    pub(crate) outputs: Vec<OutputRef>,
+    pub(crate) run_id: &'a str,
+    pub(crate) outputs: &'a [OutputRef],
     /// All epochs of the run up to this one.
-    pub(crate) epochs: Vec<Epoch>,
+    pub(crate) epochs: &'a [Epoch],
 }
 
 impl History {
@@ -70,6 +70,7 @@ impl History {
         if self.run.as_ref().is_some_and(|run| run.run_id == run_id) {
             return;
         }
+        self.before = self.run.take().filter(|run| !run.epochs.is_empty()).or(self.before.take());
         let (epochs, positions) = (Vec::new(), BTreeMap::new());
         let counts = Counts::default();
         self.run = Some(Run { run_id, started, begin, epochs, positions, counts, has_ended: false });
@@ -89,18 +90,20 @@ impl History {
                 positions.merge(Positions::of(split, position));
             }
         }
-        self.newest = Some(Pending {
-            n: about.0,
-            run_id: run.run_id.clone(),
-            outputs: run.begin.outputs.clone(),
-            epochs: run.epochs.clone(),
-        });
         Ok(())
     }
 
     fn run_named(&mut self, run_id: &str) -> Result<&mut Run> {
         let run = self.run.as_mut().filter(|run| run.run_id == run_id && !run.has_ended);
         run.ok_or_else(|| senseless("a record belongs to a run that is not under way"))
+    }
+
+    /// What the newest epoch or finish says is to be public, of whichever run.
+    pub(crate) fn newest(&self) -> Option<Pending<'_>> {
+        let committed = self.run.iter().chain(&self.before).find(|run| !run.epochs.is_empty())?;
+        let n = committed.epochs.last()?.n;
+        let (outputs, epochs) = (&committed.begin.outputs, &committed.epochs);
+        Some(Pending { n, run_id: &committed.run_id, outputs, epochs })
     }
 
     /// The run to go on with: it has committed something, and has not ended.

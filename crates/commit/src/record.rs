@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Mode;
+use crate::{Mode, Target};
 
 /// The format written by this version. A newer one is refused, never guessed at.
 const VERSION: u32 = 1;
@@ -57,6 +57,12 @@ pub(crate) struct OutputRef {
     pub(crate) path: PathBuf,
     pub(crate) is_file: bool,
     pub(crate) mode: Mode,
+}
+
+impl OutputRef {
+    pub(crate) fn of(target: &Target) -> Self {
+        Self { path: target.output.path.clone(), is_file: target.output.is_file, mode: target.mode }
+    }
 }
 
 /// What became durable, over all outputs at once.

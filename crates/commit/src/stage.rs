@@ -9,6 +9,7 @@
 //! | `manifest-N.json` | the manifest that record N makes public; as long as it lies here, that is still to be done |
 //! | `next/`, `old/` | the folder that is to be public, and the one that was |
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aqueduct_core::{Error, ErrorKind, Result};
@@ -178,7 +179,7 @@ impl Stage {
     /// Removes all that was staged and never committed. `committed` are the records whose parts are still needed.
     pub(crate) fn sweep_but(&self, disk: &Disk, committed: &[u64]) -> Result<()> {
         let kept = |n: &u64| [self.epoch(*n), self.list(*n)];
-        let kept: Vec<_> = committed.iter().flat_map(kept).chain([self.0.join(OWNER)]).collect();
+        let kept: BTreeSet<_> = committed.iter().flat_map(kept).chain([self.0.join(OWNER)]).collect();
         for entry in disk.list(&self.0)? {
             match entry.is_dir {
                 _ if kept.contains(&entry.path) => {}

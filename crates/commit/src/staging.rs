@@ -55,7 +55,7 @@ impl Staging {
     pub fn prepare(fs: &Arc<dyn Fs>, output: &Output, run_id: &str) -> Result<Self> {
         let disk = Disk(Arc::clone(fs));
         let layout = Layout::of(output)?;
-        let made = missing_parents(&disk, &layout)?;
+        let made = disk.missing_above(layout.parent())?;
         let lock = match OutputLock::take(&disk, &layout) {
             Ok(lock) => lock,
             Err(error) => {
@@ -264,20 +264,6 @@ impl Staging {
         self.lock = None;
         remove_empty_folders(&self.disk, &self.layout, &self.made);
     }
-}
-
-/// The folders that [`Staging::prepare`] will make above the hidden one, the deepest first.
-fn missing_parents(disk: &Disk, layout: &Layout) -> Result<Vec<PathBuf>> {
-    let mut missing = Vec::new();
-    let mut folder = Some(layout.parent());
-    while let Some(here) = folder.filter(|here| !here.as_os_str().is_empty()) {
-        if disk.exists(here)? {
-            break;
-        }
-        missing.push(here.to_owned());
-        folder = here.parent();
-    }
-    Ok(missing)
 }
 
 fn remove_empty_folders(disk: &Disk, layout: &Layout, made: &[PathBuf]) {

@@ -260,12 +260,9 @@ impl Transaction {
 
     /// Of every target what the last record says; what fails for one does not keep the others.
     fn publish(&self) -> Result<()> {
-        let pending = Pending {
-            n: self.log.tip().n,
-            run_id: self.run_id.clone(),
-            outputs: self.outputs.iter().map(|output| output_ref(&output.target)).collect(),
-            epochs: self.epochs.clone(),
-        };
+        let outputs: Vec<_> = self.outputs.iter().map(|output| OutputRef::of(&output.target)).collect();
+        let (run_id, epochs) = (self.run_id.as_str(), self.epochs.as_slice());
+        let pending = Pending { n: self.log.tip().n, run_id, outputs: &outputs, epochs };
         let mut result = Ok(());
         for (index, output) in self.outputs.iter().enumerate() {
             let published = output.dataset.publish(&output.stage, &pending, index);
@@ -351,10 +348,6 @@ impl Claimed {
             tracing::debug!(error = error.chain(), "an empty folder was not removed");
         }
     }
-}
-
-fn output_ref(target: &Target) -> OutputRef {
-    OutputRef { path: target.output.path.clone(), is_file: target.output.is_file, mode: target.mode }
 }
 
 fn recorded(splits: &Positions) -> std::collections::BTreeMap<String, serde_json::Value> {

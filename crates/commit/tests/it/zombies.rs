@@ -10,13 +10,10 @@ use std::sync::{Arc, Mutex};
 use aqueduct_core::{Fs, FsEntry, FsFile, FsLock};
 use aqueduct_testkit::faults::SimFs;
 
-use crate::flow::Work;
 use crate::kills::{
-    AGAIN, BEFORE, FILE_APPENDED, FILE_REPLACED, FIRST, FOLDER_APPENDED, FOLDER_REPLACED, LATER, Trial,
+    AGAIN, BEFORE, FILE_APPENDED, FILE_REPLACED, FIRST, FOLDER_APPENDED, FOLDER_REPLACED, LAST, LATER, Trial,
     has_ended, seam,
 };
-
-const LAST: Work = Work { run_id: "r5", first: 300 };
 
 /// A disk on which a process stands still before its operation of this number, and on which it has all locks that it
 /// asks for: somebody has taken them away, and it does not know.
