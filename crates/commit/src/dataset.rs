@@ -33,7 +33,7 @@ impl Dataset {
     /// # Errors
     /// [`ErrorKind::Conflict`]: another run is writing it.
     pub(crate) fn claim(disk: &Disk, output: &OutputRef) -> Result<Self> {
-        let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true };
+        let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true, mode: None };
         let layout = Layout::of(&at)?;
         let made = disk.missing_above(layout.parent())?;
         let mut claimed = Self { disk: disk.clone(), layout, mode: output.mode, made, lock: None };
@@ -49,7 +49,7 @@ impl Dataset {
 
     /// Whether somebody has left something staged for an output.
     pub(crate) fn has_staged(disk: &Disk, output: &OutputRef) -> Result<bool> {
-        let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true };
+        let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true, mode: None };
         Ok(!Stage::all(disk, &Layout::of(&at)?)?.is_empty())
     }
 

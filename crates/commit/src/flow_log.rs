@@ -1,17 +1,21 @@
 //! From a log that was read to a run that has begun: what was committed becomes public, what was not is removed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_core::{Error, ErrorKind, Fs, Result};
+use serde_json::Value;
 
+use crate::Mode;
 use crate::dataset::Dataset;
 use crate::disk::Disk;
 use crate::history::{History, Pending, Run};
+use crate::letters;
 use crate::log::{Log, Put};
 use crate::manifest::Manifest;
 use crate::record::{About, Begin, Event, OutputRef};
-use crate::run::{Began, Mode, NewRun, Resumed, Start, Target};
+use crate::run::{Began, NewRun, Resumed, Start, Target};
 use crate::stage::{Owner, Stage};
 use crate::transaction::{Claimed, Transaction};
 
@@ -36,7 +40,7 @@ impl FlowLog {
     }
 
     /// The run that has committed something and has not ended: its name, and what was fixed at its start.
-    pub fn unfinished(&self) -> Option<(&str, &std::collections::BTreeMap<String, String>)> {
+    pub fn unfinished(&self) -> Option<(&str, &BTreeMap<String, String>)> {
         self.history.unfinished().map(|run| (run.run_id.as_str(), &run.begin.fixed))
     }
 
@@ -95,7 +99,7 @@ impl FlowLog {
         for (target, output) in targets.iter().zip(refs) {
             self.check_state(&owner, &run.flow, output, target.manifest()?.as_ref())?;
         }
-        self.fence(run, &run_id, refs)?;
+        self.fence(run, &run_id, refs, start)?;
         let seq = self.log.tip().n;
         let staged = claims.iter().map(|claim| claim.fence(&owner, seq)).collect::<Result<Vec<_>>>()?;
         self.redo(claims, &staged)?;
@@ -113,7 +117,8 @@ impl FlowLog {
             stage.create(&self.disk, &owner)?;
             stages.push((stage, previous));
         }
-        Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages })
+        let kept = self.history.kept_from(&run_id, start == Start::FullRefresh);
+        Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages, kept })
     }
 
     /// Whether an unfinished run is gone on with.
@@ -139,10 +144,14 @@ impl FlowLog {
     }
 
     /// From here on, whoever held this log before cannot write to it.
-    fn fence(&mut self, run: &NewRun, run_id: &str, refs: &[OutputRef]) -> Result<()> {
+    fn fence(&mut self, run: &NewRun, run_id: &str, refs: &[OutputRef], start: Start) -> Result<()> {
         self.log.prepare()?;
-        let begin =
-            Begin { identity: run.identity.clone(), fixed: run.fixed.clone(), outputs: refs.to_vec() };
+        let begin = Begin {
+            identity: run.identity.clone(),
+            fixed: run.fixed.clone(),
+            outputs: refs.to_vec(),
+            forgets: start == Start::FullRefresh,
+        };
         let about = About { flow: &run.flow, run_id, written: run.now };
         match self.log.put(&about, Event::Begin(begin)) {
             Put::Done => Ok(()),
@@ -153,7 +162,8 @@ impl FlowLog {
     /// Makes public what this log's newest commit says and is not. What fails for one output does not keep the others.
     fn redo(&self, claims: &[Dataset], staged: &[Vec<Stage>]) -> Result<()> {
         let Some(newest) = self.history.newest() else { return Ok(()) };
-        let mut failed = Ok(());
+        let mut failed =
+            letters::publish(&self.disk, newest.epochs.last().map_or(&[], |epoch| &epoch.letters));
         for (claim, stages) in claims.iter().zip(staged) {
             let stage = stages.iter().find(|stage| stage.run_id() == newest.run_id);
             let result = stage.map_or(Ok(()), |stage| publish(claim, stage, &newest));
@@ -204,14 +214,14 @@ impl FlowLog {
 
     fn transaction(self, begun: Begun, mut claims: Vec<Dataset>, run: NewRun) -> Transaction {
         claims.split_off(run.targets.len()).into_iter().for_each(Dataset::release);
-        let Begun { began, run_id, log_id, resumed, stages } = begun;
+        let Begun { began, run_id, log_id, resumed, stages, kept } = begun;
         let claimed =
             |((dataset, target), (stage, previous)): ((Dataset, Target), (Stage, Option<Manifest>))| {
                 Claimed::new(dataset, target, stage, previous)
             };
         let outputs = claims.into_iter().zip(run.targets).zip(stages).map(claimed).collect();
         let epochs = resumed.map(|run| run.epochs).unwrap_or_default();
-        Transaction::new(self.disk, self.log, run.flow, (run_id, log_id), began, epochs, outputs)
+        Transaction::new(self.disk, self.log, run.flow, (run_id, log_id), began, epochs, outputs, kept)
     }
 }
 
@@ -223,6 +233,7 @@ struct Begun {
     resumed: Option<Run>,
     /// By target, with what is public there.
     stages: Vec<(Stage, Option<Manifest>)>,
+    kept: BTreeMap<String, Value>,
 }
 
 fn changed_keys(unfinished: &Run, run: &NewRun) -> Vec<String> {

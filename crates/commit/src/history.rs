@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use aqueduct_core::{Error, ErrorKind, Positions, Result};
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
-use crate::record::{Begin, Change, Commit, Counts, Event, OutputRef, Record};
+use crate::record::{Begin, Change, Commit, Counts, Event, Letter, OutputRef, Record};
 
 /// What a log says.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,8 @@ pub(crate) struct History {
     pub(crate) run: Option<Run>,
     /// The last run before it that has committed something.
     before: Option<Run>,
+    /// What steps keep, by step, as far as the rows that belong to it are public or will be.
+    pub(crate) kept: BTreeMap<String, Value>,
 }
 
 /// A run, as far as the log tells.
@@ -30,6 +33,10 @@ pub(crate) struct Run {
     pub(crate) counts: Counts,
     /// Nothing more comes of it.
     pub(crate) has_ended: bool,
+    /// It has ended with all of its rows.
+    is_complete: bool,
+    /// What steps kept before it.
+    kept_before: BTreeMap<String, Value>,
 }
 
 /// What one epoch added.
@@ -37,6 +44,7 @@ pub(crate) struct Run {
 pub(crate) struct Epoch {
     pub(crate) n: u64,
     pub(crate) outputs: Vec<Change>,
+    pub(crate) letters: Vec<Letter>,
 }
 
 /// A commit whose outputs may not be public yet.
@@ -70,10 +78,20 @@ impl History {
         if self.run.as_ref().is_some_and(|run| run.run_id == run_id) {
             return;
         }
+        let kept_before = self.kept_for_later().clone();
+        self.kept = self.kept_from(&run_id, begin.forgets);
         self.before = self.run.take().filter(|run| !run.epochs.is_empty()).or(self.before.take());
-        let (epochs, positions) = (Vec::new(), BTreeMap::new());
-        let counts = Counts::default();
-        self.run = Some(Run { run_id, started, begin, epochs, positions, counts, has_ended: false });
+        self.run = Some(Run {
+            run_id,
+            started,
+            begin,
+            epochs: Vec::new(),
+            positions: BTreeMap::new(),
+            counts: Counts::default(),
+            has_ended: false,
+            is_complete: false,
+            kept_before,
+        });
     }
 
     fn commit(&mut self, about: &(u64, String, DateTime<Utc>), commit: Commit, ends: bool) -> Result<()> {
@@ -81,16 +99,38 @@ impl History {
         if commit.outputs.len() != run.begin.outputs.len() {
             return Err(senseless("a record has other outputs than its run"));
         }
-        run.epochs.push(Epoch { n: about.0, outputs: commit.outputs });
+        run.epochs.push(Epoch { n: about.0, outputs: commit.outputs, letters: commit.letters });
         run.counts = commit.counts;
         run.has_ended = ends;
+        run.is_complete = ends;
         for (source, splits) in commit.positions {
             let positions = run.positions.entry(source).or_default();
             for (split, position) in splits {
                 positions.merge(Positions::of(split, position));
             }
         }
+        self.kept.extend(commit.kept);
         Ok(())
+    }
+
+    /// What a run that begins so may know of what steps kept.
+    pub(crate) fn kept_from(&self, run_id: &str, forgets: bool) -> BTreeMap<String, Value> {
+        match &self.run {
+            Some(run) if run.run_id == run_id => self.kept.clone(),
+            _ if forgets => BTreeMap::new(),
+            _ => self.kept_for_later().clone(),
+        }
+    }
+
+    /// The same for any later run. Rows of a run that waited for its end and will not see it are nowhere: what was kept
+    /// for them was never kept.
+    fn kept_for_later(&self) -> &BTreeMap<String, Value> {
+        match &self.run {
+            Some(run) if !run.is_complete && run.begin.outputs.iter().any(OutputRef::waits_for_end) => {
+                &run.kept_before
+            }
+            _ => &self.kept,
+        }
     }
 
     fn run_named(&mut self, run_id: &str) -> Result<&mut Run> {

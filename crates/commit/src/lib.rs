@@ -37,7 +37,7 @@
 //! # fn main() -> aqueduct_core::Result<()> {
 //! # let now = chrono::DateTime::UNIX_EPOCH;
 //! let fs: Arc<dyn Fs> = Arc::new(StdFs);
-//! let output = Output { path: "lake/events".into(), is_file: false, allow_empty: false };
+//! let output = Output { path: "lake/events".into(), is_file: false, allow_empty: false, mode: None };
 //! let run = NewRun {
 //!     flow: "events".into(),
 //!     run_id: "20260101T000000".into(),
@@ -65,6 +65,7 @@ mod folders;
 mod foreign;
 mod history;
 mod layout;
+mod letters;
 mod lock;
 mod log;
 mod manifest;
@@ -76,9 +77,10 @@ mod stage;
 mod staging;
 mod transaction;
 
+pub use aqueduct_core::Mode;
 pub use flow_log::FlowLog;
 pub use manifest::{LogStamp, Manifest, ManifestPart, RunStamp};
-pub use record::Counts;
-pub use run::{Began, Committed, End, Epoch, Mode, NewRun, Resumed, Start, Target};
+pub use record::{Counts, Letter};
+pub use run::{Began, Committed, End, Epoch, NewRun, Resumed, Start, Target};
 pub use staging::{Published, Staging};
 pub use transaction::Transaction;

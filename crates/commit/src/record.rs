@@ -49,6 +49,9 @@ pub(crate) struct Begin {
     /// What was fixed at the run's first start.
     pub(crate) fixed: BTreeMap<String, String>,
     pub(crate) outputs: Vec<OutputRef>,
+    /// Whether it begins without what steps kept.
+    #[serde(default)]
+    pub(crate) forgets: bool,
 }
 
 /// An output of a run.
@@ -63,6 +66,11 @@ impl OutputRef {
     pub(crate) fn of(target: &Target) -> Self {
         Self { path: target.output.path.clone(), is_file: target.output.is_file, mode: target.mode }
     }
+
+    /// Whether nothing of a run is public here before its end.
+    pub(crate) fn waits_for_end(&self) -> bool {
+        self.is_file || self.mode == Mode::Replace
+    }
 }
 
 /// What became durable, over all outputs at once.
@@ -74,6 +82,21 @@ pub(crate) struct Commit {
     pub(crate) positions: BTreeMap<String, BTreeMap<String, Value>>,
     /// Of the whole run so far.
     pub(crate) counts: Counts,
+    /// What steps keep, by step: in the place of what they kept before.
+    #[serde(default)]
+    pub(crate) kept: BTreeMap<String, Value>,
+    /// What was rejected.
+    #[serde(default)]
+    pub(crate) letters: Vec<Letter>,
+}
+
+/// A file of rejected items: durable where it is staged, and public with the commit that names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Where it was written; on the file system of the other.
+    pub staged: PathBuf,
+    /// Where it is to be. Nobody else has the name.
+    pub public: PathBuf,
 }
 
 /// What changes in one output.

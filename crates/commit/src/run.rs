@@ -2,30 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use aqueduct_core::{Error, Output, Part, Positions};
+use aqueduct_core::{Error, Mode, Output, Part, Positions};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Counts, Published};
-
-/// How a run's rows relate to those that earlier runs wrote to the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// They take their place, all at once, when the run is complete.
-    Replace,
-    /// They come beside them, a commit at a time; in one file, when the run is complete.
-    Append,
-}
-
-impl Mode {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Replace => "replace",
-            Self::Append => "append",
-        }
-    }
-}
+use crate::{Counts, Letter, Published};
 
 /// A run that is to begin.
 #[derive(Clone, Debug)]
@@ -60,6 +41,8 @@ pub enum Start {
     Resume,
     /// It is forgotten; what it committed stays.
     Fresh,
+    /// As that, and what steps kept is forgotten, too: for good once the run is complete. All outputs are replaced.
+    FullRefresh,
 }
 
 /// How a run stands at its beginning.
@@ -94,8 +77,12 @@ pub struct Epoch {
     pub positions: BTreeMap<String, Positions>,
     /// The run's rows so far, these among them.
     pub counts: Counts,
+    /// What steps keep, by step, if they keep something new.
+    pub kept: BTreeMap<String, Value>,
+    /// Files of rejected items that are to be public with these rows.
+    pub letters: Vec<Letter>,
     /// What the run read, for the manifests, if the flow wants it kept.
-    pub inputs: Option<serde_json::Value>,
+    pub inputs: Option<Value>,
 }
 
 /// Whether more is to come.

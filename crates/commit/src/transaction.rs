@@ -1,9 +1,11 @@
 //! A run that has begun: commits, and how it ends.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aqueduct_core::{Error, ErrorKind, Part, Positions, Result};
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 use crate::dataset::Dataset;
 use crate::disk::Disk;
@@ -11,9 +13,9 @@ use crate::history::{Epoch as Recorded, Pending};
 use crate::log::{Log, Put};
 use crate::manifest::{LogStamp, Manifest, ManifestPart, RunStamp};
 use crate::record::{About, Change, Commit, Event, OutputRef};
-use crate::run::{Began, Committed, End, Epoch, Mode, Target};
+use crate::run::{Began, Committed, End, Epoch, Target};
 use crate::stage::Stage;
-use crate::{Published, names};
+use crate::{Mode, Published, letters, names};
 
 /// A run that has begun. It holds its outputs until it is closed. Blocks, as all of this crate.
 ///
@@ -28,6 +30,8 @@ pub struct Transaction {
     began: Began,
     epochs: Vec<Recorded>,
     outputs: Vec<Claimed>,
+    opening: u64,
+    kept: BTreeMap<String, Value>,
     state: State,
 }
 
@@ -107,8 +111,10 @@ impl Transaction {
         began: Began,
         epochs: Vec<Recorded>,
         outputs: Vec<Claimed>,
+        kept: BTreeMap<String, Value>,
     ) -> Self {
-        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, state: State::Open }
+        let opening = log.tip().n;
+        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, opening, kept, state: State::Open }
     }
 
     /// The run's name: of one that is gone on with, its own.
@@ -119,6 +125,16 @@ impl Transaction {
     /// Whether it goes on with an unfinished run.
     pub fn began(&self) -> &Began {
         &self.began
+    }
+
+    /// The number of the record with which this process took over: no other has it.
+    pub fn opening(&self) -> u64 {
+        self.opening
+    }
+
+    /// What steps kept with the last commit that counts, by step.
+    pub fn kept(&self) -> &BTreeMap<String, Value> {
+        &self.kept
     }
 
     /// Where the sink of a target writes its parts, each under its name or any other. On the output's file system.
@@ -169,10 +185,17 @@ impl Transaction {
         let prepared = self.prepare(epoch.parts, end, &stamp)?;
         let (changes, manifests): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
         let positions = epoch.positions.into_iter().map(|(source, splits)| (source, recorded(&splits)));
-        let commit =
-            Commit { outputs: changes.clone(), positions: positions.collect(), counts: epoch.counts };
+        let (positions, letters) = (positions.collect(), epoch.letters);
+        let commit = Commit {
+            outputs: changes.clone(),
+            positions,
+            counts: epoch.counts,
+            kept: epoch.kept.clone(),
+            letters: letters.clone(),
+        };
         self.record(commit, end, now)?;
-        self.epochs.push(Recorded { n: self.log.tip().n, outputs: changes });
+        self.epochs.push(Recorded { n: self.log.tip().n, outputs: changes, letters });
+        self.kept.extend(epoch.kept);
         let pending = self.publish().err();
         self.settle(manifests, end, pending.is_none());
         Ok(Committed { published: self.published(), pending })
@@ -263,7 +286,8 @@ impl Transaction {
         let outputs: Vec<_> = self.outputs.iter().map(|output| OutputRef::of(&output.target)).collect();
         let (run_id, epochs) = (self.run_id.as_str(), self.epochs.as_slice());
         let pending = Pending { n: self.log.tip().n, run_id, outputs: &outputs, epochs };
-        let mut result = Ok(());
+        let mut result =
+            self.epochs.last().map_or(Ok(()), |epoch| letters::publish(&self.disk, &epoch.letters));
         for (index, output) in self.outputs.iter().enumerate() {
             let published = output.dataset.publish(&output.stage, &pending, index);
             result = result.and(published);
@@ -350,6 +374,6 @@ impl Claimed {
     }
 }
 
-fn recorded(splits: &Positions) -> std::collections::BTreeMap<String, serde_json::Value> {
+fn recorded(splits: &Positions) -> BTreeMap<String, Value> {
     splits.iter().map(|(split, position)| (split.to_owned(), position.clone())).collect()
 }

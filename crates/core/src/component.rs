@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Context, Result, Sink, Source, Stage, pointer_to};
@@ -190,6 +191,28 @@ pub struct Output {
     pub is_file: bool,
     /// Whether a run without rows may replace an output that had some.
     pub allow_empty: bool,
+    /// How its rows relate to those that are there; nothing, where the flow decides.
+    pub mode: Option<Mode>,
+}
+
+/// How a run's rows relate to those that earlier runs wrote to the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They take their place, all at once, when the run is complete.
+    Replace,
+    /// They come beside them, a commit at a time; in one file, when the run is complete.
+    Append,
+}
+
+impl Mode {
+    /// As it stands in flow files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Append => "append",
+        }
+    }
 }
 
 /// What a sink promises about rows when a run dies and goes on.

@@ -10,8 +10,8 @@ use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    Batch, Clock, Error, ErrorKind, FailOnReject, Fs, Reject, RejectPolicy, RejectedItem, Result, StdFs,
-    StepMetrics, SystemClock, retained_bytes,
+    Batch, Clock, Durable, Error, ErrorKind, FailOnReject, Fs, Reject, RejectPolicy, RejectedItem, Result,
+    StdFs, StepMetrics, SystemClock, retained_bytes,
 };
 
 /// The surroundings of one step of one run. Cheap to clone.
@@ -29,6 +29,9 @@ pub struct Context {
 pub struct RunContext {
     /// Names the run: letters and digits, later runs sort after earlier ones.
     pub run_id: String,
+    /// What the names of numbered files have in common that this process writes, and no other: the run's name, and where it
+    /// was gone on with, since when.
+    pub part_run: String,
     /// The folder that relative paths start from.
     pub base_dir: PathBuf,
     /// Durable writes.
@@ -136,6 +139,8 @@ pub struct StepContext {
     pub stage_dir: Option<PathBuf>,
     /// Its counters.
     pub metrics: Arc<StepMetrics>,
+    /// What it keeps beyond the process; nothing where a run leaves nothing behind.
+    pub durable: Option<Durable>,
 }
 
 impl Context {
@@ -164,8 +169,10 @@ impl Context {
     ) -> Result<Self> {
         let half = ByteCount::new(budget.total().get() / 2);
         let clock = SystemClock;
+        let run_id = run_id(clock.now());
         let mut run = RunContext {
-            run_id: run_id(clock.now()),
+            part_run: run_id.clone(),
+            run_id,
             base_dir: PathBuf::new(),
             fs: Arc::new(StdFs),
             clock: Arc::new(clock),
@@ -186,6 +193,7 @@ impl Context {
             max_concurrency: 10,
             stage_dir: None,
             metrics: Arc::default(),
+            durable: None,
         };
         change_step(&mut step);
         Ok(Self::new(Arc::new(run), Arc::new(step)))
@@ -199,6 +207,16 @@ impl Context {
     /// Names the run.
     pub fn run_id(&self) -> &str {
         &self.run.run_id
+    }
+
+    /// What the names of numbered files begin with that this process writes, and no other.
+    pub fn part_run(&self) -> &str {
+        &self.run.part_run
+    }
+
+    /// What the step keeps beyond the process; nothing where a run leaves nothing behind, as a preview.
+    pub fn durable(&self) -> Option<&Durable> {
+        self.step.durable.as_ref()
     }
 
     /// A path of the flow file, made absolute or relative to the working directory.

@@ -8,6 +8,7 @@ mod clock;
 mod columns;
 mod component;
 mod context;
+mod durable;
 mod error;
 mod fs;
 mod map_stage;
@@ -24,13 +25,14 @@ pub use bytes_io::{ByteStream, RandomAccess};
 pub use clock::{Clock, SystemClock};
 pub use columns::{column_clashes, find_column, only_input, pointer_to};
 pub use component::{
-    ComponentInfo, Factory, Guarantee, MemoryNeed, Output, Planning, Problem, SinkConfig, SinkFactory,
+    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, Output, Planning, Problem, SinkConfig, SinkFactory,
     SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
 };
 pub use context::{
     Context, IN_FLIGHT_PART, NoticeList, Notices, RecordRoom, RunContext, Scratch, Services, StepContext,
     run_id,
 };
+pub use durable::{Durable, Keeper};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fs::{Fs, FsEntry, FsFile, FsLock, StdFs};
 pub use map_stage::{MapRows, map_stage};

@@ -3,13 +3,13 @@
 //! Order: as the rows come, batch by batch. Memory: a batch being written and the file's index of batches.
 
 use aqueduct_core::units::{Size, optional_byte_count};
-use aqueduct_core::{ComponentInfo, Factory};
+use aqueduct_core::{ComponentInfo, Factory, Mode};
 use aqueduct_formats::write::{ArrowCompression, WriteFormat};
 use aqueduct_primitives::ByteCount;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::options::{Mode, default_max_partitions, table_sink};
+use crate::options::{default_max_partitions, table_sink};
 use crate::table::{Table, is_one_file};
 
 /// The component.
@@ -46,7 +46,7 @@ pub struct Config {
     pub allow_empty: bool,
     /// How the output relates to what earlier runs wrote there.
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: Option<Mode>,
 }
 
 impl Config {
@@ -60,6 +60,7 @@ impl Config {
             partition_columns: self.partition_columns,
             max_partitions: self.max_partitions,
             allow_empty: self.allow_empty,
+            mode: self.mode,
         }
     }
 }

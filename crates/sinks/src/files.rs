@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aqueduct_core::{
-    Batch, ComponentInfo, Context, Error, ErrorKind, Factory, Guarantee, MemoryNeed, Output, Part, Planning,
-    Problem, Result, Sink, SinkConfig, retained_bytes,
+    Batch, ComponentInfo, Context, Error, ErrorKind, Factory, Guarantee, MemoryNeed, Mode, Output, Part,
+    Planning, Problem, Result, Sink, SinkConfig, retained_bytes,
 };
 use aqueduct_primitives::{ByteCount, Reservation, Task, TaskError};
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
@@ -26,7 +26,6 @@ use serde::Deserialize;
 
 use crate::file_names::{encode, guarded, of_url, shorten};
 use crate::ledger::Ledger;
-use crate::options::Mode;
 use crate::staged_file::{StagedFile, StagedPart};
 use crate::table::path_problems;
 
@@ -63,7 +62,7 @@ pub struct Config {
     pub allow_empty: bool,
     /// How the output relates to what earlier runs wrote there.
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: Option<Mode>,
 }
 
 fn from_url() -> String {
@@ -106,7 +105,12 @@ impl SinkConfig for Config {
     }
 
     fn output(&self, planning: &Planning) -> Option<Output> {
-        Some(Output { path: planning.resolve(&self.path), is_file: false, allow_empty: self.allow_empty })
+        Some(Output {
+            path: planning.resolve(&self.path),
+            is_file: false,
+            allow_empty: self.allow_empty,
+            mode: self.mode,
+        })
     }
 
     fn guarantee(&self) -> Guarantee {

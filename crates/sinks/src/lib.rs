@@ -23,7 +23,7 @@ mod table;
 
 use aqueduct_core::SinkFactory;
 
-pub use options::{Mode, TextOptions};
+pub use options::TextOptions;
 
 // What a sink is written with, for those who use this crate alone.
 pub use aqueduct_core as core;

@@ -1,5 +1,6 @@
 //! Options that several sinks share.
 
+use aqueduct_core::Mode;
 use aqueduct_core::units::{Size, optional_byte_count};
 use aqueduct_formats::write::{TextCompression, WriteFormat};
 use aqueduct_primitives::ByteCount;
@@ -7,15 +8,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::table::{Table, is_one_file};
-
-/// How an output relates to what earlier runs of the flow wrote there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// A finished run takes its place, in one act.
-    #[default]
-    Replace,
-}
 
 /// So many partitions unless told otherwise: each is a folder, and a column of ids would make millions.
 pub(crate) fn default_max_partitions() -> usize {
@@ -49,7 +41,7 @@ pub struct TextOptions {
     pub allow_empty: bool,
     /// How the output relates to what earlier runs wrote there.
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: Option<Mode>,
 }
 
 impl TextOptions {
@@ -69,6 +61,7 @@ impl TextOptions {
             partition_columns: self.partition_columns,
             max_partitions: self.max_partitions,
             allow_empty: self.allow_empty,
+            mode: self.mode,
         }
     }
 }

@@ -4,13 +4,13 @@
 //! columns of a batch are encoded side by side. In a small memory row groups are small, too.
 
 use aqueduct_core::units::{Size, byte_count, optional_byte_count};
-use aqueduct_core::{ComponentInfo, Factory};
+use aqueduct_core::{ComponentInfo, Factory, Mode};
 use aqueduct_formats::write::{ParquetCompression, ParquetOptions, WriteFormat};
 use aqueduct_primitives::ByteCount;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::options::{Mode, default_max_partitions, table_sink};
+use crate::options::{default_max_partitions, table_sink};
 use crate::table::{Table, is_one_file};
 
 /// The component.
@@ -55,7 +55,7 @@ pub struct Config {
     pub allow_empty: bool,
     /// How the output relates to what earlier runs wrote there.
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: Option<Mode>,
 }
 
 fn default_row_group_bytes() -> ByteCount {
@@ -78,6 +78,7 @@ impl Config {
             partition_columns: self.partition_columns,
             max_partitions: self.max_partitions,
             allow_empty: self.allow_empty,
+            mode: self.mode,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use aqueduct_core::{
-    Batch, Context, Error, ErrorKind, MemoryNeed, Output, Part, Planning, Problem, Result, Sink,
+    Batch, Context, Error, ErrorKind, MemoryNeed, Mode, Output, Part, Planning, Problem, Result, Sink,
 };
 use aqueduct_formats::write::WriteFormat;
 use aqueduct_primitives::ByteCount;
@@ -30,6 +30,7 @@ pub(crate) struct Table {
     pub(crate) partition_columns: bool,
     pub(crate) max_partitions: usize,
     pub(crate) allow_empty: bool,
+    pub(crate) mode: Option<Mode>,
 }
 
 impl Table {
@@ -43,6 +44,10 @@ impl Table {
         if self.is_file && self.file_bytes.is_some() {
             let message = format!("several files need a folder, and `{}` is one file", self.path);
             problems.push(Problem::at("/file_bytes", message));
+        }
+        if self.is_file && self.mode == Some(Mode::Append) {
+            let message = format!("appending needs a folder, and `{}` is one file", self.path);
+            problems.push(Problem::at("/mode", message));
         }
         if self.file_bytes == Some(ByteCount::ZERO) {
             problems.push(Problem::at("/file_bytes", "0 bytes; expected at least 1"));
@@ -66,7 +71,12 @@ impl Table {
     }
 
     pub(crate) fn output(&self, planning: &Planning) -> Output {
-        Output { path: planning.resolve(&self.path), is_file: self.is_file, allow_empty: self.allow_empty }
+        Output {
+            path: planning.resolve(&self.path),
+            is_file: self.is_file,
+            allow_empty: self.allow_empty,
+            mode: self.mode,
+        }
     }
 
     /// Two batches at hand and the least buffers, up to what the format makes use of.
@@ -89,7 +99,7 @@ impl Table {
             Some(name) if self.is_file => {
                 Names::One { name: name.to_string_lossy().into_owned(), n_parts: 0 }
             }
-            _ => Names::Numbered { run_id: cx.run_id().to_owned(), n_parts: 0 },
+            _ => Names::Numbered { run_id: cx.part_run().to_owned(), n_parts: 0 },
         };
         let maker = PartMaker::new(cx, self.format, schema, names)?;
         let limits = Limits { max_partitions: self.max_partitions, file_bytes: self.file_bytes };

@@ -97,9 +97,13 @@ impl Stage for Rebatch {
                     yield waiting.give(&cx).await?;
                 }
                 if batch.num_rows() == 0 {
+                    let is_checkpoint = batch.positions().checkpoint().is_some();
                     match waiting.is_empty() {
                         true => yield batch,
                         false => waiting.positions.merge(batch.into_parts().2),
+                    }
+                    if is_checkpoint && !waiting.is_empty() {
+                        yield waiting.give(&cx).await?;
                     }
                     continue;
                 }

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_commit::{Began, Counts, End, Epoch, FlowLog, Mode, NewRun, Start, Target, Transaction};
+use aqueduct_commit::{Began, Counts, End, Epoch, FlowLog, Letter, Mode, NewRun, Start, Target, Transaction};
 use aqueduct_core::{Error, Fs, Output, Part, Positions, Result};
 use chrono::{DateTime, Utc};
 
 pub(crate) const N_SPLITS: u64 = 3;
+/// Where rejected rows are.
+pub(crate) const LETTERS: &str = "/lake/rejected";
 /// Rows in a split, for each of its two parts.
 const ROWS_IN_PART: u64 = 2;
 
@@ -40,7 +43,7 @@ impl Work {
         (0..N_SPLITS).flat_map(|split| self.of_split(split)).collect()
     }
 
-    fn of_split(self, split: u64) -> std::ops::Range<u64> {
+    pub(crate) fn of_split(self, split: u64) -> std::ops::Range<u64> {
         let n_rows = 2 * ROWS_IN_PART;
         self.first + split * n_rows..self.first + (split + 1) * n_rows
     }
@@ -64,7 +67,12 @@ impl Flow {
 
     fn new_run(&self, work: Work) -> NewRun {
         let target = |at: usize| Target {
-            output: Output { path: self.path(at), is_file: self.outputs[at].is_file, allow_empty: false },
+            output: Output {
+                path: self.path(at),
+                is_file: self.outputs[at].is_file,
+                allow_empty: false,
+                mode: None,
+            },
             mode: self.outputs[at].mode,
         };
         NewRun {
@@ -103,13 +111,32 @@ impl Flow {
             let positions = BTreeMap::from([("source".into(), Positions::done(split.to_string()))]);
             let rows = (split + 1) * 2 * ROWS_IN_PART;
             let counts = Counts { rows_in: rows, rows_out: rows, ..Counts::default() };
-            let committed =
-                transaction.commit(Epoch { parts, positions, counts, inputs: None }, end, now())?;
+            let letters = vec![self.letter(fs, transaction, work, split)?];
+            let kept = BTreeMap::from([("step".into(), work.first.into())]);
+            let epoch = Epoch { parts, positions, counts, kept, letters, inputs: None };
+            let committed = transaction.commit(epoch, end, now())?;
             if let Some(error) = committed.pending {
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// One row of each split is bad.
+    fn letter(&self, fs: &Arc<dyn Fs>, transaction: &Transaction, work: Work, split: u64) -> Result<Letter> {
+        let name = format!("{}-{}-{split}", transaction.run_id(), transaction.opening());
+        let staged = PathBuf::from("/lake/rejected/_aqueduct").join(&name);
+        let write = || {
+            fs.create_dir_all(Path::new("/lake/rejected/_aqueduct"))?;
+            let mut file = fs.create_new(&staged)?;
+            writeln!(file, "{}", work.of_split(split).start)?;
+            file.sync()?;
+            fs.sync_dir(Path::new("/lake/rejected/_aqueduct"))?;
+            fs.sync_dir(Path::new("/lake/rejected"))?;
+            fs.sync_dir(Path::new("/lake"))
+        };
+        write().map_err(|error| Error::io("reject", staged.display(), error))?;
+        Ok(Letter { staged, public: Path::new(LETTERS).join(name) })
     }
 
     /// What a sink seals: two parts in a folder; of one file all that there is, at the end.

@@ -11,7 +11,7 @@ use aqueduct_commit::{Manifest, Mode};
 use aqueduct_core::Fs;
 use aqueduct_testkit::faults::{Fault, SimFs};
 
-use crate::flow::{Flow, Shape, Work};
+use crate::flow::{Flow, LETTERS, N_SPLITS, Shape, Work};
 
 /// Disks tried after each loss of power. More find less: the first are those that differ by one change.
 const MAX_DISKS: usize = 12;
@@ -126,6 +126,12 @@ impl Trial {
 
     /// What must be there when all is done.
     pub(crate) fn judge(&self, disk: &SimFs, works: &[Work], case: &str) {
+        self.judge_outputs(disk, works, case);
+        self.judge_letters(disk, works, case);
+    }
+
+    /// All but what was rejected: that comes once more when a run is begun anew.
+    pub(crate) fn judge_outputs(&self, disk: &SimFs, works: &[Work], case: &str) {
         for (at, shape) in self.flow.outputs.iter().enumerate() {
             let path = self.flow.path(at);
             let expected: Vec<u64> = match shape.mode {
@@ -148,6 +154,24 @@ impl Trial {
             hidden.keys().filter(|name| !name.to_string_lossy().ends_with(".manifest.json")).collect();
         if !left.is_empty() {
             self.violated(disk, &format!("{case}: left behind: {left:?}"));
+        }
+    }
+
+    /// Of each run all that was rejected, once.
+    fn judge_letters(&self, disk: &SimFs, works: &[Work], case: &str) {
+        let mut letters: Vec<u64> = Vec::new();
+        for (name, bytes) in disk.files_below(LETTERS) {
+            let text = String::from_utf8(bytes).unwrap_or_default();
+            if !name.starts_with("_aqueduct") {
+                letters.extend(text.trim().parse::<u64>());
+            }
+        }
+        letters.sort_unstable();
+        let of = |work: &Work| (0..N_SPLITS).map(|split| work.of_split(split).start).collect::<Vec<_>>();
+        let mut expected: Vec<_> = works.iter().flat_map(of).collect();
+        expected.sort_unstable();
+        if letters != expected {
+            self.violated(disk, &format!("{case}: rejected are {letters:?}, not {expected:?}"));
         }
     }
 

@@ -13,11 +13,11 @@ use tempfile::TempDir;
 type Files = BTreeMap<String, String>;
 
 fn folder(dir: &TempDir) -> Output {
-    Output { path: dir.path().join("lake/out"), is_file: false, allow_empty: false }
+    Output { path: dir.path().join("lake/out"), is_file: false, allow_empty: false, mode: None }
 }
 
 fn one_file(dir: &TempDir) -> Output {
-    Output { path: dir.path().join("lake/out.csv"), is_file: true, allow_empty: false }
+    Output { path: dir.path().join("lake/out.csv"), is_file: true, allow_empty: false, mode: None }
 }
 
 fn std_fs() -> Arc<dyn Fs> {
@@ -241,7 +241,7 @@ fn an_output_has_one_writer() {
 
 #[test]
 fn a_killed_run_lets_go_of_its_output() {
-    let output = Output { path: "/lake/out".into(), is_file: false, allow_empty: false };
+    let output = Output { path: "/lake/out".into(), is_file: false, allow_empty: false, mode: None };
     let one = SimFs::new();
     let two: Arc<dyn Fs> = Arc::new(one.another_process());
     let staging = Staging::prepare(&(Arc::new(one.clone()) as Arc<dyn Fs>), &output, "r1").unwrap();
@@ -271,7 +271,8 @@ fn parts_cannot_lead_out_of_the_output() {
 fn a_wall_in_the_path_is_named() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("wall"), "a file\n").unwrap();
-    let output = Output { path: dir.path().join("wall/out.csv"), is_file: true, allow_empty: false };
+    let output =
+        Output { path: dir.path().join("wall/out.csv"), is_file: true, allow_empty: false, mode: None };
     let error = Staging::prepare(&std_fs(), &output, "r1").unwrap_err();
     assert!(error.chain().contains("wall"), "{}", error.chain());
     assert_eq!(everything(dir.path()).len(), 1);

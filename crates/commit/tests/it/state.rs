@@ -71,7 +71,7 @@ fn records_in_each_others_place_are_refused() {
 fn what_is_replaced_needs_no_state() {
     let trial = Trial::of([FOLDER_REPLACED, FILE_REPLACED]);
     each_kill_then_no_state(&trial, |disk, case| match trial.flow.run(&seam(disk), AGAIN) {
-        Ok(()) => trial.judge(disk, &[BEFORE, AGAIN], case),
+        Ok(()) => trial.judge_outputs(disk, &[BEFORE, AGAIN], case),
         Err(error) => trial.violated(disk, &format!("{case}: {}", error.chain())),
     });
     trial.end("outputs replaced, no state");

@@ -200,7 +200,7 @@ fn three() -> u8 {
 impl SinkConfig for Parquet {
     fn output(&self, planning: &Planning) -> Option<Output> {
         let is_file = Path::new(&self.path).extension().is_some();
-        Some(Output { path: planning.resolve(&self.path), is_file, allow_empty: false })
+        Some(Output { path: planning.resolve(&self.path), is_file, allow_empty: false, mode: None })
     }
 
     fn guarantee(&self) -> Guarantee {

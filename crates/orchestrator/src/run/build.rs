@@ -67,6 +67,7 @@ impl Prepared {
                 max_concurrency: step.max_concurrency.unwrap_or(flow.execution.max_concurrency),
                 stage_dir: outputs.stage_dir(at),
                 metrics: Arc::new(StepMetrics::default()),
+                durable: None,
             };
             live_steps.push(live_step(step, &own, before.is_some()));
             contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
@@ -91,6 +92,7 @@ async fn run_context(
     let scratch = scratch_of(flow, &tasks).await?;
     Ok(RunContext {
         run_id: flow.run.id.clone(),
+        part_run: flow.run.id.clone(),
         base_dir: flow.base_dir.clone(),
         fs: Arc::new(StdFs),
         clock: Arc::new(SystemClock),

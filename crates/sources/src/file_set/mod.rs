@@ -113,7 +113,7 @@ impl Source for FileSet {
     }
 
     fn capabilities(&self) -> SourceCaps {
-        SourceCaps { replayable: true, ordered: self.is_ordered, endless: false }
+        SourceCaps { replayable: true, ordered: self.is_ordered, endless: false, summed_up_in: None }
     }
 
     fn run(self: Box<Self>, _cx: Context, from: Positions) -> BatchStream {

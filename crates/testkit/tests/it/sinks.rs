@@ -44,7 +44,7 @@ enum Fault {
 #[async_trait]
 impl SinkConfig for Config {
     fn output(&self, planning: &Planning) -> Option<Output> {
-        Some(Output { path: planning.resolve("out"), is_file: false, allow_empty: false })
+        Some(Output { path: planning.resolve("out"), is_file: false, allow_empty: false, mode: None })
     }
 
     fn guarantee(&self) -> Guarantee {
