@@ -28,6 +28,17 @@ pub struct FlowLog {
     history: History,
 }
 
+/// A run that has committed something and has not ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Unfinished<'a> {
+    /// Its name.
+    pub run_id: &'a str,
+    /// What was fixed at its first start.
+    pub fixed: &'a BTreeMap<String, String>,
+    /// What made it the same flow: a hash by the key's path.
+    pub identity: &'a BTreeMap<String, String>,
+}
+
 impl FlowLog {
     /// Reads the log of the flow whose state is in this folder. Changes nothing. Whoever calls it holds the flow's lock.
     ///
@@ -39,9 +50,10 @@ impl FlowLog {
         Ok(Self { disk, flow_dir: flow_dir.to_owned(), log, history })
     }
 
-    /// The run that has committed something and has not ended: its name, and what was fixed at its start.
-    pub fn unfinished(&self) -> Option<(&str, &BTreeMap<String, String>)> {
-        self.history.unfinished().map(|run| (run.run_id.as_str(), &run.begin.fixed))
+    /// The run that has committed something and has not ended.
+    pub fn unfinished(&self) -> Option<Unfinished<'_>> {
+        let run = self.history.unfinished()?;
+        Some(Unfinished { run_id: &run.run_id, fixed: &run.begin.fixed, identity: &run.begin.identity })
     }
 
     /// Begins a run, or goes on with one. In this order: claims the outputs; writes the record from which on nobody else
@@ -139,6 +151,7 @@ impl FlowLog {
             since: unfinished.started,
             positions: unfinished.positions.clone(),
             counts: unfinished.counts,
+            counters: unfinished.counters.clone(),
         };
         Ok((Began::Resumed(resumed), Some(unfinished.clone())))
     }

@@ -6,7 +6,7 @@ use aqueduct_core::{Error, ErrorKind, Positions, Result};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::record::{Begin, Change, Commit, Counts, Event, Letter, OutputRef, Record};
+use crate::record::{Begin, Change, Commit, Counters, Counts, Event, Letter, OutputRef, Record};
 
 /// What a log says.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,7 @@ pub(crate) struct Run {
     pub(crate) epochs: Vec<Epoch>,
     pub(crate) positions: BTreeMap<String, Positions>,
     pub(crate) counts: Counts,
+    pub(crate) counters: Counters,
     /// Nothing more comes of it.
     pub(crate) has_ended: bool,
     /// It has ended with all of its rows.
@@ -88,6 +89,7 @@ impl History {
             epochs: Vec::new(),
             positions: BTreeMap::new(),
             counts: Counts::default(),
+            counters: Counters::new(),
             has_ended: false,
             is_complete: false,
             kept_before,
@@ -101,6 +103,7 @@ impl History {
         }
         run.epochs.push(Epoch { n: about.0, outputs: commit.outputs, letters: commit.letters });
         run.counts = commit.counts;
+        run.counters = commit.counters;
         run.has_ended = ends;
         run.is_complete = ends;
         for (source, splits) in commit.positions {

@@ -8,7 +8,6 @@ use aqueduct_core::{Error, ErrorKind, Output, Result};
 pub(crate) const HIDDEN: &str = "_aqueduct";
 /// The manifest's name in [`HIDDEN`].
 pub(crate) const MANIFEST: &str = "manifest.json";
-const STAGE_PREFIX: &str = "stage-";
 
 /// The paths of one output.
 #[derive(Clone, Debug)]
@@ -63,41 +62,5 @@ impl Layout {
         } else {
             self.path.join(HIDDEN).join(MANIFEST)
         }
-    }
-
-    /// The folder of one run.
-    pub(crate) fn stage(&self, run_id: &str) -> Stage {
-        Stage(self.home().join(format!("{STAGE_PREFIX}{run_id}")))
-    }
-
-    /// Whether an entry of [`Layout::home`] is a run's folder.
-    pub(crate) fn is_stage(entry: &Path) -> bool {
-        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(STAGE_PREFIX))
-    }
-}
-
-/// The folder that one run stages in.
-#[derive(Clone, Debug)]
-pub(crate) struct Stage(pub(crate) PathBuf);
-
-impl Stage {
-    /// Where sinks write.
-    pub(crate) fn parts(&self) -> PathBuf {
-        self.0.join("parts")
-    }
-
-    /// What is to take the output's place: the folder itself, or a folder with the one file in it.
-    pub(crate) fn next(&self) -> PathBuf {
-        self.0.join("next")
-    }
-
-    /// Where the old output waits, on file systems that cannot exchange two folders.
-    pub(crate) fn old(&self) -> PathBuf {
-        self.0.join("old")
-    }
-
-    /// The manifest of one file, before it is public.
-    pub(crate) fn manifest(&self) -> PathBuf {
-        self.0.join(MANIFEST)
     }
 }

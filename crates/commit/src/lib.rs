@@ -1,24 +1,21 @@
 //! Staged parts become public in one act.
 //!
-//! A [`Staging`] is one output of one run. Sinks write their parts below [`Staging::stage_dir`], where nobody
-//! looks; [`Staging::seal`] makes a finished set of them durable, with a [`Manifest`] that lists each part's
-//! rows, bytes and BLAKE3; [`Staging::publish`] puts the set in the place of what was there, at once:
+//! A flow has one log, the [`FlowLog`], over all of its outputs; a run of it is a [`Transaction`]. Sinks write their parts
+//! below [`Transaction::stage_dir`], where nobody looks; [`Transaction::commit`] makes a set of them durable and public, with
+//! a [`Manifest`] that lists each part's rows, bytes and BLAKE3:
 //!
 //! | | folder | one file |
 //! |---|---|---|
 //! | the output | `PATH/` | `PATH` |
 //! | its manifest | `PATH/_aqueduct/manifest.json` | `PARENT/_aqueduct/NAME.manifest.json` |
-//! | while a run is under way | `PARENT/_aqueduct/NAME/stage-RUN/`, `PARENT/_aqueduct/NAME.lock` | the same |
-//! | the act | the folder is exchanged with the staged one | the manifest is renamed, then the file |
+//! | while a run is under way | `PARENT/_aqueduct/NAME/stage-RUN.SEQ/`, `PARENT/_aqueduct/NAME.lock` | the same |
+//! | replaced by | exchanging the folder with the staged one | renaming the file, then the manifest |
 //!
-//! Who looks at the output sees the whole old or the whole new rows, at every moment and after a crash. What
-//! a dead run left behind is swept, and a publication that it had begun is completed, by the next
-//! [`Staging::prepare`]. Files that aqueduct did not write are never replaced and never removed.
+//! Who looks at the output sees committed rows only, at every moment and after a crash. Files that aqueduct did not write
+//! are never replaced and never removed.
 //!
-//! # The log of a flow
-//! [`FlowLog`] and [`Transaction`] are the same for runs that commit more than once and are gone on with after a crash.
-//! One log for a flow decides over all of its outputs: a record `epoch` says which parts became durable, and how far the
-//! sources were read for them; a record `finish` says that the run is complete. In this order:
+//! A record `epoch` of the log says which parts became durable, how far the sources were read for them, what steps keep from
+//! run to run, and what was rejected; a record `finish` says that the run is complete. In this order:
 //!
 //! 1. parts, the list of them and the manifest that is to be public become durable where nobody looks;
 //! 2. the record gets its number, which only one writer can give: **committed**;
@@ -71,16 +68,13 @@ mod log;
 mod manifest;
 mod names;
 mod record;
-mod recovery;
 mod run;
 mod stage;
-mod staging;
 mod transaction;
 
 pub use aqueduct_core::Mode;
-pub use flow_log::FlowLog;
-pub use manifest::{LogStamp, Manifest, ManifestPart, RunStamp};
-pub use record::{Counts, Letter};
-pub use run::{Began, Committed, End, Epoch, NewRun, Resumed, Start, Target};
-pub use staging::{Published, Staging};
+pub use flow_log::{FlowLog, Unfinished};
+pub use manifest::{LogStamp, Manifest, ManifestPart};
+pub use record::{Counters, Counts, Letter};
+pub use run::{Began, Committed, End, Epoch, NewRun, Published, Resumed, Start, Target};
 pub use transaction::Transaction;

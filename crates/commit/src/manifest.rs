@@ -17,17 +17,17 @@ const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 
 /// Which run wrote an output, for its manifest.
 #[derive(Clone, Debug)]
-pub struct RunStamp {
+pub(crate) struct RunStamp {
     /// The flow's name.
-    pub flow: String,
+    pub(crate) flow: String,
     /// The run's name.
-    pub run_id: String,
+    pub(crate) run_id: String,
     /// How the output relates to earlier ones: `replace`.
-    pub mode: &'static str,
+    pub(crate) mode: &'static str,
     /// When.
-    pub written: DateTime<Utc>,
+    pub(crate) written: DateTime<Utc>,
     /// What the run read, resolved, if the flow wants it kept.
-    pub inputs: Option<serde_json::Value>,
+    pub(crate) inputs: Option<serde_json::Value>,
 }
 
 /// The content of a `manifest.json`.
@@ -102,15 +102,19 @@ impl Manifest {
     /// Reads one from its text.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`]: it was written by a newer version, or is no manifest.
+    /// [`ErrorKind::Newer`]: a newer version wrote it. [`ErrorKind::Conflict`]: it is no manifest.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let conflict = |message| Error::new(ErrorKind::Conflict, "read manifest", message);
         let header: Header = serde_json::from_slice(text)
             .map_err(|error| conflict("this is no manifest of aqueduct").with_source(error))?;
         if header.version > VERSION {
-            return Err(conflict("written by a newer aqueduct; use that one")
-                .with("version", header.version)
-                .with("known", VERSION));
+            return Err(Error::new(
+                ErrorKind::Newer,
+                "read manifest",
+                "written by a newer aqueduct; use that one",
+            )
+            .with("version", header.version)
+            .with("known", VERSION));
         }
         serde_json::from_slice(text).map_err(|error| conflict("the manifest is damaged").with_source(error))
     }
@@ -181,7 +185,7 @@ mod tests {
     #[test]
     fn newer_manifests_and_other_files_are_refused() {
         let newer = Manifest::parse(br#"{"version": 2, "parts": "who knows"}"#).unwrap_err();
-        assert_eq!(newer.kind(), ErrorKind::Conflict);
+        assert_eq!(newer.kind(), ErrorKind::Newer);
         assert!(newer.to_string().contains("newer"), "{newer}");
         let other = Manifest::parse(b"precious\n").unwrap_err();
         assert!(other.to_string().contains("no manifest"), "{other}");

@@ -1,12 +1,13 @@
 //! What a run of a flow is to its log and its outputs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use aqueduct_core::{Error, Mode, Output, Part, Positions};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{Counts, Letter, Published};
+use crate::{Counters, Counts, Letter};
 
 /// A run that is to begin.
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ pub struct Resumed {
     pub positions: BTreeMap<String, Positions>,
     /// Its rows so far.
     pub counts: Counts,
+    /// What it has counted so far.
+    pub counters: Counters,
 }
 
 /// What is to become durable at once.
@@ -77,6 +80,8 @@ pub struct Epoch {
     pub positions: BTreeMap<String, Positions>,
     /// The run's rows so far, these among them.
     pub counts: Counts,
+    /// What the run has counted so far, to go on counting from there.
+    pub counters: Counters,
     /// What steps keep, by step, if they keep something new.
     pub kept: BTreeMap<String, Value>,
     /// Files of rejected items that are to be public with these rows.
@@ -92,6 +97,19 @@ pub enum End {
     GoOn,
     /// The run is complete.
     Finish,
+}
+
+/// What is public of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Rows in all parts.
+    pub rows: u64,
+    /// Bytes in all parts.
+    pub n_bytes: u64,
+    /// How many parts.
+    pub n_parts: usize,
 }
 
 /// A commit that is durable: whatever happens, its rows are there once.

@@ -190,6 +190,7 @@ impl Transaction {
             outputs: changes.clone(),
             positions,
             counts: epoch.counts,
+            counters: epoch.counters,
             kept: epoch.kept.clone(),
             letters: letters.clone(),
         };
@@ -232,7 +233,10 @@ impl Transaction {
         }
         names::check_inside(&parts)?;
         if output.target.output.is_file && end == End::Finish && parts.len() > 1 {
-            return Err(Error::bug("commit", "one file is published as one part"));
+            let message = "the output is one file, and the rows do not fit into one; write to a folder";
+            return Err(Error::new(ErrorKind::Config, "commit", message)
+                .with("path", output.dataset.path().display())
+                .with("n_parts", parts.len()));
         }
         let manifest = match output.publishes(&parts, end) {
             false => None,

@@ -66,6 +66,11 @@ impl Batch {
         &self.positions
     }
 
+    /// Takes the mark of a checkpoint off: where streams merge, it is given when all of them have given it.
+    pub fn take_checkpoint(&mut self) -> Option<u64> {
+        self.positions.take_checkpoint()
+    }
+
     /// Whether a new file is to begin with this batch.
     pub fn cut(&self) -> bool {
         self.cut

@@ -102,6 +102,11 @@ pub trait SourceConfig: Send + Sync {
         ByteCount::ZERO
     }
 
+    /// Whether it reads only what no earlier run of the flow has committed: outputs are then added to.
+    fn is_incremental(&self) -> bool {
+        false
+    }
+
     /// Reads as much as it takes to know the schema.
     ///
     /// # Errors
@@ -141,6 +146,17 @@ pub trait StageConfig: Send + Sync {
         self.spills()
     }
 
+    /// Whether a run can commit in the middle of its rows and go on later: what it does with a row depends on no row
+    /// before it, but for what it keeps by a [`Keeper`](crate::Keeper).
+    fn is_resumable(&self) -> bool {
+        !self.spills()
+    }
+
+    /// Whether what it lets pass depends on earlier runs of the flow: outputs behind it are then added to.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     /// What it does within a share of so many bytes, for `explain`: when it spills, how much it merges at once.
     fn spill_note(&self, _share: ByteCount) -> String {
         "what its share does not hold goes to disk".into()
@@ -171,6 +187,11 @@ pub trait SinkConfig: Send + Sync {
 
     /// What it promises about rows when a run dies and goes on.
     fn guarantee(&self) -> Guarantee;
+
+    /// Whether it takes files whole: of one that is not read to its end, it publishes nothing.
+    fn takes_whole_files(&self) -> bool {
+        false
+    }
 
     /// The memory to keep for its buffers.
     fn memory(&self, planning: &Planning) -> MemoryNeed;

@@ -42,8 +42,10 @@ pub enum ErrorKind {
     Io,
     /// The disk is full.
     DiskFull,
-    /// What is there was written by somebody else, or by a newer version.
+    /// What is there was written by somebody else.
     Conflict,
+    /// What is there was written by a newer version.
+    Newer,
     /// The run is being stopped.
     Cancelled,
     /// A defect of this program.

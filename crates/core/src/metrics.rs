@@ -1,5 +1,6 @@
 //! What a step counts while it runs.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -57,6 +58,36 @@ pub struct StepMetrics {
 }
 
 impl StepMetrics {
+    /// What was counted so far, by name.
+    pub fn snapshot(&self) -> BTreeMap<String, u64> {
+        self.named().into_iter().map(|(name, counter)| (name.to_owned(), counter.get())).collect()
+    }
+
+    /// Goes on from what was counted before. Names that are not known are left out.
+    pub fn add_all(&self, counted: &BTreeMap<String, u64>) {
+        for (name, counter) in self.named() {
+            counter.add(counted.get(name).copied().unwrap_or_default());
+        }
+    }
+
+    fn named(&self) -> [(&'static str, &Counter); 13] {
+        [
+            ("rows_in", &self.rows_in),
+            ("rows_out", &self.rows_out),
+            ("rows_filtered", &self.rows_filtered),
+            ("rows_duplicate", &self.rows_duplicate),
+            ("rows_rejected", &self.rows_rejected),
+            ("files_rejected", &self.files_rejected),
+            ("files_done", &self.files_done),
+            ("files_total", &self.files_total),
+            ("bytes", &self.bytes),
+            ("retries", &self.retries),
+            ("spilled_bytes", &self.spilled_bytes),
+            ("spilled_raw_bytes", &self.spilled_raw_bytes),
+            ("spill_merges", &self.spill_merges),
+        ]
+    }
+
     /// Adds time spent computing.
     pub fn add_busy(&self, time: Duration) {
         self.busy_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);

@@ -49,6 +49,11 @@ impl Positions {
         self.checkpoint
     }
 
+    /// Takes the mark of a checkpoint off.
+    pub fn take_checkpoint(&mut self) -> Option<u64> {
+        self.checkpoint.take()
+    }
+
     /// Takes over later positions.
     pub fn merge(&mut self, later: Self) {
         self.splits.extend(later.splits);

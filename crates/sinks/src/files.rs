@@ -113,6 +113,10 @@ impl SinkConfig for Config {
         })
     }
 
+    fn takes_whole_files(&self) -> bool {
+        true
+    }
+
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce
     }

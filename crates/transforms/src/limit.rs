@@ -22,6 +22,11 @@ pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
 pub(crate) struct Config(u64);
 
 impl StageConfig for Config {
+    /// How many are left is not kept.
+    fn is_resumable(&self) -> bool {
+        false
+    }
+
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         Ok(Box::new(Limit { max_rows: self.0, schema: only_input(inputs)? }))
     }

@@ -44,6 +44,11 @@ impl StageConfig for Config {
         }
     }
 
+    /// How many rows went by is not kept.
+    fn is_resumable(&self) -> bool {
+        false
+    }
+
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         let schema = only_input(inputs)?;
         Ok(map_stage(Sample { fraction: self.fraction, seed: self.seed, schema, n_before: 0, last: (0, 0) }))

@@ -113,7 +113,7 @@ impl Flow {
             let counts = Counts { rows_in: rows, rows_out: rows, ..Counts::default() };
             let letters = vec![self.letter(fs, transaction, work, split)?];
             let kept = BTreeMap::from([("step".into(), work.first.into())]);
-            let epoch = Epoch { parts, positions, counts, kept, letters, inputs: None };
+            let epoch = Epoch { parts, positions, counts, kept, letters, ..Epoch::default() };
             let committed = transaction.commit(epoch, end, now())?;
             if let Some(error) = committed.pending {
                 return Err(error);

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_commit::{Manifest, Published, RunStamp, Staging};
+use aqueduct_commit::{End, Epoch, FlowLog, Manifest, Mode, NewRun, Published, Start, Target, Transaction};
 use aqueduct_core::{Error, ErrorKind, Fs, Output, Part, Result, StdFs};
 use aqueduct_testkit::faults::{FailingFs, Fault, SimFs};
+use chrono::{DateTime, Utc};
 use tempfile::TempDir;
 
 type Files = BTreeMap<String, String>;
@@ -24,9 +25,31 @@ fn std_fs() -> Arc<dyn Fs> {
     Arc::new(StdFs)
 }
 
-fn stamp(run_id: &str) -> RunStamp {
-    let written = "2026-01-01T00:00:00Z".parse().unwrap();
-    RunStamp { flow: "test".into(), run_id: run_id.into(), mode: "replace", written, inputs: None }
+fn now() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH
+}
+
+/// Begins a run of a flow of its own for each output.
+fn begin(fs: &Arc<dyn Fs>, output: &Output, run_id: &str) -> Result<Transaction> {
+    let parent = output.path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let run = NewRun {
+        flow: "test".into(),
+        run_id: run_id.into(),
+        now: now(),
+        identity: BTreeMap::new(),
+        fixed: BTreeMap::new(),
+        targets: vec![Target { output: output.clone(), mode: Mode::Replace }],
+    };
+    FlowLog::open(fs, &parent.join("state"))?.begin(run, Start::Resume)
+}
+
+fn finish(transaction: &mut Transaction, parts: Vec<Part>) -> Result<Published> {
+    let epoch = Epoch { parts: vec![parts], ..Epoch::default() };
+    let mut committed = transaction.commit(epoch, End::Finish, now())?;
+    match committed.pending.take() {
+        Some(error) => Err(error),
+        None => Ok(committed.published.remove(0)),
+    }
 }
 
 fn text(path: &Path) -> String {
@@ -34,9 +57,9 @@ fn text(path: &Path) -> String {
 }
 
 /// Stages parts as a sink does, one row a line, and gives them.
-fn stage(staging: &Staging, files: &[(&str, &str)]) -> Vec<Part> {
+fn stage(staging: &Transaction, files: &[(&str, &str)]) -> Vec<Part> {
     let part = |(name, text): &(&str, &str)| {
-        let staged = staging.stage_dir().join(name);
+        let staged = staging.stage_dir(0).unwrap().join(name);
         fs::create_dir_all(staged.parent().unwrap()).unwrap();
         fs::write(&staged, text).unwrap();
         let rows = text.lines().count() as u64;
@@ -51,14 +74,12 @@ fn stage(staging: &Staging, files: &[(&str, &str)]) -> Vec<Part> {
     files.iter().map(part).collect()
 }
 
-/// One run from beginning to end, aborted when anything fails.
+/// One run from beginning to end.
 fn run(fs: &Arc<dyn Fs>, output: &Output, run_id: &str, files: &[(&str, &str)]) -> Result<Published> {
-    let mut staging = Staging::prepare(fs, output, run_id)?;
-    let parts = stage(&staging, files);
-    let published = staging.seal(parts, &stamp(run_id)).and_then(|()| staging.publish());
-    if published.is_err() {
-        let _ = staging.abort();
-    }
+    let mut transaction = begin(fs, output, run_id)?;
+    let parts = stage(&transaction, files);
+    let published = finish(&mut transaction, parts);
+    let _ = transaction.close();
     published
 }
 
@@ -128,12 +149,12 @@ fn a_run_replaces_what_the_one_before_wrote() {
 #[test]
 fn one_file_sealed_in_two_parts_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
-    let mut staging = Staging::prepare(&std_fs(), &one_file(&dir), "r1").unwrap();
-    let parts = stage(&staging, &[("out.csv", "1\n"), ("2-out.csv", "2\n")]);
-    let error = staging.seal(parts, &stamp("r1")).unwrap_err();
+    let mut run = begin(&std_fs(), &one_file(&dir), "r1").unwrap();
+    let parts = stage(&run, &[("out.csv", "1\n"), ("2-out.csv", "2\n")]);
+    let error = finish(&mut run, parts).unwrap_err();
     assert_eq!((error.kind(), error.context("n_parts")), (ErrorKind::Config, Some("2")));
     assert!(error.message().contains("write to a folder"), "{error}");
-    staging.abort().unwrap();
+    run.close().unwrap();
 }
 
 #[test]
@@ -144,20 +165,20 @@ fn one_file_has_its_manifest_beside_it() {
         run(&std_fs(), &output, run_id, &[("whatever", rows)]).unwrap();
         assert_eq!(text(&output.path), rows);
     }
-    let left = everything(dir.path());
+    let left = everything(&dir.path().join("lake"));
     let manifest = dir.path().join("lake/_aqueduct/out.csv.manifest.json");
     assert!(left.contains(&manifest), "{left:?}");
-    assert_eq!(left.len(), 4, "{left:?}");
+    assert_eq!(left.len(), 3, "{left:?}");
 }
 
 #[test]
 fn nothing_is_left_of_a_first_run_that_failed() {
     let dir = TempDir::new().unwrap();
     for output in [folder(&dir), one_file(&dir)] {
-        let staging = Staging::prepare(&std_fs(), &output, "r1").unwrap();
-        stage(&staging, OLD);
-        staging.abort().unwrap();
-        assert_eq!(everything(dir.path()), Vec::<PathBuf>::new());
+        let run = begin(&std_fs(), &output, "r1").unwrap();
+        stage(&run, OLD);
+        run.close().unwrap();
+        assert!(!dir.path().join("lake").exists());
     }
 }
 
@@ -196,11 +217,11 @@ fn a_file_added_to_or_changed_in_an_output_is_foreign() {
 
     // It may also appear while the run is under way.
     fs::remove_file(output.path.join("notes.txt")).unwrap();
-    let mut staging = Staging::prepare(&std_fs(), &output, "r2").unwrap();
-    staging.seal(stage(&staging, NEW), &stamp("r2")).unwrap();
+    let mut run = begin(&std_fs(), &output, "r2").unwrap();
+    let parts = stage(&run, NEW);
     fs::write(output.path.join("late.txt"), "mine\n").unwrap();
-    assert_eq!(staging.publish().unwrap_err().kind(), ErrorKind::Conflict);
-    staging.abort().unwrap();
+    assert_eq!(finish(&mut run, parts).unwrap_err().kind(), ErrorKind::Conflict);
+    run.close().unwrap();
     assert_eq!(text(&output.path.join("late.txt")), "mine\n");
 }
 
@@ -232,11 +253,11 @@ fn no_rows_replace_no_rows_only() {
 fn an_output_has_one_writer() {
     let dir = TempDir::new().unwrap();
     let output = folder(&dir);
-    let first = Staging::prepare(&std_fs(), &output, "r1").unwrap();
-    let error = Staging::prepare(&std_fs(), &output, "r2").unwrap_err();
+    let first = begin(&std_fs(), &output, "r1").unwrap();
+    let error = begin(&std_fs(), &output, "r2").unwrap_err();
     assert!(error.to_string().contains("another run"), "{error}");
     drop(first);
-    Staging::prepare(&std_fs(), &output, "r3").unwrap().abort().unwrap();
+    begin(&std_fs(), &output, "r3").unwrap().close().unwrap();
 }
 
 #[test]
@@ -244,27 +265,27 @@ fn a_killed_run_lets_go_of_its_output() {
     let output = Output { path: "/lake/out".into(), is_file: false, allow_empty: false, mode: None };
     let one = SimFs::new();
     let two: Arc<dyn Fs> = Arc::new(one.another_process());
-    let staging = Staging::prepare(&(Arc::new(one.clone()) as Arc<dyn Fs>), &output, "r1").unwrap();
-    assert_eq!(Staging::prepare(&two, &output, "r2").unwrap_err().kind(), ErrorKind::Conflict);
+    let first = begin(&(Arc::new(one.clone()) as Arc<dyn Fs>), &output, "r1").unwrap();
+    assert_eq!(begin(&two, &output, "r2").unwrap_err().kind(), ErrorKind::Conflict);
 
     let dying = one.clone().with_fault(one.n_operations(), Fault::KillBefore);
     assert!(dying.sync_dir(Path::new("/")).is_err());
-    let taken_over = Staging::prepare(&two, &output, "r3").unwrap();
-    drop(staging);
-    assert_eq!(Staging::prepare(&two, &output, "r4").unwrap_err().kind(), ErrorKind::Conflict);
-    taken_over.abort().unwrap();
-    let left = one.folders_below("/");
-    assert_eq!(left, BTreeSet::from(["lake".into()]), "{:#?}", one.names());
+    let taken_over = begin(&two, &output, "r3").unwrap();
+    drop(first);
+    assert_eq!(begin(&two, &output, "r4").unwrap_err().kind(), ErrorKind::Conflict);
+    taken_over.close().unwrap();
+    let left = one.folders_below("/lake");
+    assert_eq!(left, BTreeSet::new(), "{:#?}", one.names());
 }
 
 #[test]
 fn parts_cannot_lead_out_of_the_output() {
     let dir = TempDir::new().unwrap();
     let output = folder(&dir);
-    let mut staging = Staging::prepare(&std_fs(), &output, "r1").unwrap();
-    let mut parts = stage(&staging, OLD);
+    let mut run = begin(&std_fs(), &output, "r1").unwrap();
+    let mut parts = stage(&run, OLD);
     parts[0].name = "../../a.csv".into();
-    assert_eq!(staging.seal(parts, &stamp("r1")).unwrap_err().kind(), ErrorKind::Bug);
+    assert_eq!(finish(&mut run, parts).unwrap_err().kind(), ErrorKind::Bug);
 }
 
 #[test]
@@ -273,69 +294,36 @@ fn a_wall_in_the_path_is_named() {
     fs::write(dir.path().join("wall"), "a file\n").unwrap();
     let output =
         Output { path: dir.path().join("wall/out.csv"), is_file: true, allow_empty: false, mode: None };
-    let error = Staging::prepare(&std_fs(), &output, "r1").unwrap_err();
+    let error = begin(&std_fs(), &output, "r1").unwrap_err();
     assert!(error.chain().contains("wall"), "{}", error.chain());
     assert_eq!(everything(dir.path()).len(), 1);
 }
 
-/// Fails every change in turn, and all after it, as a crash does. A reader sees the old or the new output,
-/// whole; and the next run works.
-fn every_crash(output_of: fn(&TempDir) -> Output, has_old: bool, can_exchange: bool) {
+/// Fails every change in turn, and all after it, on a disk that cannot exchange two folders: with it, `kills` tries the
+/// same. A reader sees the old or the new output, whole, or for a moment nothing; and the next run works.
+#[test]
+fn folders_are_whole_without_an_exchange_too() {
     for n_good in 0.. {
         let dir = TempDir::new().unwrap();
-        let output = output_of(&dir);
-        let (old, new) = match output.is_file {
-            true => (&[("file", "1\n")][..], &[("file", "2\n3\n")][..]),
-            false => (OLD, NEW),
-        };
-        if has_old {
-            run(&std_fs(), &output, "r1", old).unwrap();
-        }
-        let failing = match can_exchange {
-            true => FailingFs::dead_after(n_good),
-            false => FailingFs::dead_after(n_good).without_exchange(),
-        };
-        let result = run(&(Arc::new(failing) as Arc<dyn Fs>), &output, "r2", new);
-        let before = if has_old { files(old) } else { Files::new() };
+        let output = folder(&dir);
+        run(&std_fs(), &output, "r1", OLD).unwrap();
+        let failing: Arc<dyn Fs> = Arc::new(FailingFs::dead_after(n_good).without_exchange());
+        let result = run(&failing, &output, "r2", NEW);
         let seen = in_sight(&output);
-        // Between the two renames that replace an exchange nothing is in sight; the next run repairs that.
-        let is_between = !can_exchange && seen.is_empty();
-        assert!(seen == before || seen == files(new) || is_between, "after {n_good} changes: {seen:?}");
-        if result.is_ok() {
-            assert_eq!(seen, files(new));
-        }
+        assert!(
+            seen.is_empty() || seen == files(OLD) || seen == files(NEW),
+            "after {n_good} changes: {seen:?}"
+        );
 
         // Who comes next finds a whole output, whichever, and can replace it.
-        Staging::prepare(&std_fs(), &output, "r3").unwrap().abort().unwrap();
+        begin(&std_fs(), &output, "r3").unwrap().close().unwrap();
         let seen = in_sight(&output);
-        assert!(seen == before || seen == files(new), "recovered after {n_good} changes: {seen:?}");
-        run(&std_fs(), &output, "r4", old).unwrap();
-        assert_eq!(in_sight(&output), files(old));
+        assert!(seen == files(OLD) || seen == files(NEW), "recovered after {n_good} changes: {seen:?}");
+        run(&std_fs(), &output, "r4", OLD).unwrap();
+        assert_eq!(in_sight(&output), files(OLD));
         if result.is_ok() {
             assert!(n_good > 5, "the failing disk failed");
             return;
         }
     }
-}
-
-// K1–K12, S0.4: whoever looks sees committed states only
-#[test]
-fn folders_are_whole_after_a_crash_at_any_moment() {
-    every_crash(folder, true, true);
-}
-
-#[test]
-fn first_folders_are_whole_after_a_crash_at_any_moment() {
-    every_crash(folder, false, true);
-}
-
-#[test]
-fn folders_are_whole_without_an_exchange_too() {
-    every_crash(folder, true, false);
-}
-
-#[test]
-fn files_are_whole_after_a_crash_at_any_moment() {
-    every_crash(one_file, true, true);
-    every_crash(one_file, false, true);
 }

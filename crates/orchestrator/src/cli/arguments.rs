@@ -102,9 +102,15 @@ pub(super) struct FlowArguments {
 pub(super) struct RunArguments {
     #[command(flatten)]
     pub(super) flow: FlowArguments,
-    /// Forget an unfinished run.
+    /// Forget an unfinished run; what it committed stays.
     #[arg(long)]
     pub(super) fresh: bool,
+    /// Forget also cursors and keys seen, and replace the output, in one act at the end.
+    #[arg(long)]
+    pub(super) full_refresh: bool,
+    /// Run once, though the flow says `every` or `cron`.
+    #[arg(long)]
+    pub(super) once: bool,
     /// Each source gives at most so many rows.
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<u64>,

@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use aqueduct_commit::Start;
 use aqueduct_primitives::{ByteCount, Tasks};
 use comfy_table::{Table, presets};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{DemoArguments, FlowArguments};
+use super::begin::Asked;
 use super::execute::execute;
 use super::{Program, exit};
 use crate::demo::{DemoServer, ROWS_PER_FILE, interval};
+use crate::flow::RunIdentity;
 use crate::progress::grouped;
 use crate::report::Report;
 use crate::run::RunOptions;
@@ -49,8 +52,9 @@ async fn run_demo(
         .replace("{to}", &interval(arguments.files).format("%Y-%m-%dT%H:%M:%SZ").to_string());
     let file = folder.path().join("demo.yaml");
     std::fs::write(&file, &text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
-    let flow = FlowArguments { flow: file, set: Vec::new(), only: Vec::new(), memory: None, env_file: None };
-    let flow = match program.load(&flow) {
+    let named = FlowArguments { flow: file, set: Vec::new(), only: Vec::new(), memory: None, env_file: None };
+    let run = RunIdentity::default();
+    let flow = match program.load_for(&named, run.clone()) {
         Ok(flows) => flows.into_iter().next().ok_or("the demo's flow is empty")?,
         Err(code) => return Ok(code),
     };
@@ -58,7 +62,9 @@ async fn run_demo(
         format!("{} files on {}; the flow:\n\n{text}\n", arguments.files, server.base_url()).as_bytes(),
     );
     let started = Instant::now();
-    let ended = execute(program, flow, RunOptions { limit_rows: None, stop }, arguments.progress).await;
+    let reload = |run| program.load_for(&named, run);
+    let asked = Asked { flow, run, start: Start::Fresh, reload: &reload };
+    let ended = execute(program, asked, RunOptions { limit_rows: None, stop }, arguments.progress).await;
     let elapsed = started.elapsed();
     if let Some(report) = &ended.report {
         program.write_out(table(report, arguments.files, elapsed).as_bytes());

@@ -3,19 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_core::{Fs, StdFs};
+use aqueduct_core::{ErrorKind, Fs, StdFs};
 use aqueduct_primitives::ByteCount;
 use tokio_util::sync::CancellationToken;
 
+use super::begin::Asked;
 use super::{Program, exit};
 use crate::flow::Flow;
 use crate::ledger::Ledger;
 use crate::lock::{FlowLock, LockError};
 use crate::logging::Console;
-use crate::plan::plan;
+use crate::plan::{Plan, plan};
 use crate::progress::{self, ProgressKind, grouped};
 use crate::report::{Report, Status};
-use crate::run::{self, Failure, RunOptions};
+use crate::run::{self, Failure, Opening, RunOptions};
 
 /// How one flow ended.
 pub(super) struct Executed {
@@ -27,31 +28,20 @@ pub(super) struct Executed {
 /// Runs one flow to its end and says how it went.
 pub(super) async fn execute(
     program: &Program,
-    flow: Flow,
+    asked: Asked<'_>,
     options: RunOptions,
     progress: ProgressKind,
 ) -> Executed {
-    let plan = match plan(&flow) {
-        Ok(plan) => plan,
-        Err(errors) => {
-            program.console.line(&errors.to_string());
-            return Executed { code: exit::WRONG, report: None };
-        }
-    };
     let fs = StdFs;
-    let lock = match FlowLock::take(&fs, &flow.state_dir, &flow.lock_name()) {
-        Ok(lock) => lock,
-        Err(error) => {
-            program.say_error(&error.to_string());
-            let code = if matches!(error, LockError::Running { .. }) { exit::RUNNING } else { exit::FAILED };
-            return Executed { code, report: None };
-        }
+    let Ready { flow, plan, opening, lock } = match ready(program, &fs, asked) {
+        Ok(ready) => ready,
+        Err(code) => return Executed { code, report: None },
     };
-    tracing::info!(flow = %flow.name, memory = %flow.memory, "mode replace: outputs are exchanged when the run is done");
+    say_how_it_writes(&flow);
     let state_dir = flow.state_dir.clone();
     let console = program.console.clone();
     let shown = CancellationToken::new();
-    let ended = run::run(flow, plan, options, async |live| {
+    let ended = run::run(flow, plan, Some(opening), options, async |live| {
         progress::show(progress, Arc::clone(&live), console, shown.clone()).await;
     })
     .await;
@@ -60,6 +50,39 @@ pub(super) async fn execute(
     let code = say_how_it_ended(program, &report, ended.failure.as_ref());
     keep(program, &fs, &state_dir, &report);
     Executed { code, report: Some(report) }
+}
+
+/// A flow that may run now.
+struct Ready {
+    flow: Flow,
+    plan: Plan,
+    opening: Opening,
+    lock: FlowLock,
+}
+
+/// Plans a flow, takes its lock and opens its log; the exit code if that cannot be, said why.
+fn ready(program: &Program, fs: &dyn Fs, asked: Asked<'_>) -> Result<Ready, u8> {
+    let planned = |flow: &Flow| {
+        plan(flow).map_err(|errors| {
+            program.console.line(&errors.to_string());
+            exit::WRONG
+        })
+    };
+    // What does not fit is refused before anything is touched.
+    planned(&asked.flow)?;
+    let lock = FlowLock::take(fs, &asked.flow.state_dir, &asked.flow.lock_name()).map_err(|error| {
+        program.say_error(&error.to_string());
+        if matches!(error, LockError::Running { .. }) { exit::RUNNING } else { exit::FAILED }
+    })?;
+    let (flow, opening) = program.begin(asked)?;
+    Ok(Ready { plan: planned(&flow)?, flow, opening, lock })
+}
+
+/// Of each output, whether rows replace what is there, and why not.
+fn say_how_it_writes(flow: &Flow) {
+    for (output, mode) in (0..flow.steps.len()).filter_map(|at| flow.output_of(at)) {
+        tracing::info!(flow = %flow.name, memory = %flow.memory, "{}: {}", output.path.display(), mode.sentence());
+    }
 }
 
 fn say_how_it_ended(program: &Program, report: &Report, failure: Option<&Failure>) -> u8 {
@@ -72,7 +95,11 @@ fn say_how_it_ended(program: &Program, report: &Report, failure: Option<&Failure
             program.console.line(&errors.to_string());
             exit::WRONG
         }
-        Some(Failure::Interrupted) => {
+        Some(Failure::Interrupted { is_committed: true }) => {
+            tracing::warn!("interrupted; what was complete is committed, the next run goes on from there");
+            exit::INTERRUPTED
+        }
+        Some(Failure::Interrupted { is_committed: false }) => {
             tracing::warn!("interrupted; the outputs are as they were");
             exit::INTERRUPTED
         }
@@ -81,7 +108,7 @@ fn say_how_it_ended(program: &Program, report: &Report, failure: Option<&Failure
             for output in &report.outputs {
                 tracing::warn!(path = %output.path, "public all the same, with {} rows", grouped(output.rows));
             }
-            exit::FAILED
+            if error.kind() == ErrorKind::Newer { exit::WRONG } else { exit::FAILED }
         }
     }
 }

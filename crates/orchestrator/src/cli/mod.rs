@@ -1,6 +1,7 @@
 //! The command line: what `aqueduct` understands, and who answers.
 
 mod arguments;
+mod begin;
 mod demo;
 mod execute;
 mod preview;

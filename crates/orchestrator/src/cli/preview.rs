@@ -34,12 +34,12 @@ pub(super) async fn preview(program: &Program, arguments: PreviewArguments) -> u
     let stop = CancellationToken::new();
     let options = RunOptions { limit_rows: None, stop: stop.clone() };
     let ended = tokio::select! {
-        ended = run::run(flow, plan, options, async |_| std::future::pending().await) => ended,
+        ended = run::run(flow, plan, None, options, async |_| std::future::pending().await) => ended,
         () = super::execute::stop_on_signals(stop, program.console.clone()) => return exit::INTERRUPTED,
     };
     match ended.failure {
         None => print_table(program, &rows),
-        Some(Failure::Interrupted) => exit::INTERRUPTED,
+        Some(Failure::Interrupted { .. }) => exit::INTERRUPTED,
         Some(Failure::Flow(errors)) => {
             program.console.line(&errors.to_string());
             exit::WRONG

@@ -2,29 +2,40 @@
 
 use std::path::Path;
 
+use aqueduct_commit::Start;
 use aqueduct_core::{Fs, StdFs};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::RunArguments;
+use super::begin::Asked;
 use super::execute::{Executed, execute};
 use super::{Program, exit};
+use crate::flow::RunIdentity;
 use crate::report::Report;
 use crate::run::RunOptions;
 
 /// Runs a flow, once per matrix entry; the exit code.
 pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
-    let flows = match program.load(&arguments.flow) {
+    let run = RunIdentity::default();
+    let flows = match program.load_for(&arguments.flow, run.clone()) {
         Ok(flows) => flows,
         Err(code) => return code,
     };
+    let start = match (arguments.full_refresh, arguments.fresh) {
+        (true, _) => Start::FullRefresh,
+        (false, true) => Start::Fresh,
+        (false, false) => Start::Resume,
+    };
+    let reload = |run| program.load_for(&arguments.flow, run);
     let stop = CancellationToken::new();
     let signals = super::execute::stop_on_signals(stop.clone(), program.console.clone());
     let work = async {
         let mut ended = Vec::new();
         for flow in flows {
             let options = RunOptions { limit_rows: arguments.limit, stop: stop.clone() };
-            ended.push(execute(program, flow, options, arguments.progress).await);
+            let asked = Asked { flow, run: run.clone(), start, reload: &reload };
+            ended.push(execute(program, asked, options, arguments.progress).await);
             if stop.is_cancelled() {
                 break;
             }

@@ -2,7 +2,7 @@
 
 use super::arguments::FlowArguments;
 use super::{Program, exit};
-use crate::flow::{Flow, SecretMode, Settings, load, read_env_file};
+use crate::flow::{Flow, RunIdentity, SecretMode, Settings, load, read_env_file};
 
 impl FlowArguments {
     /// What the command line and the environment say.
@@ -30,10 +30,16 @@ impl Program {
     /// The flows of a file that is about to run, one for each entry of its matrix; from here on their secrets
     /// are masked. Says what is wrong, and gives the exit code, when there are none.
     pub(super) fn load(&self, arguments: &FlowArguments) -> Result<Vec<Flow>, u8> {
+        self.load_for(arguments, RunIdentity::default())
+    }
+
+    /// The same, filled in for this run.
+    pub(super) fn load_for(&self, arguments: &FlowArguments, run: RunIdentity) -> Result<Vec<Flow>, u8> {
         let settings = arguments.settings(SecretMode::Read).map_err(|message| {
             self.say_error(&message);
             exit::WRONG
         })?;
+        let settings = Settings { run, ..settings };
         let flows = load(&arguments.flow, &settings, &self.registry).map_err(|errors| {
             self.console.line(&errors.to_string());
             exit::WRONG

@@ -92,10 +92,11 @@ async fn run_given(
 
 async fn run_quietly(flow: Flow) -> Result<Report, String> {
     let plan = plan(&flow).map_err(|errors| errors.to_string())?;
-    let ended = run::run(flow, plan, RunOptions::default(), async |_| std::future::pending().await).await;
+    let ended =
+        run::run(flow, plan, None, RunOptions::default(), async |_| std::future::pending().await).await;
     match ended.failure {
         None => Ok(ended.report),
-        Some(Failure::Interrupted) => Err("interrupted".to_owned()),
+        Some(Failure::Interrupted { .. }) => Err("interrupted".to_owned()),
         Some(Failure::Flow(errors)) => Err(errors.to_string()),
         Some(Failure::Error(error)) => Err(error.chain()),
     }

@@ -50,7 +50,7 @@ fn print_text(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     }
     print_memory(flow, plan, out)?;
     print_spill(flow, plan, out)?;
-    writeln!(out, "\nmode\n  replace: a finished run replaces what earlier runs of the flow wrote there")?;
+    print_modes(flow, out)?;
     writeln!(out, "\nguarantees")?;
     for step in &flow.steps {
         if let StepKind::Sink(sink) = &step.kind {
@@ -59,6 +59,16 @@ fn print_text(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out)
+}
+
+fn print_modes(flow: &Flow, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out)?;
+    for (at, step) in flow.steps.iter().enumerate() {
+        if let Some((_, mode)) = flow.output_of(at) {
+            writeln!(out, "{}: {}", step.name, mode.sentence())?;
+        }
+    }
+    Ok(())
 }
 
 fn print_memory(flow: &Flow, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
@@ -138,7 +148,6 @@ fn as_json(flow: &Flow, plan: &Plan) -> Value {
     json!({
         "flow": flow.name,
         "entry": entry,
-        "mode": "replace",
         "memory_bytes": flow.memory.get(),
         "smallest_memory_bytes": plan.smallest.get(),
         "in_flight_bytes": plan.flow_bytes.get(),
@@ -150,6 +159,7 @@ fn as_json(flow: &Flow, plan: &Plan) -> Value {
 
 fn step_json(flow: &Flow, plan: &Plan, place: usize) -> Value {
     let step = &flow.steps[place];
+    let mode = flow.output_of(place).map(|(_, mode)| mode);
     let (spills, guarantee) = match &step.kind {
         StepKind::Source(_) => (false, None),
         StepKind::Stage(stage) => (stage.spills(), None),
@@ -158,6 +168,8 @@ fn step_json(flow: &Flow, plan: &Plan, place: usize) -> Value {
     json!({
         "name": step.name,
         "kind": role(step),
+        "mode": mode.as_ref().map(|mode| mode.mode.name()),
+        "mode_because": mode.and_then(|mode| mode.because),
         "component": step.component,
         "inputs": step.inputs.iter().map(|input| &flow.steps[*input].name).collect::<Vec<_>>(),
         "columns": plan.schemas[place].as_deref().map(columns_json),

@@ -71,6 +71,11 @@ fn print_steps(flow: &Flow, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {} ({} {})", step.name, step.component, role(step))?;
         writeln!(out, "    {}", flow.masks.mask(&columns(schema.as_deref())))?;
     }
+    for (at, step) in flow.steps.iter().enumerate() {
+        if let Some((_, mode)) = flow.output_of(at) {
+            writeln!(out, "  {}: {}", step.name, mode.sentence())?;
+        }
+    }
     Ok(())
 }
 

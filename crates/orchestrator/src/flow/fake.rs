@@ -180,6 +180,21 @@ impl StageConfig for Join {
     }
 }
 
+/// Lets pass what no earlier run has seen.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Once {}
+
+impl StageConfig for Once {
+    fn remembers(&self) -> bool {
+        true
+    }
+
+    fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
+        Ok(Box::new(Same(Arc::clone(&inputs[0]))))
+    }
+}
+
 /// Writes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -250,13 +265,14 @@ static FILTER: Factory<Filter> = Factory::new(info("filter", "filter: \"id > 1\"
 static LIMIT: Factory<Limit> = Factory::new(info("limit", "limit: 10"));
 static SORT: Factory<Sort> = Factory::new(info("sort", "sort: { by: [id] }"));
 static JOIN: Factory<Join> = Factory::new(info("join", "join: { with: other }")).with_side_input("with");
+static ONCE: Factory<Once> = Factory::new(info("once", "once: {}"));
 static PARQUET: Factory<Parquet> = Factory::new(info("parquet", "parquet: { path: out }"));
 static DISCARD: Factory<Discard> = Factory::new(info("discard", "discard: {}"));
 
 pub(crate) fn registry() -> Registry {
     Registry::new()
         .with_sources(&[&FILES, &GDELT])
-        .with_stages(&[&FILTER, &LIMIT, &SORT, &JOIN])
+        .with_stages(&[&FILTER, &LIMIT, &SORT, &JOIN, &ONCE])
         .with_sinks(&[&PARQUET, &DISCARD])
 }
 

@@ -17,7 +17,7 @@ use crate::flow::substitute::{fill, variables};
 use crate::flow::values::Values;
 use crate::flow::{
     Flow, FlowError, FlowErrors, FlowOptions, Places, RunIdentity, Settings, Span, Step, StepPlace, check,
-    closed, hosts, later, outputs, read, scalar, types, yaml,
+    closed, hosts, identity, later, modes, outputs, read, scalar, types, yaml,
 };
 use crate::plan::default_memory;
 
@@ -55,6 +55,7 @@ pub fn load(path: &Path, settings: &Settings, registry: &Registry) -> Result<Vec
     }
     keep(&mut errors, unused(settings, &used, &overrides, &root), &Masks::default());
     keep(&mut errors, outputs::in_the_way(&flows), &Masks::default());
+    keep(&mut errors, flows.iter().flat_map(modes::unfit).collect(), &Masks::default());
     if errors.is_empty() {
         return Ok(flows);
     }
@@ -177,6 +178,7 @@ impl Loader<'_> {
         let hosts = hosts::named(&file);
         later::take(&mut file, &mut mistakes);
         let raw = graph::read(&mut file, self.registry, &mut mistakes);
+        let identity = identity::of(&raw);
         let options = self.options(&mut file, &mut mistakes);
         let defaults = steps::Defaults { max_record_bytes: options.http.max_record_bytes };
         let drafts = steps::build(raw, self.registry, defaults, &mut mistakes);
@@ -194,6 +196,7 @@ impl Loader<'_> {
                 memory_at,
                 hosts,
                 values: given(&values, &masks),
+                identity,
                 ..self.flow(options)
             })
         } else {
@@ -274,6 +277,7 @@ impl Loader<'_> {
             run: self.run.clone(),
             hosts: Vec::new(),
             values: Default::default(),
+            identity: Default::default(),
             base_dir: self.base_dir.to_path_buf(),
             state_dir: self.base_dir.join(options.state.unwrap_or_else(|| ".aqueduct".into())),
             memory: self.settings.memory.or(options.memory).unwrap_or_else(default_memory),

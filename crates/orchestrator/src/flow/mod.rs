@@ -10,10 +10,12 @@ mod error;
 pub(crate) mod fake;
 mod graph;
 mod hosts;
+mod identity;
 mod later;
 mod load;
 mod masks;
 mod matrix;
+mod modes;
 mod node;
 mod options;
 mod outputs;
@@ -64,6 +66,8 @@ pub struct Flow {
     /// The values from `--set`, the matrix and the environment that it uses, secrets masked. Together with
     /// the name they tell whose cursors and unfinished runs are whose.
     pub values: BTreeMap<String, String>,
+    /// What makes two runs of the flow the same: the hash of each key of its steps, by the key's path.
+    pub identity: BTreeMap<String, String>,
     /// The folder of the file: relative paths start from here.
     pub base_dir: PathBuf,
     /// Where the ledger and the resume data lie.
@@ -173,6 +177,7 @@ impl Flow {
             hosts: self.hosts.clone(),
             entry: self.entry.clone(),
             values: self.values.clone(),
+            identity: self.identity.clone(),
             base_dir: self.base_dir.clone(),
             state_dir: self.state_dir.clone(),
             memory: self.memory,
@@ -194,6 +199,13 @@ impl Flow {
             Some(dir) => self.base_dir.join(dir),
             None => self.state_dir.join("spill"),
         }
+    }
+
+    /// The folder of what this flow keeps from run to run.
+    pub(crate) fn flow_dir(&self) -> PathBuf {
+        let dir = self.state_dir.join("flows").join(self.lock_name());
+        // Staging folders name it: it must be found from wherever the next run is started.
+        std::path::absolute(&dir).unwrap_or(dir)
     }
 
     /// The place of a step in [`Flow::steps`].

@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aqueduct_commit::Resumed;
 use aqueduct_core::{
-    Context, Error, ErrorKind, Notices, Output, Result, RunContext, Scratch, Services, StdFs, StepContext,
+    Context, Error, ErrorKind, Notices, Result, RunContext, Scratch, Services, StdFs, StepContext,
     StepMetrics, SystemClock,
 };
 use aqueduct_net::Fetcher;
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
 
+use super::commits::{Commits, Opening, Seams};
+use super::committing::BY_REASON;
 use super::live::{Live, LiveStep, Role};
-use super::outputs::Outputs;
 use super::rejects::{Policy, Rejects};
-use crate::flow::{Flow, OnError, Step, StepKind, StepPlace};
+use crate::flow::{Commit, Flow, OnError, Step, StepKind, StepPlace};
 use crate::plan::Plan;
 
 /// Of what is free on the disk, for spill unless told otherwise: outputs need room, too.
@@ -22,14 +24,15 @@ const PERCENT_OF_FREE_DISK: u64 = 80;
 
 /// A flow whose outputs are claimed, whose memory is carved and whose contexts are made. Nothing is read yet.
 pub(super) struct Prepared {
-    pub(super) flow_name: String,
+    /// When to commit before the end.
+    pub(super) when: Commit,
     pub(super) run: Arc<RunContext>,
     /// The steps in topological order, without their options.
     pub(super) steps: Vec<PreparedStep>,
     /// The options of each step, taken when it is opened.
     pub(super) kinds: Vec<StepKind>,
     pub(super) contexts: Vec<Context>,
-    pub(super) outputs: Outputs,
+    pub(super) commits: Commits,
     pub(super) rejects: Arc<Rejects>,
     pub(super) live: Arc<Live>,
 }
@@ -39,19 +42,45 @@ pub(super) struct PreparedStep {
     pub(super) inputs: Vec<usize>,
     pub(super) has_side_input: bool,
     pub(super) is_source: bool,
+    pub(super) is_sink: bool,
+    /// What it does with a row depends on no row before it.
+    pub(super) is_resumable: bool,
+    /// It writes one file, which is complete at the end alone.
+    pub(super) is_one_file: bool,
+    /// It takes files whole.
+    pub(super) takes_whole_files: bool,
     pub(super) at: StepPlace,
 }
 
 impl Prepared {
-    /// Carves memory as planned, builds the clients, claims the outputs.
+    /// Carves memory as planned, builds the clients, claims the outputs, and begins or goes on.
     ///
     /// # Errors
     /// The shares do not fit `memory`, a client cannot be built, an output cannot be written.
-    pub(super) async fn new(flow: Flow, plan: &Plan) -> Result<Self> {
+    pub(super) async fn new(flow: Flow, plan: &Plan, opening: Option<Opening>) -> Result<Self> {
         let memory = Budget::new("memory", flow.memory);
-        let rejects = Arc::new(rejects_of(&flow));
-        let run = Arc::new(run_context(&flow, plan, &memory, &rejects).await?);
-        let outputs = Outputs::claim(&run, outputs_of(&flow)).await?;
+        let tasks = Tasks::default();
+        let (services, scratch) = (services_of(&flow, &tasks)?, scratch_of(&flow, &tasks).await?);
+        let seams = Seams { tasks: tasks.clone(), fs: Arc::new(StdFs), clock: Arc::new(SystemClock) };
+        let commits = Commits::begin(&flow, opening, seams).await?;
+        let rejects = Arc::new(rejects_of(&flow, commits.part_run()));
+        let run = RunContext {
+            run_id: flow.run.id.clone(),
+            part_run: commits.part_run(),
+            base_dir: flow.base_dir.clone(),
+            fs: Arc::new(StdFs),
+            clock: Arc::new(SystemClock),
+            tasks,
+            flow: memory.carve("data in flight", plan.flow_bytes)?,
+            batch_rows: plan.batch_rows,
+            batch_bytes: plan.batch_bytes,
+            rejects: Arc::clone(&rejects) as _,
+            notices: Notices::default(),
+            services,
+            scratch,
+            record_room: plan.record_room,
+        };
+        let run = Arc::new(run);
         let mut contexts = Vec::new();
         let mut live_steps: Vec<LiveStep> = Vec::new();
         for (at, (step, share)) in flow.steps.iter().zip(&plan.shares).enumerate() {
@@ -65,47 +94,30 @@ impl Prepared {
                 name: step.name.clone(),
                 share,
                 max_concurrency: step.max_concurrency.unwrap_or(flow.execution.max_concurrency),
-                stage_dir: outputs.stage_dir(at),
+                stage_dir: commits.stage_dir(at),
                 metrics: Arc::new(StepMetrics::default()),
-                durable: None,
+                durable: commits.durable(&step.name),
             };
             live_steps.push(live_step(step, &own, before.is_some()));
             contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
         }
         let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps));
-        let (steps, kinds) = flow.steps.into_iter().map(split).unzip();
-        Ok(Self { flow_name: flow.name, run, steps, kinds, contexts, outputs, rejects, live })
+        go_on_counting(&contexts, &rejects, commits.resumed());
+        let one_file = |at: usize| flow.output_of(at).is_some_and(|(output, _)| output.is_file);
+        let are_one_file: Vec<_> = (0..flow.steps.len()).map(one_file).collect();
+        let steps = flow.steps.into_iter().zip(are_one_file);
+        let (steps, kinds) = steps.map(|(step, is_one_file)| split(step, is_one_file)).unzip();
+        Ok(Self { when: flow.commit, run, steps, kinds, contexts, commits, rejects, live })
     }
 }
 
-async fn run_context(
-    flow: &Flow,
-    plan: &Plan,
-    memory: &Budget,
-    rejects: &Arc<Rejects>,
-) -> Result<RunContext> {
-    let tasks = Tasks::default();
+/// Clients that all steps share.
+fn services_of(flow: &Flow, tasks: &Tasks) -> Result<Services> {
     let mut services = Services::default();
     let fetcher = Fetcher::new(flow.http.clone(), flow.storage.clone(), tasks.clone())?;
     fetcher.trust(flow.hosts.iter().cloned());
     services.insert(Arc::new(fetcher));
-    let scratch = scratch_of(flow, &tasks).await?;
-    Ok(RunContext {
-        run_id: flow.run.id.clone(),
-        part_run: flow.run.id.clone(),
-        base_dir: flow.base_dir.clone(),
-        fs: Arc::new(StdFs),
-        clock: Arc::new(SystemClock),
-        tasks,
-        flow: memory.carve("data in flight", plan.flow_bytes)?,
-        batch_rows: plan.batch_rows,
-        batch_bytes: plan.batch_bytes,
-        rejects: Arc::clone(rejects) as _,
-        notices: Notices::default(),
-        services,
-        scratch,
-        record_room: plan.record_room,
-    })
+    Ok(services)
 }
 
 /// The folder for spill, and how much may be there.
@@ -147,20 +159,35 @@ fn live_step(step: &Step, own: &StepContext, takes_turns: bool) -> LiveStep {
     }
 }
 
-fn split(step: Step) -> (PreparedStep, StepKind) {
-    let (is_source, has_side_input) = (step.is_source(), step.has_side_input);
-    (PreparedStep { is_source, has_side_input, inputs: step.inputs, at: step.at }, step.kind)
-}
-
-fn outputs_of(flow: &Flow) -> Vec<Option<Output>> {
-    let output = |step: &Step| match &step.kind {
-        StepKind::Sink(sink) => sink.output(&flow.planning(step)),
-        _ => None,
+fn split(step: Step, is_one_file: bool) -> (PreparedStep, StepKind) {
+    let prepared = PreparedStep {
+        is_source: step.is_source(),
+        is_sink: step.is_sink(),
+        is_resumable: !matches!(&step.kind, StepKind::Stage(stage) if !stage.is_resumable()),
+        is_one_file,
+        takes_whole_files: matches!(&step.kind, StepKind::Sink(sink) if sink.takes_whole_files()),
+        has_side_input: step.has_side_input,
+        inputs: step.inputs,
+        at: step.at,
     };
-    flow.steps.iter().map(output).collect()
+    (prepared, step.kind)
 }
 
-fn rejects_of(flow: &Flow) -> Rejects {
+/// A run that goes on counts from where it was.
+fn go_on_counting(contexts: &[Context], rejects: &Rejects, resumed: Option<&Resumed>) {
+    let Some(resumed) = resumed else { return };
+    for context in contexts {
+        if let Some(counted) = resumed.counters.get(context.step()) {
+            context.metrics().add_all(counted);
+        }
+    }
+    let sum = |of: fn(&StepMetrics) -> u64| contexts.iter().map(|context| of(context.metrics())).sum();
+    if let Some(by_reason) = resumed.counters.get(BY_REASON) {
+        rejects.add_all(by_reason, sum(|m| m.rows_rejected.get()), sum(|m| m.files_rejected.get()));
+    }
+}
+
+fn rejects_of(flow: &Flow, part_run: String) -> Rejects {
     let policy =
         |on_error: OnError, folder: &PathBuf| Policy { on_error, folder: flow.base_dir.join(folder) };
     let default = policy(flow.execution.on_error, &flow.execution.dead_letter);
@@ -180,7 +207,7 @@ fn rejects_of(flow: &Flow) -> Rejects {
         own.collect::<HashMap<_, _>>(),
         flow.execution.max_rejected,
         Arc::new(StdFs),
-        &flow.run.id,
+        part_run,
     )
 }
 

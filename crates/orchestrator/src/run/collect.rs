@@ -97,6 +97,10 @@ impl Sink for Collecting {
 pub(crate) struct FirstRows(pub(crate) u64);
 
 impl StageConfig for FirstRows {
+    fn is_resumable(&self) -> bool {
+        false
+    }
+
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         Ok(map_stage(FirstRowsMap { schema: only_input(inputs)?, left: self.0 }))
     }

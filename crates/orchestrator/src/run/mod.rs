@@ -5,17 +5,21 @@
 //! sinks are sealed, outputs are published. An error before the first row leaves nothing behind.
 
 mod build;
+mod checkpoints;
 mod collect;
+mod commits;
+mod committing;
 mod drive;
 mod live;
-mod outputs;
 mod rejects;
+mod sinks;
 mod subset;
 mod wire;
 
 use std::sync::Arc;
 
-use aqueduct_core::{Clock, Error, ErrorKind, SystemClock};
+use aqueduct_commit::Resumed;
+use aqueduct_core::{Clock, Error, ErrorKind, Mode, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 use crate::flow::{Flow, FlowErrors};
@@ -26,6 +30,7 @@ use crate::report::{OutputReport, Report, Status, StepReport, timestamp};
 use build::Prepared;
 
 pub(crate) use collect::{CollectSink, Collected};
+pub(crate) use commits::Opening;
 pub(crate) use live::{Live, LiveStep, Role};
 pub(crate) use subset::{collected_at, over_file, with_given};
 
@@ -43,7 +48,10 @@ pub(crate) enum Failure {
     /// The flow does not fit what was found; nothing was touched.
     Flow(FlowErrors),
     /// It was told to stop.
-    Interrupted,
+    Interrupted {
+        /// Whether what was complete is committed.
+        is_committed: bool,
+    },
     /// Something went wrong.
     Error(Error),
 }
@@ -51,7 +59,7 @@ pub(crate) enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error.kind() {
-            ErrorKind::Cancelled => Self::Interrupted,
+            ErrorKind::Cancelled => Self::Interrupted { is_committed: false },
             _ => Self::Error(error),
         }
     }
@@ -69,14 +77,16 @@ pub(crate) struct Ended {
 pub(crate) async fn run(
     flow: Flow,
     plan: Plan,
+    opening: Option<Opening>,
     options: RunOptions,
     watch: impl AsyncFnOnce(Arc<Live>),
 ) -> Ended {
-    let about = About::of(&flow);
-    let prepared = match Prepared::new(flow, &plan).await {
+    let mut about = About::of(&flow);
+    let prepared = match Prepared::new(flow, &plan, opening).await {
         Ok(prepared) => prepared,
         Err(error) => return about.without_steps(error.into()),
     };
+    about.goes_on(prepared.commits.resumed());
     let live = Arc::clone(&prepared.live);
     let rejects = Arc::clone(&prepared.rejects);
     let run_context = Arc::clone(&prepared.run);
@@ -111,6 +121,8 @@ struct About {
     entry: std::collections::BTreeMap<String, String>,
     memory_limit_bytes: u64,
     started: String,
+    resumed_from: Option<String>,
+    mode: String,
 }
 
 impl About {
@@ -121,6 +133,16 @@ impl About {
             entry: flow.entry.iter().cloned().collect(),
             memory_limit_bytes: flow.memory.get(),
             started: timestamp(SystemClock.now()),
+            resumed_from: None,
+            mode: modes(flow),
+        }
+    }
+
+    /// A run that goes on began when it began.
+    fn goes_on(&mut self, resumed: Option<&Resumed>) {
+        if let Some(resumed) = resumed {
+            self.started = timestamp(resumed.since);
+            self.resumed_from = Some(self.run_id.clone());
         }
     }
 
@@ -131,7 +153,7 @@ impl About {
     fn report(self, failure: Option<&Failure>) -> Report {
         let (status, error) = match failure {
             None => (Status::Done, None),
-            Some(Failure::Interrupted) => (Status::Interrupted, None),
+            Some(Failure::Interrupted { .. }) => (Status::Interrupted, None),
             Some(Failure::Flow(errors)) => (Status::Failed, Some(errors.to_string())),
             Some(Failure::Error(error)) => (Status::Failed, Some(error.chain())),
         };
@@ -144,8 +166,8 @@ impl About {
             error,
             started: self.started,
             finished: timestamp(SystemClock.now()),
-            resumed_from: None,
-            mode: "replace".to_owned(),
+            resumed_from: self.resumed_from,
+            mode: self.mode,
             rows_in: 0,
             rows_out: 0,
             rows_filtered: 0,
@@ -167,6 +189,15 @@ impl About {
             outputs: Vec::new(),
         }
     }
+}
+
+/// How the outputs relate to what was there, each way once.
+fn modes(flow: &Flow) -> String {
+    let mut modes: Vec<_> =
+        (0..flow.steps.len()).filter_map(|at| Some(flow.output_of(at)?.1.mode.name())).collect();
+    modes.sort_unstable();
+    modes.dedup();
+    if modes.is_empty() { Mode::Replace.name().to_owned() } else { modes.join(", ") }
 }
 
 fn fill(report: &mut Report, live: &Live, notices: &aqueduct_core::Notices, outputs: Vec<OutputReport>) {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aqueduct_commit::{End, Letter};
 use aqueduct_core::{Error, ErrorKind, Fs, FsFile, Reject, RejectPolicy, RejectedItem, Result, StepMetrics};
 use serde_json::json;
 
@@ -23,7 +24,8 @@ pub(crate) struct Rejects {
     by_step: HashMap<String, Policy>,
     max: MaxRejected,
     fs: Arc<dyn Fs>,
-    run_id: String,
+    /// Begins the names of files; no other process has it.
+    part_run: String,
     state: Mutex<State>,
 }
 
@@ -42,19 +44,18 @@ struct State {
     by_reason: BTreeMap<String, u64>,
     /// One file a folder, under `_aqueduct/` until the run commits.
     letters: HashMap<PathBuf, Letters>,
-    sealed: Vec<Place>,
+    /// Durable, and not known to be public.
+    sealed: Vec<Letter>,
+    /// How often files were sealed.
+    n_seals: u64,
 }
 
 /// What is kept aside in one folder, being written.
 struct Letters {
-    place: Place,
+    place: Letter,
+    /// Folders in which something was made for it.
+    changed: Vec<PathBuf>,
     file: std::io::BufWriter<Box<dyn FsFile>>,
-}
-
-/// Where what is kept aside lies before the run commits, and after it.
-struct Place {
-    staged: PathBuf,
-    public: PathBuf,
 }
 
 impl std::fmt::Debug for Rejects {
@@ -79,7 +80,7 @@ impl RejectPolicy for Rejects {
             tracing::warn!(step, at = %reject.origin, reason = reject.reason, "rejected: {}", reject.message);
         }
         if policy.on_error == OnError::DeadLetter {
-            state.keep(step, &reject, &policy.folder, &*self.fs, &self.run_id)?;
+            state.keep(step, &reject, &policy.folder, &*self.fs, &self.part_run)?;
         }
         let total = state.n_rows + state.n_files;
         match self.max {
@@ -98,9 +99,16 @@ impl Rejects {
         by_step: HashMap<String, Policy>,
         max: MaxRejected,
         fs: Arc<dyn Fs>,
-        run_id: &str,
+        part_run: String,
     ) -> Self {
-        Self { default, by_step, max, fs, run_id: run_id.to_owned(), state: Mutex::default() }
+        Self { default, by_step, max, fs, part_run, state: Mutex::default() }
+    }
+
+    /// Goes on from what was rejected before.
+    pub(crate) fn add_all(&self, by_reason: &BTreeMap<String, u64>, n_rows: u64, n_files: u64) {
+        let mut state = self.lock();
+        (state.n_rows, state.n_files) = (n_rows, n_files);
+        state.by_reason.clone_from(by_reason);
     }
 
     /// Rejected items by reason.
@@ -108,14 +116,15 @@ impl Rejects {
         self.lock().by_reason.clone()
     }
 
-    /// Judges a step when all is read: all of its rows rejected fails the run, a share beyond the limit too.
-    pub(crate) fn judge(&self, step: &str, is_source: bool, metrics: &StepMetrics) -> Result<()> {
+    /// Judges a step before a commit: a share beyond the limit fails the run; at its end, so do rows of which all were
+    /// rejected.
+    pub(crate) fn judge(&self, step: &str, is_source: bool, metrics: &StepMetrics, end: End) -> Result<()> {
         let (rows_rejected, files_rejected) = (metrics.rows_rejected.get(), metrics.files_rejected.get());
         let rows_in = if is_source { metrics.rows_out.get() + rows_rejected } else { metrics.rows_in.get() };
         let files_in = metrics.files_done.get() + files_rejected;
         // A file of which every row is bad has been read to its end, and gave nothing all the same.
         let no_file = files_rejected > 0 && metrics.files_done.get() == 0;
-        if rows_rejected >= rows_in && (rows_rejected > 0 || no_file) {
+        if end == End::Finish && rows_rejected >= rows_in && (rows_rejected > 0 || no_file) {
             return Err(self.too_many(format!("all that step `{step}` read")));
         }
         let MaxRejected::Percent(percent) = self.max else { return Ok(()) };
@@ -140,31 +149,26 @@ impl Rejects {
         .with("max_rejected", shown(self.max))
     }
 
-    /// Makes what was kept aside durable, all of it even if some fails. To be called before any output becomes
-    /// public: rows must not be in neither. Blocks.
-    pub(crate) fn seal(&self) -> Result<()> {
+    /// Makes what was kept aside since the last call durable, all of it even if some fails; with what was sealed before
+    /// and is not public yet. To be called before a commit: rows must not be in neither. Blocks.
+    pub(crate) fn seal(&self) -> Result<Vec<Letter>> {
         let mut state = self.lock();
         let letters: Vec<_> = state.letters.drain().map(|(_, letters)| letters).collect();
         let mut result = Ok(());
         for mut one in letters {
             let sealed = one.file.flush().and_then(|()| one.file.get_mut().sync());
-            let sealed = sealed.and_then(|()| self.sync_parent(&one.place.staged));
+            let folders = || one.changed.iter().try_for_each(|folder| self.fs.sync_dir(folder));
+            let sealed = sealed.and_then(|()| folders());
             result = result.and(sealed.map_err(|error| failed(&one.place.staged, error)));
             state.sealed.push(one.place);
         }
-        result
+        state.n_seals += 1;
+        result.map(|()| state.sealed.clone())
     }
 
-    /// Makes what was sealed public, all of it even if some fails. Blocks.
-    pub(crate) fn publish(&self) -> Result<()> {
-        let places = std::mem::take(&mut self.lock().sealed);
-        places.iter().map(|place| self.publish_one(place)).fold(Ok(()), Result::and)
-    }
-
-    fn publish_one(&self, place: &Place) -> Result<()> {
-        let moved = self.fs.rename_no_replace(&place.staged, &place.public);
-        let moved = moved.and_then(|()| self.sync_parent(&place.public));
-        moved.map_err(|error| failed(&place.public, error).with("staged", place.staged.display()))
+    /// A commit has made public what was sealed.
+    pub(crate) fn are_public(&self) {
+        self.lock().sealed.clear();
     }
 
     /// After a failed run: says where what was sealed is left.
@@ -172,10 +176,6 @@ impl Rejects {
         for place in std::mem::take(&mut self.lock().sealed) {
             tracing::info!(path = %place.staged.display(), "rejected items of the failed run are kept");
         }
-    }
-
-    fn sync_parent(&self, path: &Path) -> std::io::Result<()> {
-        path.parent().map_or(Ok(()), |folder| self.fs.sync_dir(folder))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -205,9 +205,20 @@ impl State {
         *n
     }
 
-    fn keep(&mut self, step: &str, reject: &Reject, folder: &Path, fs: &dyn Fs, run_id: &str) -> Result<()> {
+    fn keep(
+        &mut self,
+        step: &str,
+        reject: &Reject,
+        folder: &Path,
+        fs: &dyn Fs,
+        part_run: &str,
+    ) -> Result<()> {
         if !self.letters.contains_key(folder) {
-            self.letters.insert(folder.to_owned(), Letters::create(folder, fs, run_id)?);
+            let name = match self.n_seals {
+                0 => format!("rejected-{part_run}.ndjson"),
+                n => format!("rejected-{part_run}-{n:05}.ndjson"),
+            };
+            self.letters.insert(folder.to_owned(), Letters::create(folder, fs, name)?);
         }
         let Some(letters) = self.letters.get_mut(folder) else { return Ok(()) };
         let line = json!({
@@ -222,14 +233,19 @@ impl State {
 }
 
 impl Letters {
-    fn create(folder: &Path, fs: &dyn Fs, run_id: &str) -> Result<Self> {
+    fn create(folder: &Path, fs: &dyn Fs, name: String) -> Result<Self> {
         let own = folder.join("_aqueduct");
-        let name = format!("rejected-{run_id}.ndjson");
         let staged = own.join(&name);
+        let made = own.ancestors().take_while(|folder| !matches!(fs.stat(folder), Ok(Some(_))));
+        let above = made.filter_map(Path::parent).map(|above| match above.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => above.to_owned(),
+        });
+        let changed = std::iter::once(own.clone()).chain(above).collect();
         let file = fs.create_dir_all(&own).and_then(|()| fs.create_new(&staged));
         let file = file.map_err(|error| failed(&staged, error))?;
-        let place = Place { staged, public: folder.join(name) };
-        Ok(Self { place, file: std::io::BufWriter::new(file) })
+        let place = Letter { staged, public: folder.join(name) };
+        Ok(Self { place, changed, file: std::io::BufWriter::new(file) })
     }
 }
 
@@ -238,24 +254,38 @@ mod tests {
     use super::*;
     use aqueduct_core::{Origin, StdFs};
 
+    fn reject(rejects: &Rejects, step: &str) {
+        let item = RejectedItem::Row;
+        let (message, origin, raw) = (String::new(), Origin::default(), Vec::new());
+        rejects.reject(step, Reject { item, reason: "json", message, origin, raw }).unwrap();
+    }
+
     #[test]
-    fn a_folder_that_fails_does_not_keep_the_others_from_the_public() {
+    fn what_was_kept_aside_goes_with_the_next_commit_and_once() {
         let dir = tempfile::tempdir().unwrap();
         let to = |name: &str| Policy { on_error: OnError::DeadLetter, folder: dir.path().join(name) };
-        let steps = ["a", "b", "c"].map(|step| (step.to_owned(), to(step)));
+        let steps = ["a", "b"].map(|step| (step.to_owned(), to(step)));
         let none = MaxRejected::Count(u64::MAX);
-        let rejects = Rejects::new(to("other"), steps.into(), none, Arc::new(StdFs), "run");
-        for step in ["a", "b", "c"] {
-            let item = RejectedItem::Row;
-            let (message, origin, raw) = (String::new(), Origin::default(), Vec::new());
-            rejects.reject(step, Reject { item, reason: "json", message, origin, raw }).unwrap();
+        let rejects = Rejects::new(to("other"), steps.into(), none, Arc::new(StdFs), "run".into());
+        let names = |letters: Vec<Letter>| {
+            let name =
+                |letter: &Letter| letter.public.strip_prefix(dir.path()).unwrap().display().to_string();
+            let mut names: Vec<_> = letters.iter().map(name).collect();
+            names.sort();
+            names
+        };
+        assert!(rejects.seal().unwrap().is_empty());
+        reject(&rejects, "a");
+        reject(&rejects, "b");
+        let sealed = rejects.seal().unwrap();
+        for letter in &sealed {
+            assert_eq!(std::fs::read_to_string(&letter.staged).unwrap().lines().count(), 1);
         }
-        rejects.seal().unwrap();
-        std::fs::write(dir.path().join("b/rejected-run.ndjson"), "somebody else's").unwrap();
-        let told = rejects.publish().unwrap_err().chain();
-        assert!(told.contains("b/rejected-run.ndjson") && told.contains("b/_aqueduct/rejected"), "{told}");
-        for step in ["a", "c"] {
-            assert!(dir.path().join(step).join("rejected-run.ndjson").exists(), "{step}");
-        }
+        assert_eq!(names(sealed), ["a/rejected-run-00001.ndjson", "b/rejected-run-00001.ndjson"]);
+        reject(&rejects, "a");
+        assert_eq!(names(rejects.seal().unwrap()).len(), 3, "the first two are not known to be public");
+        rejects.are_public();
+        reject(&rejects, "a");
+        assert_eq!(names(rejects.seal().unwrap()), ["a/rejected-run-00003.ndjson"]);
     }
 }

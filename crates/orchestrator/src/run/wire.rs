@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use aqueduct_core::{Batch, BatchStream, Error, Result, StepMetrics};
+use aqueduct_core::{Batch, BatchStream, Error, Positions, Result, StepMetrics};
 use aqueduct_primitives::{Task, Tasks};
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -125,14 +125,45 @@ impl Stream for Received {
     }
 }
 
-/// Several inputs as one, whichever has something next; the first error ends it. `schema` is what they merge to.
+/// Several inputs as one, whichever has something next; the first error ends it. `schema` is what they merge to. The mark
+/// of a checkpoint is given once all inputs have given it.
 pub(crate) fn merged(mut inputs: Vec<BatchStream>, schema: &SchemaRef) -> BatchStream {
     match inputs.pop() {
         Some(only) if inputs.is_empty() => only,
-        last => Box::pin(futures::stream::select_all(
-            inputs.into_iter().chain(last).map(|input| fit(input, Arc::clone(schema))),
-        )),
+        last => aligned(inputs.into_iter().chain(last).map(|input| fit(input, Arc::clone(schema))), schema),
     }
+}
+
+/// Inputs that stand at a checkpoint give nothing more, so that none has to be held back while the others come there.
+fn aligned(inputs: impl Iterator<Item = BatchStream>, schema: &SchemaRef) -> BatchStream {
+    let schema = Arc::clone(schema);
+    let ends = |input: BatchStream| input.map(Some).chain(futures::stream::iter([None]));
+    let inputs: Vec<_> = inputs.map(ends).map(Box::pin).collect();
+    Box::pin(async_stream::try_stream! {
+        let mut n_running = inputs.len();
+        let mut n_marked = 0;
+        let mut mark = None;
+        let mut merging = futures::stream::select_all(inputs);
+        while let Some(next) = merging.next().await {
+            match next {
+                None => n_running -= 1,
+                Some(batch) => {
+                    let mut batch = batch?;
+                    if let Some(n) = batch.take_checkpoint() {
+                        mark = Some(n);
+                        n_marked += 1;
+                    }
+                    if batch.num_rows() > 0 || !batch.positions().is_empty() {
+                        yield batch;
+                    }
+                }
+            }
+            if n_running > 0 && n_marked == n_running && let Some(n) = mark.take() {
+                n_marked = 0;
+                yield Batch::only_positions(Arc::clone(&schema), Positions::at_checkpoint(n));
+            }
+        }
+    })
 }
 
 /// Brings the columns of each batch into the order of the merged schema.
@@ -152,4 +183,56 @@ fn fit_records(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch>
     let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     let unfit = |error| Error::bug("merge inputs", "columns do not fit").with_source(error);
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(unfit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
+
+    fn rows(ids: &[i64]) -> Result<Batch> {
+        let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
+        let records = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        Ok(Batch::new(records, aqueduct_primitives::Reservation::empty()))
+    }
+
+    fn mark(n: u64) -> Result<Batch> {
+        Ok(Batch::only_positions(rows(&[]).unwrap().schema(), Positions::at_checkpoint(n)))
+    }
+
+    /// An input that stands at its mark until it is told to go on.
+    fn standing(
+        before: Vec<Result<Batch>>,
+        go_on: Arc<tokio::sync::Semaphore>,
+        after: Vec<Result<Batch>>,
+    ) -> BatchStream {
+        let stands = futures::stream::once(async move {
+            let _go_on = go_on.acquire().await;
+            futures::stream::iter(after)
+        });
+        Box::pin(futures::stream::iter(before).chain(stands.flatten()))
+    }
+
+    #[tokio::test]
+    async fn a_mark_passes_a_merge_when_the_last_input_has_given_it() {
+        let go_on = Arc::new(tokio::sync::Semaphore::new(0));
+        let early = standing(vec![mark(1)], Arc::clone(&go_on), vec![rows(&[7]), mark(2)]);
+        let late = standing(vec![rows(&[1]), rows(&[2]), mark(1)], Arc::clone(&go_on), vec![mark(2)]);
+        let ended: BatchStream = Box::pin(futures::stream::iter([rows(&[3])]));
+        let mut merged = merged(vec![early, late, ended], &rows(&[]).unwrap().schema());
+        let mut n_rows = 0;
+        loop {
+            let batch = merged.next().await.unwrap().unwrap();
+            n_rows += batch.num_rows();
+            if let Some(n) = batch.positions().checkpoint() {
+                assert_eq!((n, n_rows), (1, 3), "all rows before the mark, and none after it");
+                break;
+            }
+        }
+        go_on.add_permits(2);
+        let rest: Vec<_> = merged.map(|batch| batch.unwrap()).collect().await;
+        assert_eq!(rest.iter().map(Batch::num_rows).sum::<usize>(), 1);
+        let marks: Vec<_> = rest.iter().filter_map(|batch| batch.positions().checkpoint()).collect();
+        assert_eq!(marks, [2]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aqueduct_commit::{Manifest, RunStamp, Staging};
+use aqueduct_commit::{End, Epoch, FlowLog, Manifest, Mode, NewRun, Start, Target};
 use aqueduct_core::{ErrorKind, Fs, Planning, StdFs};
 use aqueduct_primitives::ByteCount;
 use aqueduct_testkit::faults::FailingFs;
@@ -135,15 +135,25 @@ async fn a_sealed_table_is_published_with_its_manifest() {
         Planning { base_dir: "".into(), batch_rows: 1, batch_bytes: ByteCount::mib(1), max_concurrency: 1 };
     let output = config.unwrap().output(&planning).unwrap();
     let fs: Arc<dyn Fs> = Arc::new(StdFs);
-    let mut staging = Staging::prepare(&fs, &output, "r1").unwrap();
+    let written = "2026-01-01T00:00:00Z".parse().unwrap();
+    let run = NewRun {
+        flow: "f".into(),
+        run_id: "r1".into(),
+        now: written,
+        identity: Default::default(),
+        fixed: Default::default(),
+        targets: vec![Target { output: output.clone(), mode: Mode::Replace }],
+    };
+    let log = FlowLog::open(&fs, &place.dir.path().join("state")).unwrap();
+    let mut run = log.begin(run, Start::Resume).unwrap();
     let inside = Place::new(ByteCount::mib(16));
     let parts = inside
         .write("parquet", json!({ "path": "lake", "partition_by": ["key"] }), &[rows(0, 1000, 5)])
         .await;
-    let written = "2026-01-01T00:00:00Z".parse().unwrap();
-    let stamp = RunStamp { flow: "f".into(), run_id: "r1".into(), mode: "replace", written, inputs: None };
-    staging.seal(parts.unwrap(), &stamp).unwrap();
-    let published = staging.publish().unwrap();
+    let epoch = Epoch { parts: vec![parts.unwrap()], ..Epoch::default() };
+    let committed = run.commit(epoch, End::Finish, written).unwrap();
+    assert!(committed.pending.is_none());
+    let published = &committed.published[0];
     assert_eq!((published.rows, published.n_parts), (1000, 5));
 
     let text = StdFs.read(&output.path.join("_aqueduct/manifest.json"), 1 << 20).unwrap();

@@ -1,0 +1,106 @@
+//! How the rows of each sink relate to those that are there, and why.
+
+use aqueduct_core::{Mode, Output};
+
+use crate::flow::error::Mistake;
+use crate::flow::{Flow, StepKind};
+
+/// How a sink's rows relate to those that earlier runs wrote to the same place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OutputMode {
+    pub(crate) mode: Mode,
+    /// What decided about it, if that was not the sink.
+    pub(crate) because: Option<String>,
+}
+
+impl OutputMode {
+    /// For people: what becomes of what is there, and why.
+    pub(crate) fn sentence(&self) -> String {
+        let because = self.because.as_ref().map(|because| format!(", because {because}")).unwrap_or_default();
+        match self.mode {
+            Mode::Replace => format!(
+                "mode replace: a finished run replaces what earlier runs of the flow wrote there{because}"
+            ),
+            Mode::Append => format!("mode append: rows are added to those of earlier runs{because}"),
+        }
+    }
+}
+
+impl Flow {
+    /// Where a step writes and how; nothing, if it leaves no files.
+    pub(crate) fn output_of(&self, at: usize) -> Option<(Output, OutputMode)> {
+        let step = self.steps.get(at)?;
+        let StepKind::Sink(sink) = &step.kind else { return None };
+        let output = sink.output(&self.planning(step))?;
+        let mode = match (output.mode, self.what_remembers(at)) {
+            (Some(mode), _) => OutputMode { mode, because: None },
+            (None, Some(because)) => OutputMode { mode: Mode::Append, because: Some(because) },
+            (None, None) => OutputMode { mode: Mode::Replace, because: None },
+        };
+        Some((output, mode))
+    }
+
+    /// The first step before this one whose rows depend on earlier runs.
+    fn what_remembers(&self, at: usize) -> Option<String> {
+        let mut open = self.steps.get(at)?.inputs.clone();
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(before) = open.pop() {
+            let step = self.steps.get(before).filter(|_| seen.insert(before));
+            let Some(step) = step else { continue };
+            let remembers = match &step.kind {
+                StepKind::Source(source) => source.is_incremental(),
+                StepKind::Stage(stage) => stage.remembers(),
+                StepKind::Sink(_) => false,
+            };
+            if remembers {
+                return Some(format!("`{}` lets pass only what no earlier run has committed", step.name));
+            }
+            open.extend(&step.inputs);
+        }
+        None
+    }
+}
+
+/// Outputs of one file that would be added to.
+pub(crate) fn unfit(flow: &Flow) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for (at, step) in flow.steps.iter().enumerate() {
+        let Some((output, OutputMode { mode: Mode::Append, because: Some(because) })) = flow.output_of(at)
+        else {
+            continue;
+        };
+        if output.is_file {
+            let (at, key) = step.at.places.find("/path");
+            let message = format!(
+                "one file cannot be added to, and {because}; expected a folder, or `mode: replace` for what is new alone"
+            );
+            mistakes.push(Mistake::new(at, key, flow.masks.mask(&message)));
+        }
+    }
+    mistakes
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::flow::fake::load_yaml;
+    use aqueduct_core::Mode;
+
+    fn mode(stages: &str, path: &str) -> Result<(Mode, Option<String>), String> {
+        let text = format!(
+            "name: x\nsource: {{ files: {{ paths: [a] }} }}\nstages: [{stages}]\nsink: {{ parquet: {{ path: {path} }} }}\n"
+        );
+        let flow = load_yaml(&text).map_err(|errors| errors.to_string())?.remove(0);
+        let (_, mode) = flow.output_of(flow.steps.len() - 1).ok_or("no output")?;
+        Ok((mode.mode, mode.because))
+    }
+
+    #[test]
+    fn an_output_behind_what_remembers_is_added_to_and_says_why() {
+        assert_eq!(mode("", "out"), Ok((Mode::Replace, None)));
+        let (appended, because) = mode("{ once: {} }", "out").unwrap();
+        assert_eq!(appended, Mode::Append);
+        assert!(because.unwrap().contains("`once`"));
+        let told = mode("{ once: {} }", "out.parquet").unwrap_err();
+        assert!(told.starts_with("flow.yaml:4:") && told.contains("expected a folder"), "{told}");
+    }
+}
