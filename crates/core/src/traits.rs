@@ -43,6 +43,8 @@ pub struct SourceCaps {
     pub ordered: bool,
     /// It never ends by itself.
     pub endless: bool,
+    /// Reading it again takes what reading it took: it comes over a network.
+    pub remote: bool,
     /// The one split whose position says all that the source needs to go on, where the number of its splits has no bound.
     /// What it says of others is for the steps behind it.
     pub summed_up_in: Option<&'static str>,

@@ -167,7 +167,7 @@ impl Source for Config {
     }
 
     fn capabilities(&self) -> SourceCaps {
-        SourceCaps { replayable: true, ordered: true, endless: false, summed_up_in: None }
+        SourceCaps { replayable: true, ordered: true, endless: false, remote: false, summed_up_in: None }
     }
 
     fn run(self: Box<Self>, cx: Context, from: Positions) -> BatchStream {

@@ -156,7 +156,7 @@ impl Source for Stdin {
     }
 
     fn capabilities(&self) -> SourceCaps {
-        SourceCaps { replayable: false, ordered: true, endless: false, summed_up_in: None }
+        SourceCaps { replayable: false, ordered: true, endless: false, remote: false, summed_up_in: None }
     }
 
     fn run(self: Box<Self>, cx: Context, _from: Positions) -> BatchStream {

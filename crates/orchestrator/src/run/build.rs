@@ -45,6 +45,10 @@ pub(super) struct PreparedStep {
     pub(super) is_sink: bool,
     /// What it does with a row depends on no row before it.
     pub(super) is_resumable: bool,
+    /// It takes in all rows before it gives the first, or may.
+    pub(super) is_global: bool,
+    /// Such a step comes before it.
+    pub(super) is_behind_global: bool,
     /// It writes one file, which is complete at the end alone.
     pub(super) is_one_file: bool,
     /// It takes files whole.
@@ -102,11 +106,13 @@ impl Prepared {
             contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
         }
         let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps));
-        go_on_counting(&contexts, &rejects, commits.resumed());
         let one_file = |at: usize| flow.output_of(at).is_some_and(|(output, _)| output.is_file);
         let are_one_file: Vec<_> = (0..flow.steps.len()).map(one_file).collect();
         let steps = flow.steps.into_iter().zip(are_one_file);
-        let (steps, kinds) = steps.map(|(step, is_one_file)| split(step, is_one_file)).unzip();
+        let (mut steps, kinds): (Vec<_>, Vec<_>) =
+            steps.map(|(step, is_one_file)| split(step, is_one_file)).unzip();
+        mark_behind_global(&mut steps);
+        go_on_counting(&steps, &contexts, &rejects, commits.resumed());
         Ok(Self { when: flow.commit, run, steps, kinds, contexts, commits, rejects, live })
     }
 }
@@ -164,6 +170,8 @@ fn split(step: Step, is_one_file: bool) -> (PreparedStep, StepKind) {
         is_source: step.is_source(),
         is_sink: step.is_sink(),
         is_resumable: !matches!(&step.kind, StepKind::Stage(stage) if !stage.is_resumable()),
+        is_global: matches!(&step.kind, StepKind::Stage(stage) if stage.spills()),
+        is_behind_global: false,
         is_one_file,
         takes_whole_files: matches!(&step.kind, StepKind::Sink(sink) if sink.takes_whole_files()),
         has_side_input: step.has_side_input,
@@ -173,10 +181,26 @@ fn split(step: Step, is_one_file: bool) -> (PreparedStep, StepKind) {
     (prepared, step.kind)
 }
 
-/// A run that goes on counts from where it was.
-fn go_on_counting(contexts: &[Context], rejects: &Rejects, resumed: Option<&Resumed>) {
+fn mark_behind_global(steps: &mut [PreparedStep]) {
+    // Each step comes after its inputs.
+    for at in 0..steps.len() {
+        let is_behind = |input: &usize| steps[*input].is_global || steps[*input].is_behind_global;
+        steps[at].is_behind_global = steps[at].inputs.iter().any(is_behind);
+    }
+}
+
+/// A run that goes on counts from where it was; a global stage, and what comes behind it, begins anew with the copy of its
+/// rows.
+fn go_on_counting(
+    steps: &[PreparedStep],
+    contexts: &[Context],
+    rejects: &Rejects,
+    resumed: Option<&Resumed>,
+) {
     let Some(resumed) = resumed else { return };
-    for context in contexts {
+    for (_, context) in
+        steps.iter().zip(contexts).filter(|(step, _)| !step.is_global && !step.is_behind_global)
+    {
         if let Some(counted) = resumed.counters.get(context.step()) {
             context.metrics().add_all(counted);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aqueduct_commit::{Counters, Counts, End, Epoch};
-use aqueduct_core::{Context, Error, Part, Positions, Result, RunContext};
+use aqueduct_core::{Context, Durable, Error, Part, Positions, Result, RunContext};
 use serde_json::Value;
 
 use super::build::PreparedStep;
@@ -21,6 +21,8 @@ pub(super) struct Committing<'r> {
     pub(super) run: &'r RunContext,
     pub(super) steps: &'r [PreparedStep],
     pub(super) contexts: &'r [Context],
+    /// Copies of what goes into global stages, by name.
+    pub(super) copies: Vec<(String, Arc<Durable>)>,
 }
 
 impl Committing<'_> {
@@ -66,9 +68,8 @@ impl Committing<'_> {
     /// While sources stand, every row that a step gave was taken by the next.
     fn check_nothing_lost(&self) -> Result<()> {
         let n_readers = |at: usize| self.steps.iter().filter(|step| step.inputs.contains(&at)).count();
-        for (step, context) in
-            self.steps.iter().zip(self.contexts).filter(|(step, _)| !step.inputs.is_empty())
-        {
+        let stands = |step: &PreparedStep| !step.inputs.is_empty() && !step.is_behind_global;
+        for (step, context) in self.steps.iter().zip(self.contexts).filter(|(step, _)| stands(step)) {
             if step.inputs.iter().any(|input| n_readers(*input) != 1) {
                 continue;
             }
@@ -92,10 +93,12 @@ impl Committing<'_> {
     /// What steps keep, as far as they do.
     async fn keep(&self) -> Result<BTreeMap<String, Value>> {
         let mut kept = BTreeMap::new();
-        for context in self.contexts {
-            let Some(keeper) = context.durable().and_then(|durable| durable.keeper()) else { continue };
-            let value = keeper.keep().await.map_err(|error| error.with("step", context.step()))?;
-            kept.extend(value.map(|value| (context.step().to_owned(), value)));
+        let of_steps = self.contexts.iter().filter_map(|cx| Some((cx.step(), cx.durable()?)));
+        let of_copies = self.copies.iter().map(|(name, durable)| (name.as_str(), &**durable));
+        for (name, durable) in of_steps.chain(of_copies) {
+            let Some(keeper) = durable.keeper() else { continue };
+            let value = keeper.keep().await.map_err(|error| error.with("step", name))?;
+            kept.extend(value.map(|value| (name.to_owned(), value)));
         }
         Ok(kept)
     }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::{
-    Batch, BatchStream, Context, Durable, Error, Fs, FsFile, Keeper, Result, Scratch, retained_bytes,
+    Batch, BatchStream, Context, Durable, Error, Fs, FsFile, Keeper, Result, Scratch, StepMetrics,
+    retained_bytes,
 };
 use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::record_batch::RecordBatch;
@@ -52,12 +53,21 @@ pub(super) struct Copy {
     /// What an earlier process of this run has copied.
     earlier: Vec<CopyFile>,
     cx: Context,
+    metrics: Arc<StepMetrics>,
 }
 
 /// The files there are, for the next commit.
 struct Files {
     run_id: String,
     durable: Mutex<Vec<CopyFile>>,
+    /// What they take of the disk.
+    taken: Mutex<Reservation>,
+}
+
+impl Files {
+    fn hold(&self, taken: Reservation) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).merge(taken);
+    }
 }
 
 #[async_trait]
@@ -76,10 +86,19 @@ impl Copy {
         let kept: Kept =
             durable.kept().and_then(|kept| serde_json::from_value(kept.clone()).ok()).unwrap_or_default();
         let earlier = if kept.run_id == cx.run_id() { kept.files } else { Vec::new() };
-        let files = Files { run_id: cx.run_id().to_owned(), durable: Mutex::new(earlier.clone()) };
+        let files = Files {
+            run_id: cx.run_id().to_owned(),
+            durable: Mutex::new(earlier.clone()),
+            taken: Mutex::default(),
+        };
         let files = Arc::new(files);
         durable.register(Arc::clone(&files) as _);
-        Self { durable: Arc::new(durable), files, earlier, cx }
+        Self { durable: Arc::new(durable), files, earlier, cx, metrics: Arc::default() }
+    }
+
+    /// Counts the bytes that were copied, as they were in memory.
+    pub(super) fn metrics(&self) -> Arc<StepMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// What is to be asked at each commit.
@@ -92,6 +111,7 @@ impl Copy {
     pub(super) fn run(self, mut input: BatchStream, reports: Reports) -> BatchStream {
         Box::pin(try_stream! {
             for file in &self.earlier {
+                self.files.hold(self.cx.scratch().take(ByteCount::new(file.n_bytes))?);
                 let mut rows = self.read(file);
                 while let Some(batch) = rows.next().await {
                     yield batch?;
@@ -102,6 +122,7 @@ impl Copy {
                 let mut batch = batch?;
                 let mark = batch.take_checkpoint();
                 if batch.num_rows() > 0 {
+                    self.metrics.bytes.add(batch.reserved().get());
                     writer = Some(self.write(writer.take(), batch.records().clone()).await?);
                     yield batch;
                 }
@@ -116,7 +137,8 @@ impl Copy {
     }
 
     async fn write(&self, writer: Option<Writer>, records: RecordBatch) -> Result<Writer> {
-        let (fs, dir, scratch) = (Arc::clone(self.cx.fs()), self.durable.run_dir().clone(), self.cx.scratch().clone());
+        let (fs, dir, scratch) =
+            (Arc::clone(self.cx.fs()), self.durable.run_dir().clone(), self.cx.scratch().clone());
         let name = format!("{}-{:05}.arrow", self.cx.part_run(), self.n_files());
         let write = move || {
             let mut writer = match writer {
@@ -137,7 +159,8 @@ impl Copy {
     async fn seal(&self, writer: Option<Writer>) -> Result<()> {
         let Some(writer) = writer else { return Ok(()) };
         let (fs, dir) = (Arc::clone(self.cx.fs()), self.durable.run_dir().clone());
-        let file = self.cx.tasks().block(move || writer.seal(&*fs, &dir)).await??;
+        let (file, taken) = self.cx.tasks().block(move || writer.seal(&*fs, &dir)).await??;
+        self.files.hold(taken);
         self.files.durable.lock().unwrap_or_else(PoisonError::into_inner).push(file);
         Ok(())
     }
@@ -187,7 +210,8 @@ fn next(mut reader: Stored, path: &Path) -> Result<Option<(RecordBatch, Stored)>
 }
 
 fn damaged(path: &Path, message: String) -> Error {
-    let message = format!("the copy of rows that a run keeps is damaged: {message}; begin anew with `--fresh`");
+    let message =
+        format!("the copy of rows that a run keeps is damaged: {message}; begin anew with `--fresh`");
     Error::new(aqueduct_core::ErrorKind::Conflict, "read copy", message).with("path", path.display())
 }
 
@@ -201,11 +225,22 @@ struct Writer {
 }
 
 impl Writer {
-    fn create(fs: &dyn Fs, dir: &Path, name: String, records: &RecordBatch, scratch: Scratch) -> Result<Self> {
+    fn create(
+        fs: &dyn Fs,
+        dir: &Path,
+        name: String,
+        records: &RecordBatch,
+        scratch: Scratch,
+    ) -> Result<Self> {
         let path = dir.join(&name);
         let failed = |error| Error::io("copy rows", path.display(), error);
         fs.create_dir_all(dir).map_err(failed)?;
-        let file = Counted { file: fs.create_new(&path).map_err(failed)?, scratch, taken: Reservation::empty(), n_bytes: 0 };
+        let file = Counted {
+            file: fs.create_new(&path).map_err(failed)?,
+            scratch,
+            taken: Reservation::empty(),
+            n_bytes: 0,
+        };
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let writer = IpcWriteOptions::default()
             .try_with_compression(Some(CompressionType::LZ4_FRAME))
@@ -222,7 +257,7 @@ impl Writer {
             .map_err(|error| Error::io("copy rows", self.path.display(), std::io::Error::other(error)))
     }
 
-    fn seal(mut self, fs: &dyn Fs, dir: &Path) -> Result<CopyFile> {
+    fn seal(mut self, fs: &dyn Fs, dir: &Path) -> Result<(CopyFile, Reservation)> {
         let failed = |error| Error::io("copy rows", self.path.display(), error);
         self.writer.finish().map_err(|error| failed(std::io::Error::other(error)))?;
         let file = self.writer.into_inner().map_err(|error| failed(std::io::Error::other(error)))?;
@@ -232,12 +267,13 @@ impl Writer {
         for folder in dir.ancestors().take(4) {
             fs.sync_dir(folder).map_err(failed)?;
         }
-        Ok(CopyFile {
+        let sealed = CopyFile {
             name: self.name,
             rows: self.rows,
             n_bytes: file.n_bytes,
             largest_batch_bytes: self.largest_batch_bytes,
-        })
+        };
+        Ok((sealed, file.taken))
     }
 }
 

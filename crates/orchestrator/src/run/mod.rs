@@ -9,12 +9,14 @@ mod checkpoints;
 mod collect;
 mod commits;
 mod committing;
+mod copies;
 mod drive;
 mod live;
 mod rejects;
 mod sinks;
 mod subset;
 mod wire;
+mod wiring;
 
 use std::sync::Arc;
 

@@ -22,36 +22,67 @@ pub(super) struct Driven {
     pub(super) context: Context,
 }
 
-/// What a sink has made durable, at a checkpoint or at the end of its rows.
+/// Where those who take rows tell what they have made durable.
+#[derive(Clone, Debug)]
+pub(super) struct Reports {
+    /// Of a sink, its step.
+    pub(super) of: usize,
+    pub(super) to: mpsc::Sender<Sealed>,
+}
+
+impl Reports {
+    /// At a checkpoint, or at the end of the rows.
+    ///
+    /// # Errors
+    /// The run is over.
+    pub(super) async fn sealed(&self, checkpoint: Option<u64>, parts: Vec<Part>) -> Result<()> {
+        let sealed = Sealed { of: self.of, checkpoint, parts };
+        self.to.send(sealed).await.map_err(|_| Error::cancelled("run"))
+    }
+}
+
+/// What was made durable, at a checkpoint or at the end of the rows.
 #[derive(Debug)]
-struct Sealed {
-    step: usize,
+pub(super) struct Sealed {
+    of: usize,
     checkpoint: Option<u64>,
     parts: Vec<Part>,
 }
 
-/// The gates of the sources and when they are to be closed; none, if the run can only commit at its end.
+/// How a run commits before its end.
 pub(super) struct Pace {
+    /// The gates of the sources.
     pub(super) gates: Arc<Checkpoints>,
+    /// When they are to be closed.
     pub(super) due: Due,
+    /// Who must stand at a checkpoint: sinks, by their step, and copies of what goes into global stages.
+    pub(super) standing: BTreeSet<usize>,
+    /// Whether there are such copies: behind them work goes on when nobody has to stand any more.
+    pub(super) has_copies: bool,
 }
 
 /// Drives sinks to the end of their rows; the parts that are not committed yet, by step. The first sink to fail, or to
-/// panic, stops the others.
+/// panic, stops the others. Without a pace nothing is committed before the end.
 pub(super) async fn drive(
     driven: Vec<Driven>,
+    (sender, reports): (mpsc::Sender<Sealed>, mpsc::Receiver<Sealed>),
     committing: &mut Committing<'_>,
     pace: Option<Pace>,
-    tasks: &Tasks,
     stop: &CancellationToken,
 ) -> Result<Vec<(usize, Vec<Part>)>, Failure> {
     let stop_all = CancellationToken::new();
-    let open = driven.iter().map(|one| one.step).collect();
-    let (sender, reports) = mpsc::channel(driven.len().max(1));
-    let sinks: Vec<_> = driven.into_iter().map(|one| spawn(one, &stop_all, sender.clone(), tasks)).collect();
+    let open = match &pace {
+        Some(pace) => pace.standing.clone(),
+        None => driven.iter().map(|one| one.step).collect(),
+    };
+    let tasks = committing.run.tasks.clone();
+    let mut sinks = Vec::new();
+    for one in driven {
+        let reports = Reports { of: one.step, to: sender.clone() };
+        sinks.push(spawn(one, &stop_all, reports, &tasks));
+    }
     drop(sender);
-    let mut driver =
-        Driver { reports, stop_all, open, sealed: BTreeSet::new(), asked: None, parts: Vec::new() };
+    let mut driver = Driver::new(reports, stop_all, open);
     let driven = driver.run(committing, pace, stop).await;
     driver.stop_all.cancel();
     let joined = join(sinks).await;
@@ -65,12 +96,7 @@ pub(super) async fn drive(
     }
 }
 
-fn spawn(
-    one: Driven,
-    stop_all: &CancellationToken,
-    reports: mpsc::Sender<Sealed>,
-    tasks: &Tasks,
-) -> Task<Result<()>> {
+fn spawn(one: Driven, stop_all: &CancellationToken, reports: Reports, tasks: &Tasks) -> Task<Result<()>> {
     let stop = stop_all.clone();
     let unless_sealed = stop_all.clone().drop_guard();
     tasks.spawn(async move {
@@ -109,16 +135,23 @@ enum Outcome {
 struct Driver {
     reports: mpsc::Receiver<Sealed>,
     stop_all: CancellationToken,
-    /// Sinks that still take rows.
+    /// Of those who must stand, the ones that still take rows.
     open: BTreeSet<usize>,
     /// Of those, the ones that have reached the checkpoint.
     sealed: BTreeSet<usize>,
     /// The checkpoint that was asked for.
     asked: Option<u64>,
+    /// Whether all that the copies hold is committed.
+    has_all_copied: bool,
     parts: Vec<(usize, Vec<Part>)>,
 }
 
 impl Driver {
+    fn new(reports: mpsc::Receiver<Sealed>, stop_all: CancellationToken, open: BTreeSet<usize>) -> Self {
+        let (sealed, parts) = (BTreeSet::new(), Vec::new());
+        Self { reports, stop_all, open, sealed, asked: None, has_all_copied: false, parts }
+    }
+
     async fn run(
         &mut self,
         committing: &mut Committing<'_>,
@@ -131,21 +164,24 @@ impl Driver {
                 biased;
                 sealed = self.reports.recv() => match sealed {
                     Some(sealed) => self.take(sealed),
-                    None if is_stopping && !self.open.is_empty() => return Ok(Outcome::Stopped { is_committed: false }),
+                    None if is_stopping && !self.open.is_empty() => {
+                        return Ok(Outcome::Stopped { is_committed: false });
+                    }
                     None => return Ok(Outcome::Complete),
                 },
                 () = stop.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     match &pace {
+                        Some(_) if self.has_all_copied => return Ok(Outcome::Stopped { is_committed: true }),
                         Some(pace) => self.ask(&pace.gates),
                         None => self.stop_all.cancel(),
                     }
                 }
-                () = is_due(pace.as_ref()), if self.asked.is_none() && !is_stopping => {
+                () = is_due(pace.as_ref()), if self.asked.is_none() && !is_stopping && !self.open.is_empty() => {
                     pace.iter().for_each(|pace| self.ask(&pace.gates));
                 }
             }
-            let Some(pace) = pace.as_mut().filter(|_| self.is_at_checkpoint()) else { continue };
+            let Some(pace) = pace.as_mut().filter(|pace| self.is_at_checkpoint(pace)) else { continue };
             let parts = std::mem::take(&mut self.parts);
             committing.commit(parts, pace.gates.take_positions(), End::GoOn).await?;
             if is_stopping {
@@ -156,11 +192,11 @@ impl Driver {
     }
 
     fn take(&mut self, sealed: Sealed) {
-        let Sealed { step, checkpoint, parts } = sealed;
-        self.parts.push((step, parts));
+        let Sealed { of, checkpoint, parts } = sealed;
+        self.parts.push((of, parts));
         match checkpoint {
-            Some(_) => _ = self.sealed.insert(step),
-            None => _ = self.open.remove(&step),
+            Some(_) => _ = self.sealed.insert(of),
+            None => _ = self.open.remove(&of),
         }
     }
 
@@ -170,14 +206,16 @@ impl Driver {
         }
     }
 
-    /// Whether every sink that still takes rows has all that came before the mark.
-    fn is_at_checkpoint(&self) -> bool {
-        self.asked.is_some()
-            && !self.open.is_empty()
-            && self.open.iter().all(|step| self.sealed.contains(step))
+    /// Whether all who still take rows have those that came before the mark; or, once, whether the copies are complete.
+    fn is_at_checkpoint(&self, pace: &Pace) -> bool {
+        match self.open.is_empty() {
+            true => pace.has_copies && !self.has_all_copied,
+            false => self.asked.is_some() && self.open.iter().all(|one| self.sealed.contains(one)),
+        }
     }
 
     fn go_on(&mut self, pace: &mut Pace) {
+        self.has_all_copied = self.open.is_empty();
         self.sealed.clear();
         if let Some(n) = self.asked.take() {
             pace.gates.pass(n);
@@ -193,9 +231,9 @@ async fn is_due(pace: Option<&Pace>) {
     }
 }
 
-async fn drive_one(one: Driven, stop: &CancellationToken, reports: &mpsc::Sender<Sealed>) -> Result<()> {
-    let Driven { step, mut sink, mut input, context } = one;
-    let result = write_all(step, &mut *sink, &mut input, &context, stop, reports).await;
+async fn drive_one(one: Driven, stop: &CancellationToken, reports: &Reports) -> Result<()> {
+    let Driven { mut sink, mut input, context, .. } = one;
+    let result = write_all(&mut *sink, &mut input, &context, stop, reports).await;
     // Cancels what feeds the sink before the sink lets go of its files.
     drop(input);
     if result.is_err() {
@@ -205,12 +243,11 @@ async fn drive_one(one: Driven, stop: &CancellationToken, reports: &mpsc::Sender
 }
 
 async fn write_all(
-    step: usize,
     sink: &mut dyn Sink,
     input: &mut BatchStream,
     context: &Context,
     stop: &CancellationToken,
-    reports: &mpsc::Sender<Sealed>,
+    reports: &Reports,
 ) -> Result<()> {
     let at = |error: Error| error.with("step", context.step());
     loop {
@@ -226,15 +263,10 @@ async fn write_all(
         sink.write(batch).await.map_err(at)?;
         context.metrics().rows_out.add(n_rows);
         if checkpoint.is_some() {
-            report(reports, Sealed { step, checkpoint, parts: sink.seal().await.map_err(at)? }).await?;
+            reports.sealed(checkpoint, sink.seal().await.map_err(at)?).await?;
         }
     }
-    report(reports, Sealed { step, checkpoint: None, parts: sink.seal().await.map_err(at)? }).await
-}
-
-async fn report(reports: &mpsc::Sender<Sealed>, sealed: Sealed) -> Result<()> {
-    // Nobody listens any more only when the run is over.
-    reports.send(sealed).await.map_err(|_| Error::cancelled("run"))
+    reports.sealed(None, sink.seal().await.map_err(at)?).await
 }
 
 #[cfg(test)]
@@ -274,7 +306,8 @@ mod tests {
         let panics = driven(1, futures::stream::iter([Ok(batch)]));
         let (tasks, stop_all) = (Tasks::default(), CancellationToken::new());
         let (sender, _reports) = mpsc::channel(2);
-        let both = [waits, panics].map(|one| spawn(one, &stop_all, sender.clone(), &tasks));
+        let reports = Reports { of: 0, to: sender };
+        let both = [waits, panics].map(|one| spawn(one, &stop_all, reports.clone(), &tasks));
         let Some(Failure::Error(error)) = join(both.into()).await else { panic!("not the panic") };
         assert!(error.chain().contains("a sink that panics"), "{error}");
     }

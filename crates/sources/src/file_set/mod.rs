@@ -113,7 +113,13 @@ impl Source for FileSet {
     }
 
     fn capabilities(&self) -> SourceCaps {
-        SourceCaps { replayable: true, ordered: self.is_ordered, endless: false, summed_up_in: None }
+        SourceCaps {
+            replayable: true,
+            ordered: self.is_ordered,
+            endless: false,
+            remote: false,
+            summed_up_in: None,
+        }
     }
 
     fn run(self: Box<Self>, _cx: Context, from: Positions) -> BatchStream {

@@ -84,7 +84,7 @@ impl Source for Config {
 
     fn capabilities(&self) -> SourceCaps {
         let ordered = self.fault != Fault::StartsAgainUnlessDone;
-        SourceCaps { replayable: true, ordered, endless: false, summed_up_in: None }
+        SourceCaps { replayable: true, ordered, endless: false, remote: false, summed_up_in: None }
     }
 
     fn run(self: Box<Self>, cx: Context, from: Positions) -> BatchStream {
