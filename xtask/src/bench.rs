@@ -4,7 +4,7 @@
 mod contest;
 mod download;
 mod events;
-mod file_server;
+pub(crate) mod file_server;
 mod idle_rss;
 pub(crate) mod memory_ladder;
 mod ndjson_parquet;

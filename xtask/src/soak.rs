@@ -1,6 +1,7 @@
 //! `cargo xtask soak [WHAT] --minutes N`: long proofs. What was shown is kept in a file after each round, so that
 //! a soak goes on where the last one stopped.
 
+pub(crate) mod kills;
 pub(crate) mod ladder;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     /// A binary that is built already; without it one is built
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
-    /// What was shown so far; without it a file in the cache folder, of the ladder `docs/proofs/ladder.tsv`
+    /// What was shown so far; without it a file in the cache folder, of the ladder and of kills one in `docs/proofs`
     #[arg(long, value_name = "PATH")]
     state: Option<PathBuf>,
     #[command(flatten)]
@@ -41,6 +42,8 @@ enum What {
     Flows,
     /// Every global stage over every kind of data at every memory
     Ladder,
+    /// The binary killed, at random and at each system call that changes the disk
+    Kills,
 }
 
 /// What was shown so far.
@@ -74,6 +77,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let bench = Bench::with(workspace, binary, 1, 1)?;
     if args.what == Some(What::Ladder) {
         return ladder::run(workspace, &bench, args.state.as_deref(), args.minutes, &args.ladder);
+    }
+    if args.what == Some(What::Kills) {
+        return kills::run(workspace, &bench, args.state.as_deref(), args.minutes);
     }
     let path = args.state.clone().unwrap_or_else(|| workspace.cache().join("soak.json"));
     let mut shown = Shown::read(&path)?;

@@ -18,7 +18,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves the files of a folder until the process ends.
 #[derive(Debug)]
-pub(super) struct FileServer {
+pub(crate) struct FileServer {
     address: SocketAddr,
 }
 
@@ -27,7 +27,7 @@ impl FileServer {
     ///
     /// # Errors
     /// There is none.
-    pub(super) fn start(folder: PathBuf) -> Result<Self> {
+    pub(crate) fn start(folder: PathBuf) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("no port for the file server")?;
         let address = listener.local_addr()?;
         thread::spawn(move || {
@@ -41,12 +41,12 @@ impl FileServer {
     }
 
     /// The URL of a file.
-    pub(super) fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         format!("http://{}/{name}", self.address)
     }
 
     /// The URL of the folder.
-    pub(super) fn root(&self) -> String {
+    pub(crate) fn root(&self) -> String {
         format!("http://{}", self.address)
     }
 }

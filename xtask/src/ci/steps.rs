@@ -34,6 +34,7 @@ pub(super) const STEPS: &[Step] = &[
     step("selective", |workspace, _| selective(workspace)),
     step("docs", |workspace, _| docs::check(workspace, &built(workspace)?)),
     step("ladder", |workspace, _| crate::soak::ladder::ci(workspace, &built(workspace)?)),
+    step("kills", |workspace, _| crate::soak::kills::ci(workspace, &built(workspace)?)),
     Step { name: "accept", needs_accept: true, run: accept },
 ];
 

@@ -1,0 +1,319 @@
+//! One night: new input, a run that is killed, made again, and judged.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use super::results::Tally;
+use crate::bench::Bench;
+use crate::bench::file_server::FileServer;
+use crate::text;
+
+const FILES: u64 = 6;
+const ROWS_IN_FILE: u64 = 400;
+/// Every so many rows, one is no JSON.
+const ROWS_PER_BAD: u64 = 100;
+/// How long the reader waits between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+/// No run takes longer.
+const MAX_PER_RUN: Duration = Duration::from_secs(60);
+
+/// What a flow does with the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// They replace those of the night before.
+    Replace,
+    /// They are added to those of the nights before.
+    Append,
+    /// Fetched over HTTP and sorted, they replace those of the night before.
+    Sorted,
+}
+
+/// All of them.
+pub(super) const SHAPES: [Shape; 3] = [Shape::Replace, Shape::Append, Shape::Sorted];
+
+impl Shape {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Append => "append",
+            Self::Sorted => "sorted",
+        }
+    }
+
+    fn flow(self, root: &str) -> String {
+        let paths: Vec<_> = (0..FILES).map(|file| format!("\"{root}/{file}.ndjson\"")).collect();
+        let (mode, stages) = match self {
+            Self::Replace => ("replace", "[]"),
+            Self::Append => ("append", "[]"),
+            Self::Sorted => ("replace", "[{ sort: { by: [\"id desc\"] } }]"),
+        };
+        format!(
+            "name: kills\nmemory: 64MB\ncommit: {{ every: 20ms }}\n\
+             execution: {{ on_error: dead_letter }}\n\
+             source: {{ files: {{ paths: [{}], schema: {{ id: int64 }}, window: 2 }} }}\n\
+             stages: {stages}\nsink: {{ ndjson: {{ path: out, mode: {mode} }} }}\n",
+            paths.join(", ")
+        )
+    }
+}
+
+/// When a run is killed.
+pub(super) enum Kill {
+    /// After so long.
+    After(Duration),
+    /// At the nth of these system calls of one of its threads.
+    At { call: String, ordinal: u64 },
+}
+
+/// What all nights share.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'b> {
+    pub(super) bench: &'b Bench,
+    /// Serves what lies in the scratch folder.
+    pub(super) server: &'b FileServer,
+}
+
+/// A flow and its nights.
+pub(super) struct Folder<'b> {
+    bench: &'b Bench,
+    shape: Shape,
+    dir: TempDir,
+    /// What is there from the nights before.
+    before: BTreeSet<u64>,
+    /// Rejected in all nights.
+    rejected: BTreeSet<u64>,
+    n_nights: u64,
+}
+
+impl<'b> Folder<'b> {
+    pub(super) fn new(field: Field<'b>, shape: Shape) -> Result<Self> {
+        let Field { bench, server } = field;
+        let dir = TempDir::new_in(bench.scratch.path())?;
+        let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
+        let root = match shape {
+            Shape::Sorted => format!("{}/{name}/in", server.root()),
+            Shape::Replace | Shape::Append => "in".to_owned(),
+        };
+        text::write(&dir.path().join("flow.yaml"), &shape.flow(&root))?;
+        Ok(Self { bench, shape, dir, before: BTreeSet::new(), rejected: BTreeSet::new(), n_nights: 0 })
+    }
+
+    /// New input, runs that are killed as `kill` says, and one that is not; how long that one took.
+    pub(super) fn night(
+        &mut self,
+        tally: &mut Tally,
+        mut kill: impl FnMut(u64) -> Option<Kill>,
+    ) -> Result<Duration> {
+        let night = self.input()?;
+        for nth in 0.. {
+            let Some(kill) = kill(nth) else { break };
+            let is_killed = self.killed(&kill, &night, tally)?;
+            tally.kills += u64::from(is_killed);
+            if !is_killed {
+                break;
+            }
+        }
+        let started = Instant::now();
+        self.run_to_its_end(&night, tally)?;
+        let took = started.elapsed();
+        self.judge(&night)?;
+        self.before = self.expected(&night);
+        Ok(took)
+    }
+
+    /// How often a run makes a system call, over all its threads.
+    pub(super) fn count(&mut self, call: &str) -> Result<u64> {
+        let night = self.input()?;
+        let trace = self.dir.path().join("trace");
+        let mut command = self.command("strace");
+        command.args(["-f", "-qq", "-o"]).arg(&trace).args(["-e", &format!("trace={call}")]);
+        let status = command.arg(&self.bench.binary).args(["run", "flow.yaml"]).status()?;
+        ensure!(status.success(), "a run under strace failed: {status}");
+        self.judge(&night)?;
+        self.before = self.expected(&night);
+        let n_calls = text::read(&trace)?.lines().filter(|line| line.contains('(')).count() as u64;
+        std::fs::remove_file(trace)?;
+        Ok(n_calls)
+    }
+
+    /// Writes what is to be read tonight; the good rows.
+    fn input(&mut self) -> Result<BTreeSet<u64>> {
+        let mut good = BTreeSet::new();
+        for file in 0..FILES {
+            let mut lines = String::new();
+            for row in 0..ROWS_IN_FILE {
+                let id = (self.n_nights * FILES + file) * ROWS_IN_FILE + row;
+                if id % ROWS_PER_BAD == 7 {
+                    lines.push_str(&format!("bad {id}\n"));
+                    self.rejected.insert(id);
+                } else {
+                    lines.push_str(&format!("{{\"id\":{id}}}\n"));
+                    good.insert(id);
+                }
+            }
+            text::write(&self.dir.path().join(format!("in/{file}.ndjson")), &lines)?;
+        }
+        self.n_nights += 1;
+        Ok(good)
+    }
+
+    fn expected(&self, night: &BTreeSet<u64>) -> BTreeSet<u64> {
+        match self.shape {
+            Shape::Append => self.before.union(night).copied().collect(),
+            Shape::Replace | Shape::Sorted => night.clone(),
+        }
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    fn start(&self, kill: Option<&Kill>) -> Result<Child> {
+        let mut command = match kill {
+            Some(Kill::At { call, ordinal }) => {
+                let mut strace = self.command("strace");
+                strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"]);
+                strace.arg(format!("inject={call}:signal=KILL:when={ordinal}")).arg(&self.bench.binary);
+                strace
+            }
+            _ => self.command(&self.bench.binary),
+        };
+        let log = std::fs::File::create(self.dir.path().join("log"))?;
+        command.args(["run", "flow.yaml"]).stderr(log).spawn().context("the binary cannot be started")
+    }
+
+    /// Whether the run was killed before it ended.
+    fn killed(&self, kill: &Kill, night: &BTreeSet<u64>, tally: &mut Tally) -> Result<bool> {
+        let mut child = self.start(Some(kill))?;
+        tally.runs += 1;
+        let started = Instant::now();
+        let status = loop {
+            self.look(night, tally)?;
+            match (child.try_wait()?, kill) {
+                (Some(status), _) => break status,
+                (None, Kill::After(after)) if started.elapsed() >= *after => {
+                    child.kill()?;
+                    break child.wait()?;
+                }
+                (None, _) => ensure!(started.elapsed() < MAX_PER_RUN, "a run hangs"),
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        };
+        self.look(night, tally)?;
+        ensure!(status.success() || status.code().is_none(), "a run failed: {status}\n{}", self.log());
+        Ok(!status.success())
+    }
+
+    fn run_to_its_end(&self, night: &BTreeSet<u64>, tally: &mut Tally) -> Result<()> {
+        let mut child = self.start(None)?;
+        tally.runs += 1;
+        let started = Instant::now();
+        let status = loop {
+            self.look(night, tally)?;
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            ensure!(started.elapsed() < MAX_PER_RUN, "a run hangs");
+            thread::sleep(BETWEEN_LOOKS);
+        };
+        ensure!(status.success(), "a run that was not killed failed: {status}\n{}", self.log());
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        text::read(&self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// What a reader sees at this moment: rows of the nights before; of tonight's all or none, or, where they are added,
+    /// any, each once.
+    fn look(&self, night: &BTreeSet<u64>, tally: &mut Tally) -> Result<()> {
+        let Some(seen) = ids_of(&self.dir.path().join("out"), ".ndjson", "\"id\":")? else { return Ok(()) };
+        tally.looks += 1;
+        let set: BTreeSet<u64> = seen.iter().copied().collect();
+        ensure!(set.len() == seen.len(), "a reader sees rows twice\n{}", self.log());
+        let is_right = match self.shape {
+            Shape::Append => set.is_superset(&self.before) && set.is_subset(&self.expected(night)),
+            Shape::Replace | Shape::Sorted => set == self.before || set == *night,
+        };
+        ensure!(is_right, "a reader sees {} rows of no committed state\n{}", set.len(), self.log());
+        Ok(())
+    }
+
+    /// All is there, once, and nothing is left behind.
+    fn judge(&self, night: &BTreeSet<u64>) -> Result<()> {
+        let rows =
+            ids_of(&self.dir.path().join("out"), ".ndjson", "\"id\":")?.context("there is no output")?;
+        self.compare("rows", rows, &self.expected(night))?;
+        let rejected = ids_of(&self.dir.path().join("rejected"), ".ndjson", "\"raw\":\"bad ")?;
+        self.compare("rejected rows", rejected.unwrap_or_default(), &self.rejected)?;
+        let staged = self.dir.path().join("_aqueduct/out");
+        ensure!(!staged.exists(), "something staged is left behind in {}", staged.display());
+        let runs = self.dir.path().join(".aqueduct/flows/kills/runs");
+        let left = std::fs::read_dir(&runs).map_or(0, Iterator::count);
+        ensure!(left == 0, "what a run kept is left behind in {}", runs.display());
+        Ok(())
+    }
+
+    fn compare(&self, what: &str, found: Vec<u64>, expected: &BTreeSet<u64>) -> Result<()> {
+        let set: BTreeSet<u64> = found.iter().copied().collect();
+        let (lost, strange) = (expected.difference(&set).count(), set.difference(expected).count());
+        let twice = found.len() - set.len();
+        if (lost, twice, strange) == (0, 0, 0) {
+            return Ok(());
+        }
+        bail!("{what}: {lost} lost, {twice} twice, {strange} strange of {}\n{}", expected.len(), self.log())
+    }
+}
+
+/// The numbers behind a word, one a line, of the files of a folder; nothing, if there is no such folder. A file that is
+/// gone before it is read belonged to a state that was replaced: then all is read again.
+fn ids_of(folder: &Path, suffix: &str, word: &str) -> Result<Option<Vec<u64>>> {
+    loop {
+        match read_ids(folder, suffix, word) {
+            Err(error) if error.kind() == ErrorKind::NotFound && folder.exists() => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            ids => return ids.map(Some).with_context(|| folder.display().to_string()),
+        }
+    }
+}
+
+fn read_ids(folder: &Path, suffix: &str, word: &str) -> std::io::Result<Vec<u64>> {
+    let names = std::fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<Vec<PathBuf>>>()?;
+    let mut ids = Vec::new();
+    for path in names.iter().filter(|path| path.to_string_lossy().ends_with(suffix)) {
+        for line in std::fs::read_to_string(path)?.lines() {
+            let number =
+                line.split_once(word).map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
+            let number = number.flatten().and_then(|digits| digits.parse().ok());
+            ids.push(number.ok_or_else(|| std::io::Error::other(format!("no number in `{line}`")))?);
+        }
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_read_whole_and_a_line_without_a_number_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(ids_of(&folder.path().join("gone"), ".ndjson", "\"id\":").unwrap(), None);
+        text::write(&folder.path().join("a.ndjson"), "{\"id\":3}\n{\"id\":4}\n").unwrap();
+        text::write(&folder.path().join("b.txt"), "no part\n").unwrap();
+        assert_eq!(ids_of(folder.path(), ".ndjson", "\"id\":").unwrap(), Some(vec![3, 4]));
+        text::write(&folder.path().join("a.ndjson"), "cut off").unwrap();
+        assert!(ids_of(folder.path(), ".ndjson", "\"id\":").is_err());
+    }
+}
