@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::list::Intervals;
-use crate::file_set::input::{Input, Inputs, list_lines};
+use crate::file_set::input::{Found, Input, Inputs, list_lines};
 use crate::file_set::memory::need_of_files;
 use crate::file_set::verify::Expected;
 use crate::file_set::{FileSet, Settings};
@@ -244,12 +244,13 @@ impl Config {
                 let line = line?;
                 let Some(listed) = list::parse(&line, &suffix) else { continue };
                 if intervals.take(listed.at) {
-                    yield config.input(&listed, cx.base_dir())?;
+                    yield Found::Input(config.input(&listed, cx.base_dir())?);
                 }
             }
             for at in intervals.missing() {
                 let name = config.dataset.name();
-                cx.gap(format!("{name} of {}: missing in the master list", at.format("%Y-%m-%dT%H:%M:%SZ")));
+                let at = at.format("%Y-%m-%dT%H:%M:%SZ");
+                yield Found::Gap(format!("{name} of {at}: missing in the master list"));
             }
         }))
     }
