@@ -32,6 +32,9 @@ pub struct RunContext {
     /// What the names of numbered files have in common that this process writes, and no other: the run's name, and where it
     /// was gone on with, since when.
     pub part_run: String,
+    /// Whether what is written of a file counts only when all of it is written: a run that goes on reads files that were
+    /// not read to their end from their beginning.
+    pub whole_files: bool,
     /// The folder that relative paths start from.
     pub base_dir: PathBuf,
     /// Durable writes.
@@ -173,6 +176,7 @@ impl Context {
         let mut run = RunContext {
             part_run: run_id.clone(),
             run_id,
+            whole_files: false,
             base_dir: PathBuf::new(),
             fs: Arc::new(StdFs),
             clock: Arc::new(clock),
@@ -212,6 +216,11 @@ impl Context {
     /// What the names of numbered files begin with that this process writes, and no other.
     pub fn part_run(&self) -> &str {
         &self.run.part_run
+    }
+
+    /// Whether a file counts only when all of it is written.
+    pub fn whole_files(&self) -> bool {
+        self.run.whole_files
     }
 
     /// What the step keeps beyond the process; nothing where a run leaves nothing behind, as a preview.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -18,6 +18,13 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// It is there already, or cannot be made.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
+    /// [`Fs::create_new`], for what holds secrets: nobody but its owner may read it, where the system knows owners.
+    ///
+    /// # Errors
+    /// As [`Fs::create_new`].
+    fn create_private(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        self.create_new(path)
+    }
     /// Makes a folder and those above it.
     ///
     /// # Errors
@@ -73,6 +80,14 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// It is larger ([`io::ErrorKind::FileTooLarge`]), or as the system says.
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
+    /// Opens a file to be read from its start, a piece at a time. A disk that holds its files in memory may leave it as
+    /// it is: then it is read whole.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(io::Cursor::new(self.read(path, u64::MAX)?)))
+    }
     /// What is there, if anything.
     ///
     /// # Errors
@@ -141,6 +156,10 @@ impl Fs for StdFs {
         Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
     }
 
+    fn create_private(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        Ok(Box::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?))
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)
     }
@@ -201,6 +220,10 @@ impl Fs for StdFs {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(bytes)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(File::open(path)?))
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {

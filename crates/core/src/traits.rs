@@ -29,6 +29,9 @@ pub trait Source: Send {
     /// positions name the splits that are complete once it is; those of one split come in order. What is
     /// wrong with one row or file goes to [`Context::reject`]; an error ends the stream.
     ///
+    /// A replayable source goes on after any of its batches: what it rejects is told in the same poll that gives the
+    /// batch whose positions cover it, so that whoever stops between two batches has both or none.
+    ///
     /// # Cancel safety
     /// Dropping the stream loses nothing that it had not yet given; reservations and connections go back.
     fn run(self: Box<Self>, cx: Context, from: Positions) -> BatchStream;

@@ -63,7 +63,10 @@ pub fn decode_file(file: Arc<dyn RandomAccess>, spec: DecodeSpec, tasks: &Tasks)
     let name = Arc::clone(&spec.name);
     let stream = try_stream! {
         let mut rows = match columnar_format(&file, &spec.name, &spec.options).await? {
-            Some(format) => decode_columnar(file, format, spec, &tasks),
+            Some(format) => {
+                let skip = spec.skip;
+                without_first(decode_columnar(file, format, spec, &tasks), 0, skip)
+            }
             None => {
                 let from = spec.after.as_ref().map_or(0, |after| after.offset);
                 let named = compression(&spec.options);
@@ -81,8 +84,28 @@ pub fn decode_file(file: Arc<dyn RandomAccess>, spec: DecodeSpec, tasks: &Tasks)
 fn decode_unpacked(unpacker: Unpacker, spec: DecodeSpec, tasks: &Tasks) -> DecodedStream {
     match spec.options.format.named() {
         Some(Format::Binary) => decode_binary(unpacker, spec),
-        _ => decode_text(unpacker, spec, tasks),
+        _ => {
+            let (n_before, skip) = (spec.after.as_ref().map_or(0, |after| after.n_rows), spec.skip);
+            without_first(decode_text(unpacker, spec, tasks), n_before, skip)
+        }
     }
+}
+
+/// Leaves out the rows up to `skip`, of a stream that begins after `n_before` others.
+fn without_first(mut rows: DecodedStream, mut n_before: u64, skip: u64) -> DecodedStream {
+    if skip <= n_before {
+        return rows;
+    }
+    Box::pin(try_stream! {
+        while let Some(decoded) = rows.next().await {
+            let decoded = decoded?;
+            let n_read = decoded.rows_read;
+            if let Some(left) = decoded.after(skip, n_before) {
+                yield left;
+            }
+            n_before += n_read;
+        }
+    })
 }
 
 /// Parquet or Arrow, by name or by the first bytes; nothing for what is read in order.

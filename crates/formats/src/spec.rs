@@ -50,6 +50,9 @@ pub struct DecodeSpec {
     pub flush_after: Duration,
     /// Where to go on after [`NeedsSpool`].
     pub after: Option<NeedsSpool>,
+    /// What of the file is not wanted again, as [`Decoded::rows_read`] counts it: so much is read and not given, what is
+    /// wrong with it neither.
+    pub skip: u64,
 }
 
 /// Limits of what a file may unpack to.
@@ -89,12 +92,33 @@ pub trait LargeRecords: Send + Sync {
 pub struct Decoded {
     /// The good rows, with the columns of [`output_schema`].
     pub records: RecordBatch,
-    /// Rows read, good and bad.
+    /// How far these go: rows, good and bad. Pieces of a [binary](Format::Binary) file, which each reading may cut in
+    /// another way, go as far as their bytes, the one piece of an empty file as far as 1.
     pub rows_read: u64,
-    /// The bad ones.
+    /// The bad ones, in order.
     pub rejects: Vec<RowReject>,
     /// Covers rows that are larger than a block; usually empty. To be kept until the rows are admitted.
     pub reservation: Reservation,
+}
+
+impl Decoded {
+    /// Without the rows up to `skip`, good and bad, where `n_before` stand before these; nothing if none is left.
+    pub(crate) fn after(mut self, skip: u64, n_before: u64) -> Option<Self> {
+        let n_skipped = skip.saturating_sub(n_before);
+        if n_skipped == 0 {
+            return Some(self);
+        }
+        if n_skipped >= self.rows_read {
+            return None;
+        }
+        let n_bad = self.rejects.iter().take_while(|reject| reject.row <= skip).count();
+        self.rejects.drain(..n_bad);
+        self.rows_read -= n_skipped;
+        let n_good = usize::try_from(n_skipped).unwrap_or(usize::MAX).saturating_sub(n_bad);
+        let n_good = n_good.min(self.records.num_rows());
+        self.records = self.records.slice(n_good, self.records.num_rows() - n_good);
+        Some(self)
+    }
 }
 
 /// A row that is not what it should be.

@@ -1,11 +1,12 @@
 //! What comes of a fetch: what is known of a file, and its bytes.
 
 use std::fmt;
+use std::sync::Arc;
 
-use aqueduct_core::{ByteStream, Error, ErrorKind, Result};
+use aqueduct_core::{ByteStream, Error, ErrorKind, RandomAccess, Result};
 use chrono::{DateTime, Utc};
 
-use crate::Location;
+use crate::{Location, Validator};
 
 /// What is known of a file before its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,13 @@ pub struct Meta {
     pub location: Location,
 }
 
+impl Meta {
+    /// What tells this version of the file from another.
+    pub fn validator(&self) -> Validator {
+        Validator::new(self.etag.as_deref(), self.modified, self.n_bytes)
+    }
+}
+
 /// A `Content-Encoding` (RFC 9110, section 8.4.1) that callers can decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentEncoding {
@@ -40,6 +48,20 @@ pub struct Fetched {
     pub meta: Meta,
     /// The bytes, in order. Complete when the stream ends without an error, whatever happened on the way.
     pub body: ByteStream,
+}
+
+/// A file, opened to be read by range.
+pub struct Ranged {
+    /// Of which version all ranges are.
+    pub validator: Validator,
+    /// Its bytes.
+    pub file: Arc<dyn RandomAccess>,
+}
+
+impl fmt::Debug for Ranged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranged").field("validator", &self.validator).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Fetched {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, Problem, RandomAccess, Result, StepMetrics};
+use aqueduct_core::{Error, ErrorKind, Problem, Result, StepMetrics};
 use aqueduct_primitives::Tasks;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -12,7 +12,7 @@ use http::{Method, header};
 use url::Url;
 
 use crate::failure::shut_down;
-use crate::fetched::{Fetched, Meta, encoding};
+use crate::fetched::{Fetched, Meta, Ranged, encoding};
 use crate::inner::Inner;
 use crate::objects::Object;
 use crate::request::{Answer, Ask};
@@ -145,7 +145,7 @@ impl Fetcher {
         at: &Location,
         from: Trust,
         metrics: &Arc<StepMetrics>,
-    ) -> Result<Arc<dyn RandomAccess>> {
+    ) -> Result<Ranged> {
         self.check_open()?;
         match at {
             Location::Http(url) => http_ranges::open(Arc::clone(&self.inner), url, from, metrics).await,

@@ -13,6 +13,7 @@ use url::Url;
 use crate::address::Trust;
 use crate::body::too_large;
 use crate::failure::{self, Failure, changed, later, no_ranges};
+use crate::fetched::Ranged;
 use crate::inner::Inner;
 use crate::range::{ContentRange, Version, content_length, unsatisfied_total};
 use crate::request::Ask;
@@ -35,7 +36,7 @@ pub(crate) async fn open(
     url: &Url,
     from: Trust,
     metrics: &Arc<StepMetrics>,
-) -> Result<Arc<dyn RandomAccess>> {
+) -> Result<Ranged> {
     let ask = Ask { range: Some("bytes=0-0".into()), ..Ask::new(url, from, Method::GET) };
     let mut tries = inner.tries(metrics);
     let (n_total, version) = loop {
@@ -47,7 +48,9 @@ pub(crate) async fn open(
     if let Some(max_bytes) = inner.http.max_bytes.filter(|max_bytes| n_total > max_bytes.get()) {
         return Err(too_large(url, max_bytes));
     }
-    Ok(Arc::new(HttpRanges { inner, ask, version, n_total, metrics: Arc::clone(metrics) }))
+    let validator = version.validator(n_total);
+    let file = HttpRanges { inner, ask, version, n_total, metrics: Arc::clone(metrics) };
+    Ok(Ranged { validator, file: Arc::new(file) })
 }
 
 async fn probe(inner: &Inner, ask: &Ask) -> Result<(u64, Version), Failure> {

@@ -49,11 +49,12 @@ mod rate;
 mod request;
 mod retry;
 mod store;
+mod validator;
 mod web;
 
 pub use address::Trust;
 pub use failure::does_no_ranges;
-pub use fetched::{ContentEncoding, Fetched, Meta};
+pub use fetched::{ContentEncoding, Fetched, Meta, Ranged};
 pub use fetcher::Fetcher;
 pub use list::Listed;
 pub use location::Location;
@@ -61,3 +62,4 @@ pub use mask::masked_url;
 pub use options::{Auth, HttpOptions, Secret};
 pub use retry::Backoff;
 pub use store::{StorageOptions, StoreSettings};
+pub use validator::Validator;

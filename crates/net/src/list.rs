@@ -14,7 +14,7 @@ use object_store::ObjectMeta;
 
 use crate::inner::Inner;
 use crate::objects::{self, Object};
-use crate::{Location, local};
+use crate::{Location, Validator, local};
 
 /// What is not data in a dataset's folder.
 const PRIVATE_FOLDER: &str = "_aqueduct";
@@ -37,13 +37,24 @@ pub struct Listed {
     pub n_bytes: Option<u64>,
     /// When it was last changed.
     pub modified: Option<DateTime<Utc>>,
+    /// Names this version of it, in an object store.
+    pub etag: Option<String>,
+}
+
+impl Listed {
+    /// What tells this version of the file from another; nothing of a URL, which is not asked.
+    pub fn validator(&self) -> Validator {
+        Validator::new(self.etag.as_deref(), self.modified, self.n_bytes)
+    }
 }
 
 /// See [`Fetcher::list`](crate::Fetcher::list).
 pub(crate) fn list(inner: &Arc<Inner>, pattern: &str, base_dir: &Path) -> BoxStream<'static, Result<Listed>> {
     match Location::parse(pattern, base_dir) {
         Err(error) => failing(error),
-        Ok(location @ Location::Http(_)) => one(Listed { location, n_bytes: None, modified: None }),
+        Ok(location @ Location::Http(_)) => {
+            one(Listed { location, n_bytes: None, modified: None, etag: None })
+        }
         Ok(Location::Store { root, key }) => store_list(Arc::clone(inner), root, key),
         Ok(Location::Local(path)) => local_list(inner.tasks.clone(), path),
     }
@@ -132,7 +143,7 @@ fn is_private(path: &Path) -> bool {
 
 fn local_listed(path: PathBuf) -> Result<Listed> {
     let meta = local::found(&path)?;
-    Ok(Listed { location: meta.location, n_bytes: meta.n_bytes, modified: meta.modified })
+    Ok(Listed { location: meta.location, n_bytes: meta.n_bytes, modified: meta.modified, etag: meta.etag })
 }
 
 fn store_list(inner: Arc<Inner>, root: String, key: String) -> BoxStream<'static, Result<Listed>> {
@@ -178,6 +189,7 @@ fn listed(root: &str, found: ObjectMeta) -> Listed {
         location: Location::Store { root: root.to_owned(), key: found.location.to_string() },
         n_bytes: Some(found.size),
         modified: Some(found.last_modified),
+        etag: found.e_tag,
     }
 }
 

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::Location;
-use crate::fetched::{Fetched, Meta};
+use crate::fetched::{Fetched, Meta, Ranged};
 
 /// Larger blocks would hold more memory for each open file, smaller ones would switch threads more often.
 const BLOCK_BYTES: u64 = 1 << 20;
@@ -62,9 +62,9 @@ pub(crate) async fn get(path: &Path, tasks: &Tasks) -> Result<Fetched> {
 }
 
 /// Opens a file to be read by range.
-pub(crate) async fn random_access(path: &Path, tasks: &Tasks) -> Result<Arc<dyn RandomAccess>> {
-    let (file, _) = open(path, tasks).await?;
-    Ok(Arc::new(LocalRanges { file, tasks: tasks.clone() }))
+pub(crate) async fn random_access(path: &Path, tasks: &Tasks) -> Result<Ranged> {
+    let (file, meta) = open(path, tasks).await?;
+    Ok(Ranged { validator: meta.validator(), file: Arc::new(LocalRanges { file, tasks: tasks.clone() }) })
 }
 
 async fn open(path: &Path, tasks: &Tasks) -> Result<(Arc<LocalFile>, Meta)> {

@@ -14,7 +14,7 @@ use object_store::{Attribute, GetOptions, GetRange, GetResult, ObjectMeta, Objec
 
 use crate::Location;
 use crate::failure::shut_down;
-use crate::fetched::{Fetched, Meta, encoding};
+use crate::fetched::{Fetched, Meta, Ranged, encoding};
 use crate::inner::Inner;
 
 /// The store makes its own tries within this time; past it the request is given up.
@@ -76,10 +76,12 @@ impl Object {
     }
 
     /// Opens it to be read by range.
-    pub(crate) async fn random_access(self) -> Result<Arc<dyn RandomAccess>> {
+    pub(crate) async fn random_access(self) -> Result<Ranged> {
         let found = self.head().await?;
         self.check_size(found.size)?;
-        Ok(Arc::new(ObjectRanges { object: self, n_total: found.size, etag: found.e_tag }))
+        let validator = self.meta_of(&found).validator();
+        let file = ObjectRanges { object: self, n_total: found.size, etag: found.e_tag };
+        Ok(Ranged { validator, file: Arc::new(file) })
     }
 
     /// Writes it whole.

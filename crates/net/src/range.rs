@@ -5,6 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, header};
 
+use crate::Validator;
+
 /// Last-Modified names a version strongly when the answer is dated at least so much later: whoever changed
 /// the file after we read it did so in a later second, by any clock that is not off by more than this
 /// (RFC 9110, section 8.8.2.2).
@@ -48,6 +50,11 @@ impl Version {
             (Some(_), None) | (None, Some(_)) => false,
             (None, None) => !differ(&self.modified, &other.modified),
         }
+    }
+
+    /// This version, of a file of so many bytes, as a later process may compare it.
+    pub(crate) fn validator(&self, n_total: u64) -> Validator {
+        Validator::new(self.etag.as_deref(), self.modified.as_deref().and_then(instant), Some(n_total))
     }
 
     /// How a person would tell it from another.
@@ -96,7 +103,10 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// The instant in a date header (RFC 9110, section 5.6.7).
 pub(crate) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<DateTime<Utc>> {
-    let text = headers.get(name)?.to_str().ok()?;
+    instant(headers.get(name)?.to_str().ok()?)
+}
+
+fn instant(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc2822(text).ok().map(|date| date.with_timezone(&Utc))
 }
 

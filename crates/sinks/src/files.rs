@@ -142,6 +142,7 @@ impl SinkConfig for Config {
             names: HashMap::new(),
             finishing: VecDeque::new(),
             done: Vec::new(),
+            is_at_checkpoint: false,
         }))
     }
 }
@@ -229,6 +230,8 @@ struct Files {
     names: HashMap<String, Arc<str>>,
     finishing: VecDeque<Task<Result<StagedPart>>>,
     done: Vec<StagedPart>,
+    /// Whether more is to come of files that are under way.
+    is_at_checkpoint: bool,
 }
 
 /// A file of which some pieces have come.
@@ -383,6 +386,7 @@ impl Sink for Files {
             .filter(|(file, _)| batch.positions().is_done(file))
             .map(|(file, _)| file.to_owned())
             .collect();
+        self.is_at_checkpoint = batch.positions().checkpoint().is_some();
         drop(batch);
         for file in done {
             self.finish(&file).await?;
@@ -393,7 +397,9 @@ impl Sink for Files {
     async fn seal(&mut self) -> Result<Vec<Part>> {
         self.settle(0).await?;
         let mut left_out = Vec::new();
-        for (file, open) in self.open.drain() {
+        let not_complete =
+            if self.is_at_checkpoint { HashMap::new() } else { std::mem::take(&mut self.open) };
+        for (file, open) in not_complete {
             self.cx.warn(format!("{file} did not come to its end and was left out as {}", open.name));
             left_out.push(open.writing.done().await);
         }

@@ -155,6 +155,7 @@ impl SourceConfig for Config {
             allow_empty: self.allow_empty,
             what: self.names().into_iter().map(shown).collect::<Vec<_>>().join(", "),
             options: self.read.clone(),
+            is_remote: self.is_remote(),
         };
         let inputs = self.inputs(&fetcher, cx)?;
         Ok(Box::new(FileSet::open(cx, fetcher, settings, inputs).await?))
@@ -187,6 +188,13 @@ impl Config {
         };
         let list = self.list.as_ref().map(|list| list.url.as_str());
         self.patterns().iter().map(String::as_str).chain(listed).chain(list).collect()
+    }
+
+    /// Whether some files come over a network; what a list names, nobody knows yet.
+    fn is_remote(&self) -> bool {
+        let is_far = |name: &String| Location::parse(name, Path::new("")).is_ok_and(|one| one.is_remote());
+        let has_list = self.list.is_some() || matches!(self.paths, Some(Paths::Listed(_)));
+        has_list || self.patterns().iter().any(is_far)
     }
 
     /// The hosts that the flow file names.

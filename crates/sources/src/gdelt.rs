@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::list::Intervals;
-use crate::file_set::input::{Input, Inputs, list_lines};
+use crate::file_set::input::{Found, Input, Inputs, list_lines};
 use crate::file_set::memory::need_of_files;
 use crate::file_set::verify::Expected;
 use crate::file_set::{FileSet, Settings};
@@ -191,6 +191,7 @@ impl SourceConfig for Config {
             origin: self.origin,
             allow_empty: self.allow_empty,
             what: format!("{} from {} in {}", self.dataset.name(), self.from, list),
+            is_remote: list.is_remote(),
         };
         let inputs = self.inputs(list, fetcher.clone(), cx)?;
         Ok(Box::new(FileSet::open(cx, fetcher, settings, inputs).await?))
@@ -244,12 +245,13 @@ impl Config {
                 let line = line?;
                 let Some(listed) = list::parse(&line, &suffix) else { continue };
                 if intervals.take(listed.at) {
-                    yield config.input(&listed, cx.base_dir())?;
+                    yield Found::Input(config.input(&listed, cx.base_dir())?);
                 }
             }
             for at in intervals.missing() {
                 let name = config.dataset.name();
-                cx.gap(format!("{name} of {}: missing in the master list", at.format("%Y-%m-%dT%H:%M:%SZ")));
+                let at = at.format("%Y-%m-%dT%H:%M:%SZ");
+                yield Found::Gap(format!("{name} of {at}: missing in the master list"));
             }
         }))
     }

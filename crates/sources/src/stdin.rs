@@ -177,6 +177,7 @@ impl Source for Stdin {
             limits: DecodedLimits::default(),
             flush_after: FLUSH_AFTER,
             after: None,
+            skip: 0,
         };
         Box::pin(try_stream! {
             let _reserve = cx.share().reserve(division.per_file.min(cx.share().total())).await?;
@@ -184,9 +185,16 @@ impl Source for Stdin {
             let mut rows = decode(body, spec, cx.tasks());
             let mut n_rows = 0;
             while let Some(decoded) = rows.next().await {
-                let mut rows = sorted_out(&cx, NAME, decoded?, &mut n_rows).await?;
-                while let Some(decoded) = rows.next(&cx).await? {
-                    yield admit(&cx, decoded).await?;
+                let mut rows = sorted_out(&cx, NAME.into(), decoded?, &mut n_rows).await?;
+                while let Some(part) = rows.next(&cx).await? {
+                    let batch = match part.rows {
+                        Some(rows) => Some(admit(&cx, rows).await?),
+                        None => None,
+                    };
+                    part.rejects.into_iter().try_for_each(|reject| cx.reject(reject))?;
+                    if let Some(batch) = batch {
+                        yield batch;
+                    }
                 }
             }
             yield aqueduct_core::Batch::only_positions(output, Positions::done(NAME));

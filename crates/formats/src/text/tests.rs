@@ -62,6 +62,7 @@ async fn read_with(text: &[u8], options: ReadOptions, piece: usize, block: usize
         limits,
         flush_after: Duration::from_secs(60),
         after: None,
+        skip: 0,
     };
     let (sender, mut receiver) = mpsc::channel(1);
     let cutting = Cutting {

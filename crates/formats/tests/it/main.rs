@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod columnar;
 #[cfg(test)]
+mod skip;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod text;

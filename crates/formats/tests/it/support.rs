@@ -114,6 +114,7 @@ pub(crate) struct Reader {
     pub(crate) origin: bool,
     pub(crate) batch_rows: usize,
     pub(crate) large: Budget,
+    pub(crate) skip: u64,
     pub(crate) tasks: Tasks,
 }
 
@@ -127,6 +128,7 @@ impl Reader {
             origin: false,
             batch_rows: 8192,
             large: Budget::new("large", ByteCount::mib(64)),
+            skip: 0,
             tasks: Tasks::new(2),
         }
     }
@@ -144,6 +146,7 @@ impl Reader {
             limits: self.limits,
             flush_after: Duration::from_millis(50),
             after: None,
+            skip: self.skip,
         }
     }
 
@@ -179,6 +182,7 @@ impl Reader {
         let spec = DecodeSpec { after: Some(after), ..self.spec(schema) };
         let rest = collect(decode_file(MemoryFile::new(bytes.to_vec()), spec, &self.tasks)).await;
         outcome.batches.extend(rest.batches);
+        outcome.rejects.extend(rest.rejects);
         outcome.rows_read += rest.rows_read;
         outcome.error = rest.error;
         outcome

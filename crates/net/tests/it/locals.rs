@@ -31,7 +31,7 @@ async fn a_file_comes_whole_in_blocks() {
         let blocks: Vec<bytes::Bytes> = fetched.body.try_collect().await.unwrap();
         assert!(blocks.iter().all(|block| block.len() <= 1 << 20));
         assert_eq!(blocks.concat(), sample(n_bytes));
-        let file = client.fetcher.random_access(&at, Trust::Flow, &client.metrics).await.unwrap();
+        let file = client.fetcher.random_access(&at, Trust::Flow, &client.metrics).await.unwrap().file;
         let middle = n_bytes as u64 / 2;
         assert_eq!(file.read(middle..n_bytes as u64).await.unwrap(), sample(n_bytes)[n_bytes / 2..]);
         assert!(file.read(0..n_bytes as u64 + 1).await.is_err());

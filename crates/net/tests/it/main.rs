@@ -11,6 +11,7 @@ mod resume;
 mod retries;
 mod stores;
 mod trust;
+mod validators;
 
 use std::path::Path;
 use std::sync::Arc;

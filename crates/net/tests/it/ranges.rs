@@ -9,7 +9,8 @@ use std::sync::Arc;
 use crate::{Client, location, plain_client, sample, says};
 
 async fn open(client: &Client, url: &str) -> aqueduct_core::Result<Arc<dyn RandomAccess>> {
-    client.fetcher.random_access(&location(url), Trust::Flow, &client.metrics).await
+    let ranged = client.fetcher.random_access(&location(url), Trust::Flow, &client.metrics).await?;
+    Ok(ranged.file)
 }
 
 #[tokio::test]

@@ -49,7 +49,8 @@ async fn objects_are_read_whole_and_by_range() {
         .fetcher
         .random_access(&location("memory://lake/a"), Trust::Flow, &client.metrics)
         .await
-        .unwrap();
+        .unwrap()
+        .file;
     assert_eq!(file.read(10..20).await.unwrap(), sample(1000)[10..20]);
     let error = client.fails("memory://lake/b").await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -60,7 +61,7 @@ async fn objects_are_read_whole_and_by_range() {
 async fn an_object_that_changes_is_not_read_on() {
     let client = filled(&["a"]).await;
     let at = location("memory://lake/a");
-    let file = client.fetcher.random_access(&at, Trust::Flow, &client.metrics).await.unwrap();
+    let file = client.fetcher.random_access(&at, Trust::Flow, &client.metrics).await.unwrap().file;
     client.fetcher.put(&at, Bytes::from(vec![1; 1000])).await.unwrap();
     says(&file.read(10..20).await.unwrap_err(), &["memory://lake/a", "changed while it was read"]);
 }

@@ -71,6 +71,7 @@ impl Prepared {
         let run = RunContext {
             run_id: flow.run.id.clone(),
             part_run: commits.part_run(),
+            whole_files: flow.steps.iter().any(takes_whole_files),
             base_dir: flow.base_dir.clone(),
             fs: Arc::new(StdFs),
             clock: Arc::new(SystemClock),
@@ -173,12 +174,16 @@ fn split(step: Step, is_one_file: bool) -> (PreparedStep, StepKind) {
         is_global: matches!(&step.kind, StepKind::Stage(stage) if stage.spills()),
         is_behind_global: false,
         is_one_file,
-        takes_whole_files: matches!(&step.kind, StepKind::Sink(sink) if sink.takes_whole_files()),
+        takes_whole_files: takes_whole_files(&step),
         has_side_input: step.has_side_input,
         inputs: step.inputs,
         at: step.at,
     };
     (prepared, step.kind)
+}
+
+fn takes_whole_files(step: &Step) -> bool {
+    matches!(&step.kind, StepKind::Sink(sink) if sink.takes_whole_files())
 }
 
 fn mark_behind_global(steps: &mut [PreparedStep]) {

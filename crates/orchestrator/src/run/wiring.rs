@@ -48,7 +48,9 @@ impl Midway {
                     return named(at, "depends on all rows before");
                 }
                 Opened::Sink(_) if step.is_one_file => return named(at, "writes one file"),
-                Opened::Sink(_) if step.takes_whole_files => return named(at, "takes files whole"),
+                Opened::Sink(_) if graph.run.whole_files && !step.takes_whole_files => {
+                    return named(at, "takes rows, and another sink takes files whole");
+                }
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_core::{Context, Error, ErrorKind, Result};
-use aqueduct_net::{Fetcher, Location, Trust};
+use aqueduct_net::{Fetcher, Listed, Location, Trust, Validator};
 use async_stream::try_stream;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -12,10 +12,20 @@ use regex::Regex;
 
 use super::lines::lines;
 use super::open::Opened;
+use super::progress::Partial;
 use super::verify::{Expected, verified};
 
-/// Files in order. An error is about all of the rest, and the last item.
-pub(crate) type Inputs = BoxStream<'static, Result<Input>>;
+/// What a search for files comes upon, in order. An error is about all of the rest, and the last item.
+pub(crate) type Inputs = BoxStream<'static, Result<Found>>;
+
+/// What a search for files comes upon.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// A file to read.
+    Input(Input),
+    /// Something that should be there and is not, in words.
+    Gap(String),
+}
 
 /// A file to read.
 #[derive(Clone, Debug)]
@@ -30,20 +40,26 @@ pub(crate) struct Input {
     pub(crate) expected: Expected,
     /// Whether it may be missing: then it is a gap, not a bad file.
     pub(crate) may_be_missing: bool,
+    /// What the listing told of its version.
+    pub(crate) listed: Validator,
 }
 
 /// A file to read, on its way into the window.
 pub(crate) struct Queued {
+    /// Its place among all inputs, from 0.
+    pub(crate) number: u64,
     pub(crate) input: Input,
+    /// How far an earlier process came with it.
+    pub(crate) resumed: Option<Partial>,
     /// Open already, because the columns were looked for in it.
     pub(crate) opened: Option<Opened>,
     /// Whether none comes after it.
     pub(crate) is_last: bool,
 }
 
-impl From<Input> for Queued {
-    fn from(input: Input) -> Self {
-        Self { input, opened: None, is_last: false }
+impl Queued {
+    pub(crate) fn new(number: u64, input: Input) -> Self {
+        Self { number, input, resumed: None, opened: None, is_last: false }
     }
 }
 
@@ -51,7 +67,8 @@ impl Input {
     /// A file about which no more is known than where it is.
     pub(crate) fn new(location: Location, trust: Trust) -> Self {
         let name = location.to_string().into();
-        Self { location, name, trust, expected: Expected::default(), may_be_missing: false }
+        let (expected, listed) = (Expected::default(), Validator::default());
+        Self { location, name, trust, expected, may_be_missing: false, listed }
     }
 }
 
@@ -61,7 +78,7 @@ pub(crate) fn of_patterns(patterns: Vec<String>, fetcher: Fetcher, base_dir: Pat
         for pattern in patterns {
             let mut listed = fetcher.list(&pattern, &base_dir);
             while let Some(file) = listed.next().await {
-                yield named(file.map(|file| file.location), &pattern, &base_dir)?;
+                yield Found::Input(named(file, &pattern, &base_dir)?);
             }
         }
     })
@@ -69,9 +86,12 @@ pub(crate) fn of_patterns(patterns: Vec<String>, fetcher: Fetcher, base_dir: Pat
 
 /// A listed file. A plain name that is not there is a file like any other: opening it will say so, and the
 /// policy for bad files decides.
-fn named(listed: Result<Location>, pattern: &str, base_dir: &Path) -> Result<Input> {
+fn named(listed: Result<Listed>, pattern: &str, base_dir: &Path) -> Result<Input> {
     match listed {
-        Ok(location) => Ok(Input::new(location, Trust::Flow)),
+        Ok(file) => {
+            let listed = file.validator();
+            Ok(Input { listed, ..Input::new(file.location, Trust::Flow) })
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Ok(Input::new(Location::parse(pattern, base_dir)?, Trust::Flow))
         }
@@ -162,7 +182,7 @@ pub(crate) fn of_list(spec: ListSpec, fetcher: Fetcher, cx: &Context) -> Inputs 
         while let Some(line) = lines.next().await {
             let line = line?;
             if let Some(input) = spec.input(&line, &base_dir)? {
-                yield input;
+                yield Found::Input(input);
             }
         }
     })

@@ -9,13 +9,23 @@ use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 /// A longer line of a list is an error: no URL needs it, and it would have to be held whole.
 pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// The lines of a body without their ends, in order.
+/// The lines of a body without their ends, in order, none longer than [`MAX_LINE_BYTES`].
 ///
 /// # Errors
 /// In the stream: the body's own, a line that is too long or no UTF-8. `name` stands in them.
-pub(crate) fn lines(mut body: ByteStream, name: String) -> impl Stream<Item = Result<String>> + Send {
+pub(crate) fn lines(body: ByteStream, name: String) -> impl Stream<Item = Result<String>> + Send {
+    lines_up_to(MAX_LINE_BYTES, body, name)
+}
+
+/// [`lines`] of at most so many bytes.
+pub(crate) fn lines_up_to(
+    max_bytes: usize,
+    mut body: ByteStream,
+    name: String,
+) -> impl Stream<Item = Result<String>> + Send {
+    let broken = move |error, name: &str, n_lines| broken(error, max_bytes, name, n_lines);
     try_stream! {
-        let mut codec = LinesCodec::new_with_max_length(MAX_LINE_BYTES);
+        let mut codec = LinesCodec::new_with_max_length(max_bytes);
         let mut buffer = BytesMut::new();
         let mut n_lines: u64 = 0;
         while let Some(chunk) = body.next().await {
@@ -33,11 +43,11 @@ pub(crate) fn lines(mut body: ByteStream, name: String) -> impl Stream<Item = Re
     }
 }
 
-fn broken(error: LinesCodecError, name: &str, n_lines_before: u64) -> Error {
+fn broken(error: LinesCodecError, max_bytes: usize, name: &str, n_lines_before: u64) -> Error {
     let error = match error {
         LinesCodecError::MaxLineLengthExceeded => {
             Error::new(ErrorKind::Limit, "read list", "a line is too long; expected one file a line")
-                .with("limit_bytes", MAX_LINE_BYTES)
+                .with("limit_bytes", max_bytes)
         }
         LinesCodecError::Io(error) => {
             Error::new(ErrorKind::Data, "read list", "a line is no UTF-8 text").with_source(error)

@@ -8,15 +8,25 @@
 //!
 //! Order: within a file by row, always. Memory: the reserves of the files that are open. A list of inputs is
 //! never held, however long.
+//!
+//! A run goes on after any batch. Each carries a position of one split, of the size of the window, which tells files that
+//! are done and rows that were given of others ([`progress`]); rejects are told together with the batch that covers them. What
+//! the numbers of the files mean lies in a folder of the run ([`frozen`]), and which versions of them were read
+//! ([`journal`]): a file that changed in between ends the run ([`unchanged`]).
 
+pub(crate) mod frozen;
 pub(crate) mod input;
+pub(crate) mod journal;
 pub(crate) mod lines;
 pub(crate) mod memory;
+pub(crate) mod ndjson;
 pub(crate) mod open;
 pub(crate) mod oversize;
 pub(crate) mod peek;
+pub(crate) mod progress;
 pub(crate) mod read;
 pub(crate) mod spool;
+pub(crate) mod unchanged;
 pub(crate) mod verify;
 
 use std::sync::Arc;
@@ -31,9 +41,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use self::input::{Input, Inputs, Queued};
+use self::frozen::Frozen;
+use self::input::{Found, Input, Inputs, Queued};
+use self::journal::Journal;
 use self::memory::Division;
+use self::ndjson::Disk;
 use self::open::Opener;
+use self::progress::{Progress, SPLIT};
 
 /// So many empty files are passed over in search of one that tells the columns. More would be a list of empty
 /// files, all opened before the first row.
@@ -54,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) allow_empty: bool,
     /// What was looked for, for the error when nothing is there.
     pub(crate) what: String,
+    /// Whether some come over a network.
+    pub(crate) is_remote: bool,
 }
 
 /// Files, ready to be read.
@@ -65,6 +81,17 @@ pub(crate) struct FileSet {
     /// The columns that come out.
     output: SchemaRef,
     is_ordered: bool,
+    is_remote: bool,
+    /// Those that were given up in search of the columns.
+    given_up: Progress,
+    /// What the run keeps on the disk; nothing, where it leaves nothing behind.
+    kept: Option<Kept>,
+}
+
+/// What a run keeps of its files on the disk.
+struct Kept {
+    journal: Journal,
+    frozen: Frozen,
 }
 
 impl FileSet {
@@ -79,9 +106,9 @@ impl FileSet {
         cx: &Context,
         fetcher: Fetcher,
         settings: Settings,
-        mut inputs: Inputs,
+        inputs: Inputs,
     ) -> Result<Self> {
-        let Settings { options, window, is_ordered, origin, allow_empty, what } = settings;
+        let Settings { options, window, is_ordered, origin, allow_empty, what, is_remote } = settings;
         let division = Division::of(cx.share().total(), window);
         check_memory(cx, division)?;
         if division.n_files < window {
@@ -89,22 +116,57 @@ impl FileSet {
         }
         let declared = declared_schema(&options, options.format.named())?;
         let opener = Arc::new(Opener::new(cx, fetcher, options, origin, division));
-        let mut head = Vec::new();
-        let read = match declared {
-            Some(schema) => {
-                head.extend(inputs.next().await.transpose()?.map(Queued::from));
-                schema
+        let (kept, inputs) = match cx.durable() {
+            None => (None, inputs),
+            Some(durable) => {
+                let frozen = Frozen::open(cx, durable, inputs).await?;
+                let inputs = frozen.inputs();
+                (Some(Kept { journal: Journal::register(Disk::of(cx), durable), frozen }), inputs)
             }
-            None => infer_first(&opener, &mut inputs, &mut head).await?,
         };
+        let mut inputs = numbered(inputs, cx);
+        let known = match (&kept, declared) {
+            (_, Some(declared)) => Some(declared),
+            (Some(kept), None) => kept.frozen.columns().await?,
+            (None, None) => None,
+        };
+        let mut looked = Looked::default();
+        let (read, is_found) = match known {
+            Some(schema) => {
+                looked.head.extend(inputs.next().await.transpose()?);
+                (schema, false)
+            }
+            None => (looked.for_columns(&opener, &mut inputs).await?, true),
+        };
+        let Looked { head, given_up } = looked;
         if head.is_empty() {
             check_emptiness(cx, allow_empty, &what)?;
         }
+        if let Some(kept) = kept.as_ref().filter(|_| is_found) {
+            kept.frozen.keep_columns(&read).await?;
+        }
         let output = output_schema(&read, &opener.options, origin);
-        let rest = inputs.map(|input| input.map(Queued::from));
-        let inputs = stream::iter(head.into_iter().map(Ok)).chain(rest).boxed();
-        Ok(Self { opener, inputs, read, output, is_ordered })
+        let inputs = stream::iter(head.into_iter().map(Ok)).chain(inputs).boxed();
+        Ok(Self { opener, inputs, read, output, is_ordered, is_remote, given_up, kept })
     }
+}
+
+/// Gives each file its number, and tells what is missing.
+fn numbered(inputs: Inputs, cx: &Context) -> BoxStream<'static, Result<Queued>> {
+    let cx = cx.clone();
+    let found = inputs.filter_map(move |found| {
+        let input = match found {
+            Ok(Found::Input(input)) => Some(Ok(input)),
+            Ok(Found::Gap(gap)) => {
+                cx.gap(gap);
+                None
+            }
+            Err(error) => Some(Err(error)),
+        };
+        futures::future::ready(input)
+    });
+    let numbers = stream::iter(0_u64..);
+    found.zip(numbers).map(|(input, number)| Ok(Queued::new(number, input?))).boxed()
 }
 
 impl Source for FileSet {
@@ -117,8 +179,8 @@ impl Source for FileSet {
             replayable: true,
             ordered: self.is_ordered,
             endless: false,
-            remote: false,
-            summed_up_in: None,
+            remote: self.is_remote,
+            summed_up_in: Some(SPLIT),
         }
     }
 
@@ -150,27 +212,43 @@ fn check_emptiness(cx: &Context, allow_empty: bool, what: &str) -> Result<()> {
     Err(Error::new(ErrorKind::NotFound, "find files", message).with("looked_for", what))
 }
 
-/// The columns of the first file that has any. What was looked at goes to `head`.
-async fn infer_first(opener: &Opener, inputs: &mut Inputs, head: &mut Vec<Queued>) -> Result<SchemaRef> {
-    let _reserve = opener.cx.share().reserve(opener.division.per_file).await?;
-    while let Some(input) = inputs.next().await {
-        let input = input?;
-        match opener.infer(&input).await {
-            Ok((schema, opened)) if !schema.fields().is_empty() => {
-                head.push(Queued { opened, ..input.into() });
-                return Ok(schema);
+/// What was opened in search of columns.
+#[derive(Default)]
+struct Looked {
+    /// What is still to be read.
+    head: Vec<Queued>,
+    /// What cannot be read, which the policy was told.
+    given_up: Progress,
+}
+
+impl Looked {
+    /// The columns of the first file that has any.
+    async fn for_columns(
+        &mut self,
+        opener: &Opener,
+        inputs: &mut BoxStream<'static, Result<Queued>>,
+    ) -> Result<SchemaRef> {
+        let _reserve = opener.cx.share().reserve(opener.division.per_file).await?;
+        while let Some(queued) = inputs.next().await {
+            let queued = queued?;
+            match opener.infer(&queued.input).await {
+                Ok((schema, opened)) if !schema.fields().is_empty() => {
+                    self.head.push(Queued { opened, ..queued });
+                    return Ok(schema);
+                }
+                Ok(_) => self.head.push(queued),
+                Err(error) => {
+                    opener.cx.metrics().files_total.add(1);
+                    give_up(&opener.cx, &queued.input, error)?;
+                    self.given_up.end(queued.number);
+                }
             }
-            Ok(_) => head.push(input.into()),
-            Err(error) => {
-                opener.cx.metrics().files_total.add(1);
-                give_up(&opener.cx, &input, error)?;
+            if self.head.len() >= MAX_EMPTY_FILES {
+                break;
             }
         }
-        if head.len() >= MAX_EMPTY_FILES {
-            break;
-        }
+        Ok(Arc::new(Schema::empty()))
     }
-    Ok(Arc::new(Schema::empty()))
 }
 
 /// Hands a file that cannot be read, or not to its end, to the policy.

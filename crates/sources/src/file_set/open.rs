@@ -9,7 +9,7 @@ use aqueduct_formats::{
     Compression, CompressionOption, DecodeSpec, DecodedLimits, DecodedStream, NeedsSpool, ReadOptions,
     decode, decode_file, infer, infer_file, needs_random_access,
 };
-use aqueduct_net::{ContentEncoding, Fetcher, does_no_ranges};
+use aqueduct_net::{ContentEncoding, Fetcher, Meta, Ranged, Validator, does_no_ranges};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,11 +35,24 @@ pub(crate) struct Opener {
 }
 
 /// A file whose bytes are at hand.
-pub(crate) enum Opened {
+pub(crate) struct Opened {
+    /// Which version they are of.
+    validator: Validator,
+    bytes: FileBytes,
+}
+
+enum FileBytes {
     /// From its start.
     Stream(ByteStream, Arc<ReadOptions>),
     /// By range.
     Ranges(Arc<dyn RandomAccess>),
+}
+
+/// The rows of a file.
+pub(crate) struct Rows {
+    /// Which version they are of.
+    pub(crate) validator: Validator,
+    pub(crate) stream: DecodedStream,
 }
 
 impl Opener {
@@ -60,14 +73,18 @@ impl Opener {
     /// # Errors
     /// It cannot be opened or read.
     pub(crate) async fn infer(&self, input: &Input) -> Result<(SchemaRef, Option<Opened>)> {
-        let (body, options) = match self.open(input).await? {
-            Opened::Ranges(file) => return self.infer_by_range(input, file).await,
-            Opened::Stream(body, options) => (body, options),
+        let Opened { validator, bytes } = self.open(input).await?;
+        let (body, options) = match bytes {
+            FileBytes::Ranges(file) => return self.infer_by_range(input, Ranged { validator, file }).await,
+            FileBytes::Stream(body, options) => (body, options),
         };
         let peek = Peek::new(body, self.division.decoder().get());
         let limits = DecodedLimits::default();
         match infer(peek.look(), &input.name, &options, limits, self.cx.tasks()).await {
-            Ok(schema) => Ok((schema, peek.again().map(|body| Opened::Stream(body, options)))),
+            Ok(schema) => {
+                let bytes = peek.again().map(|body| FileBytes::Stream(body, options));
+                Ok((schema, bytes.map(|bytes| Opened { validator, bytes })))
+            }
             Err(error) if NeedsSpool::of(&error).is_some() => {
                 drop(peek);
                 let file = self.open_ranges(input).await?;
@@ -80,15 +97,15 @@ impl Opener {
     async fn infer_by_range(
         &self,
         input: &Input,
-        file: Arc<dyn RandomAccess>,
+        Ranged { validator, file }: Ranged,
     ) -> Result<(SchemaRef, Option<Opened>)> {
         let limits = DecodedLimits::default();
         let schema =
             infer_file(Arc::clone(&file), &input.name, &self.options, limits, self.cx.tasks()).await?;
-        Ok((schema, Some(Opened::Ranges(file))))
+        Ok((schema, Some(Opened { validator, bytes: FileBytes::Ranges(file) })))
     }
 
-    /// The rows of a file. `is_read` is set once the consumer reads them.
+    /// The rows of a file after the first `skip`. `is_read` is set once the consumer reads them.
     ///
     /// # Errors
     /// It cannot be opened. What else is wrong comes in the stream.
@@ -98,19 +115,21 @@ impl Opener {
         opened: Option<Opened>,
         schema: &SchemaRef,
         is_read: &CancellationToken,
-    ) -> Result<DecodedStream> {
-        let opened = match opened {
+        skip: u64,
+    ) -> Result<Rows> {
+        let Opened { validator, bytes } = match opened {
             Some(opened) => opened,
             None => self.open(input).await?,
         };
-        let mut spec = self.spec(input, schema, is_read);
-        Ok(match opened {
-            Opened::Ranges(file) => decode_file(file, spec, self.cx.tasks()),
-            Opened::Stream(body, options) => {
+        let mut spec = self.spec(input, schema, is_read, skip);
+        let stream = match bytes {
+            FileBytes::Ranges(file) => decode_file(file, spec, self.cx.tasks()),
+            FileBytes::Stream(body, options) => {
                 spec.options = options;
                 decode(body, spec, self.cx.tasks())
             }
-        })
+        };
+        Ok(Rows { validator, stream })
     }
 
     /// The rows that are left of a file that could not be read as it came.
@@ -122,52 +141,57 @@ impl Opener {
         input: &Input,
         schema: &SchemaRef,
         is_read: &CancellationToken,
+        skip: u64,
         after: NeedsSpool,
-    ) -> Result<DecodedStream> {
-        let file = self.open_ranges(input).await?;
-        let spec = DecodeSpec { after: Some(after), ..self.spec(input, schema, is_read) };
-        Ok(decode_file(file, spec, self.cx.tasks()))
+    ) -> Result<Rows> {
+        let Ranged { validator, file } = self.open_ranges(input).await?;
+        let spec = DecodeSpec { after: Some(after), ..self.spec(input, schema, is_read, skip) };
+        Ok(Rows { validator, stream: decode_file(file, spec, self.cx.tasks()) })
     }
 
     async fn open(&self, input: &Input) -> Result<Opened> {
         if needs_random_access(&input.name, &self.options) {
-            return self.open_ranges(input).await.map(Opened::Ranges);
+            let Ranged { validator, file } = self.open_ranges(input).await?;
+            return Ok(Opened { validator, bytes: FileBytes::Ranges(file) });
         }
-        let (body, encoding) = self.open_body(input).await?;
+        let (body, meta) = self.open_body(input).await?;
+        let (validator, encoding) = (meta.validator(), meta.content_encoding);
         let options = match encoding {
             None => Arc::clone(&self.options),
             Some(encoding) => decoding(&self.options, encoding),
         };
-        Ok(Opened::Stream(body, options))
+        Ok(Opened { validator, bytes: FileBytes::Stream(body, options) })
     }
 
-    async fn open_body(&self, input: &Input) -> Result<(ByteStream, Option<ContentEncoding>)> {
+    async fn open_body(&self, input: &Input) -> Result<(ByteStream, Meta)> {
         let metrics = self.cx.metrics();
         let fetched = self.fetcher.get(&input.location, input.trust.clone(), metrics).await?;
         input.expected.check_length(fetched.meta.n_bytes)?;
         let body = verified(fetched.body, input.expected.clone(), Arc::clone(metrics));
-        Ok((body, fetched.meta.content_encoding))
+        Ok((body, fetched.meta))
     }
 
     /// By range where the place allows; a digest is of the whole file, so that asks for a copy.
-    async fn open_ranges(&self, input: &Input) -> Result<Arc<dyn RandomAccess>> {
+    async fn open_ranges(&self, input: &Input) -> Result<Ranged> {
         if input.expected.md5.is_none() {
             let metrics = self.cx.metrics();
             match self.fetcher.random_access(&input.location, input.trust.clone(), metrics).await {
-                Ok(file) => {
+                Ok(Ranged { validator, file }) => {
                     input.expected.check_length(Some(file.len()))?;
-                    return Ok(Arc::new(Counted { file, metrics: Arc::clone(metrics) }));
+                    let file = Arc::new(Counted { file, metrics: Arc::clone(metrics) });
+                    return Ok(Ranged { validator, file });
                 }
                 Err(error) if does_no_ranges(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         tracing::debug!(file = &*input.name, "saved to disk, for it cannot be read by range where it is");
-        let (body, _) = self.open_body(input).await?;
-        self.spool.save(body, self.cx.tasks()).await
+        let (body, meta) = self.open_body(input).await?;
+        let file = self.spool.save(body, self.cx.tasks()).await?;
+        Ok(Ranged { validator: meta.validator(), file })
     }
 
-    fn spec(&self, input: &Input, schema: &SchemaRef, is_read: &CancellationToken) -> DecodeSpec {
+    fn spec(&self, input: &Input, schema: &SchemaRef, is_read: &CancellationToken, skip: u64) -> DecodeSpec {
         let largest = self.options.largest_record();
         let lane = FileLane::new(&self.cx, largest, self.batch_bytes(), is_read.clone());
         DecodeSpec {
@@ -182,6 +206,7 @@ impl Opener {
             limits: DecodedLimits::default(),
             flush_after: FLUSH_AFTER,
             after: None,
+            skip,
         }
     }
 

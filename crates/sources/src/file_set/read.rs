@@ -1,9 +1,10 @@
 //! Reads the files of a set through the window.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aqueduct_core::{Batch, BatchStream, Context, Error, Positions, Result, retained_bytes};
 use aqueduct_formats::{Decoded, NeedsSpool};
+use aqueduct_net::Validator;
 use aqueduct_primitives::{
     BufferReceiver, BufferSender, ByteCount, Charged, Reservation, Task, TaskError, WindowLimit, buffer,
     window, window_ordered,
@@ -12,67 +13,184 @@ use arrow::datatypes::SchemaRef;
 use async_stream::{stream, try_stream};
 use futures::stream::BoxStream;
 use futures::{StreamExt, future};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::input::{Input, Queued};
-use super::open::{Opened, Opener};
-use super::oversize::{Fitting, sorted_out};
-use super::{FileSet, give_up};
+use super::journal::Journal;
+use super::open::{Opened, Opener, Rows};
+use super::oversize::{Fitting, Part, sorted_out};
+use super::progress::{Partial, Progress};
+use super::unchanged::{check_done, compare, since_then};
+use super::{FileSet, frozen, give_up};
 
 /// Events that wait outside the task that reads a file. With none, decoder and consumer would take turns;
 /// each more is one more batch in the file's reserve.
 const EVENTS_PER_FILE: usize = 1;
 
+/// Bad rows of an event that weigh more than this wait for those of the event before to be told: beside the rows of a
+/// file's events, its reserve has no room for several such.
+const MANY_REJECTED_BYTES: usize = 64 << 10;
+
 /// What comes of a file.
 enum Event {
-    /// Rows, and what was reserved for them beyond the file's reserve.
-    Rows(Fitting),
+    /// Rows, and what was reserved for them beyond the file's reserve; with bad rows, their turn.
+    Rows(Arc<File>, Fitting, Option<OwnedSemaphorePermit>),
     /// All that is to come of it has come.
-    Done(Arc<str>, Reservation),
+    Done(Arc<File>, End, Reservation),
+}
+
+/// How the reading of a file ended.
+enum End {
+    Whole,
+    /// For a reason of the file's own: the policy decides, when all before was given.
+    Failed(Error),
+}
+
+/// A file, as the task that reads it and the consumer know it.
+struct File {
+    number: u64,
+    input: Input,
+    /// Which version is read, once it is open.
+    validator: OnceLock<Validator>,
+}
+
+impl File {
+    fn validator(&self) -> Validator {
+        self.validator.get().cloned().unwrap_or_default()
+    }
 }
 
 /// A file that is being read by a task of its own.
 struct Reading {
     events: BufferReceiver<Result<Event>>,
     is_read: CancellationToken,
-    task: Task<()>,
-    name: Arc<str>,
+    task: Task<End>,
+    file: Arc<File>,
     is_last: bool,
 }
 
-/// The batches of a set of files, without those that are done already.
+/// The batches of a set of files, without what came before `from`.
 pub(super) fn run(files: FileSet, from: Positions) -> BatchStream {
-    let FileSet { opener, inputs, read, output, is_ordered } = files;
+    let FileSet { opener, inputs, read, output, is_ordered, given_up, kept, .. } = files;
     let cx = opener.cx.clone();
-    let inputs = with_last_known(not_done(inputs, from));
-    let mut events = events(opener, inputs, read, is_ordered);
     Box::pin(try_stream! {
-        while let Some(event) = events.next().await {
-            match event? {
-                Event::Rows(mut rows) => while let Some(decoded) = rows.next(&cx).await? {
-                    yield admit(&cx, decoded).await?;
-                },
-                Event::Done(name, place) => {
-                    let mut last = Batch::only_positions(Arc::clone(&output), Positions::done(name));
-                    last.reservation_mut().merge(place);
-                    yield last;
-                }
+        let resumed = Progress::of(&from)?;
+        let mut checked = None;
+        if let Some(kept) = &kept {
+            if resumed.is_some() && kept.frozen.is_new {
+                Err(frozen::damaged(kept.frozen.dir()))?;
             }
+            let progress = resumed.clone().unwrap_or_default();
+            let n_done = kept.journal.open(&progress).await?;
+            if n_done > 0 {
+                let check = check_done(Arc::clone(&opener), kept.journal.clone(), n_done);
+                checked = Some(cx.tasks().spawn(check));
+            }
+        }
+        let inputs = with_last_known(not_done(inputs, resumed.clone()));
+        let mut progress = resumed.unwrap_or_default();
+        progress.merge(&given_up);
+        let mut consumer = Consumer { cx, output, progress, journal: kept.map(|kept| kept.journal) };
+        let mut events = events(opener, inputs, read, is_ordered);
+        while let Some(event) = next(&mut events, &mut checked).await? {
+            match event {
+                Event::Rows(file, mut rows, turn) => {
+                    while let Some(part) = rows.next(&consumer.cx).await? {
+                        yield consumer.give(&file, part).await?;
+                    }
+                    drop(turn);
+                }
+                Event::Done(file, end, place) => yield consumer.end(&file, end, place).await?,
+            }
+        }
+        if let Some(checked) = checked {
+            checked.await??;
         }
     })
 }
 
+/// The next event; an error as soon as a file turns out to have changed that was done before.
+async fn next(
+    events: &mut BoxStream<'static, Result<Event>>,
+    checked: &mut Option<Task<Result<()>>>,
+) -> Result<Option<Event>> {
+    while let Some(checking) = checked {
+        tokio::select! {
+            biased;
+            done = checking => {
+                done??;
+                *checked = None;
+            }
+            event = events.next() => return event.transpose(),
+        }
+    }
+    events.next().await.transpose()
+}
+
+/// Gives what was read, with the position behind it: what is rejected is told with the batch whose position covers it, so
+/// that whoever commits between two batches has both or none.
+struct Consumer {
+    cx: Context,
+    output: SchemaRef,
+    progress: Progress,
+    journal: Option<Journal>,
+}
+
+impl Consumer {
+    /// After the wait for memory nothing waits any more: the rejects are told at the very moment the batch is given.
+    async fn give(&mut self, file: &File, part: Part) -> Result<Batch> {
+        let batch = match part.rows {
+            Some(rows) => admit(&self.cx, rows).await?,
+            None => self.no_rows(),
+        };
+        part.rejects.into_iter().try_for_each(|reject| self.cx.reject(reject))?;
+        if !self.cx.whole_files() {
+            self.progress.give(file.number, part.n_rows, &file.validator());
+        }
+        Ok(batch.with_positions(self.progress.positions()?))
+    }
+
+    /// The last batch of a file, with its place in the window.
+    async fn end(&mut self, file: &File, end: End, place: Reservation) -> Result<Batch> {
+        if let Some(journal) = self.journal.as_ref().filter(|_| !file.validator().is_empty()) {
+            journal.note(file.number, &file.input, &file.validator()).await?;
+        }
+        match end {
+            End::Whole => self.cx.metrics().files_done.add(1),
+            End::Failed(error) => give_up(&self.cx, &file.input, error)?,
+        }
+        self.progress.end(file.number);
+        let mut positions = Positions::done(Arc::clone(&file.input.name));
+        positions.merge(self.progress.positions()?);
+        let mut last = self.no_rows().with_positions(positions);
+        last.reservation_mut().merge(place);
+        Ok(last)
+    }
+
+    fn no_rows(&self) -> Batch {
+        Batch::only_positions(Arc::clone(&self.output), Positions::default())
+    }
+}
+
+/// The inputs that are not done, with how far they are.
 fn not_done(
     inputs: BoxStream<'static, Result<Queued>>,
-    from: Positions,
+    resumed: Option<Progress>,
 ) -> BoxStream<'static, Result<Queued>> {
-    if from.is_empty() {
-        return inputs;
-    }
-    let is_left = move |queued: &Result<Queued>| {
-        future::ready(!queued.as_ref().is_ok_and(|queued| from.is_done(&queued.input.name)))
+    let Some(progress) = resumed else { return inputs };
+    let left = move |queued: Result<Queued>| {
+        let left = match queued {
+            Ok(queued) if progress.is_done(queued.number) => None,
+            Ok(queued) => {
+                let resumed = progress.partial(queued.number).cloned();
+                Some(Ok(Queued { resumed, ..queued }))
+            }
+            Err(error) => Some(Err(error)),
+        };
+        future::ready(left)
     };
-    inputs.filter(is_left).boxed()
+    inputs.filter_map(left).boxed()
 }
 
 /// Looks one input ahead, to know the last.
@@ -107,13 +225,22 @@ fn events(
 
 /// Starts the task that reads a file.
 fn start(opener: Arc<Opener>, queued: Result<Queued>, schema: SchemaRef) -> Result<Reading> {
-    let Queued { input, opened, is_last } = queued?;
+    let Queued { number, input, resumed, opened, is_last } = queued?;
     opener.cx.metrics().files_total.add(1);
     let (sender, events) = buffer(EVENTS_PER_FILE);
-    let (is_read, name) = (CancellationToken::new(), Arc::clone(&input.name));
+    let is_read = CancellationToken::new();
+    let file = Arc::new(File { number, input, validator: OnceLock::new() });
     let tasks = opener.cx.tasks().clone();
-    let file = FileReader { opener, input, schema, is_read: is_read.clone(), events: sender };
-    Ok(Reading { events, is_read, task: tasks.spawn(file.run(opened)), name, is_last })
+    let reader = FileReader {
+        opener,
+        file: Arc::clone(&file),
+        resumed,
+        schema,
+        is_read: is_read.clone(),
+        events: sender,
+        turn: Arc::new(Semaphore::new(1)),
+    };
+    Ok(Reading { events, is_read, task: tasks.spawn(reader.run(opened)), file, is_last })
 }
 
 /// The events of one file. Its reserve is held to the end; then its place goes with the last event.
@@ -129,24 +256,28 @@ fn file_events(reading: Result<Charged<Result<Reading>>, TaskError>) -> BoxStrea
             let event = event?;
             yield event;
         }
-        reading.task.await?;
+        let end = reading.task.await?;
         reserve.shrink_to(ByteCount::ZERO);
         if reading.is_last {
             // Nobody waits for its place, and the window sees its end only from a free one: a consumer that
             // keeps the last batch would wait for the end for ever.
             drop(std::mem::take(&mut reserve));
         }
-        yield Event::Done(reading.name, reserve);
+        yield Event::Done(reading.file, end, reserve);
     })
 }
 
 /// The task that reads one file.
 struct FileReader {
     opener: Arc<Opener>,
-    input: Input,
+    file: Arc<File>,
+    /// How far an earlier process came.
+    resumed: Option<Partial>,
     schema: SchemaRef,
     is_read: CancellationToken,
     events: BufferSender<Result<Event>>,
+    /// Held by the event with [many](MANY_REJECTED_BYTES) bad rows that the consumer has not told yet.
+    turn: Arc<Semaphore>,
 }
 
 /// Why a file was not read to its end.
@@ -159,45 +290,78 @@ enum Stop {
 
 impl FileReader {
     /// Reads the file to its end, or as far as it goes.
-    async fn run(self, opened: Option<Opened>) {
-        let cx = &self.opener.cx;
-        let result = match self.read(opened).await {
-            Ok(()) => {
-                cx.metrics().files_done.add(1);
-                Ok(())
+    async fn run(self, opened: Option<Opened>) -> End {
+        match self.read(opened).await {
+            Ok(()) => End::Whole,
+            Err(Stop::File(error)) => End::Failed(error),
+            Err(Stop::Run(error)) => {
+                // Nobody listens any more only when the run is over.
+                let _ = self.events.send(Err(error)).await;
+                End::Whole
             }
-            Err(Stop::File(error)) => give_up(cx, &self.input, error),
-            Err(Stop::Run(error)) => Err(error),
-        };
-        if let Err(error) = result {
-            // Nobody listens any more only when the run is over.
-            let _ = self.events.send(Err(error)).await;
         }
     }
 
     async fn read(&self, opened: Option<Opened>) -> Result<(), Stop> {
-        let Self { opener, input, schema, is_read, .. } = self;
-        let mut rows = opener.rows(input, opened, schema, is_read).await.map_err(Stop::File)?;
-        let mut n_rows = 0;
+        let mut n_rows = self.resumed.as_ref().map_or(0, |resumed| resumed.rows);
+        let mut rows = self.open(opened, n_rows).await?;
         while let Some(decoded) = rows.next().await {
             match decoded {
                 Ok(decoded) => self.send(decoded, &mut n_rows).await.map_err(Stop::Run)?,
                 Err(error) => {
                     let Some(after) = NeedsSpool::of(&error).cloned() else { return Err(Stop::File(error)) };
                     drop(rows);
-                    rows = opener.rows_after(input, schema, is_read, after).await.map_err(Stop::File)?;
+                    rows = self.open_again(after).await?;
                 }
             }
         }
         Ok(())
     }
 
+    /// The rows after so many, of the version that an earlier process read.
+    async fn open(
+        &self,
+        opened: Option<Opened>,
+        n_rows: u64,
+    ) -> Result<aqueduct_formats::DecodedStream, Stop> {
+        let Self { opener, file, resumed, schema, is_read, .. } = self;
+        let was = resumed.as_ref().map(|resumed| &resumed.is);
+        let rows = opener.rows(&file.input, opened, schema, is_read, n_rows).await;
+        let Rows { validator, stream } = match (rows, was) {
+            (Ok(rows), _) => rows,
+            (Err(error), Some(was)) => return Err(Stop::File(since_then(&file.input, was, error))),
+            (Err(error), None) => return Err(Stop::File(error)),
+        };
+        if let Some(was) = was {
+            compare(&file.input, was, &validator).map_err(Stop::Run)?;
+        }
+        // Set once, here.
+        let _ = file.validator.set(validator);
+        Ok(stream)
+    }
+
+    /// What is left, from a copy on the disk.
+    async fn open_again(&self, after: NeedsSpool) -> Result<aqueduct_formats::DecodedStream, Stop> {
+        let Self { opener, file, resumed, schema, is_read, .. } = self;
+        let skip = resumed.as_ref().map_or(0, |resumed| resumed.rows);
+        let rows = opener.rows_after(&file.input, schema, is_read, skip, after).await;
+        let Rows { validator, stream } = rows.map_err(Stop::File)?;
+        compare(&file.input, &file.validator(), &validator).map_err(Stop::Run)?;
+        Ok(stream)
+    }
+
     async fn send(&self, decoded: Decoded, n_rows: &mut u64) -> Result<()> {
-        let rows = sorted_out(&self.opener.cx, &self.input.name, decoded, n_rows).await?;
+        let rows = sorted_out(&self.opener.cx, Arc::clone(&self.file.input.name), decoded, n_rows).await?;
         if rows.is_empty() {
             return Ok(());
         }
-        self.events.send(Ok(Event::Rows(rows))).await.map_err(|_| Error::cancelled("read"))
+        let is_over = || Error::cancelled("read");
+        let turn = match rows.rejected_bytes() > MANY_REJECTED_BYTES {
+            true => Some(Arc::clone(&self.turn).acquire_owned().await.map_err(|_| is_over())?),
+            false => None,
+        };
+        let event = Event::Rows(Arc::clone(&self.file), rows, turn);
+        self.events.send(Ok(event)).await.map_err(|_| is_over())
     }
 }
 

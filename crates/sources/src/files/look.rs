@@ -38,7 +38,7 @@ async fn look(config: &Config, pattern: &str, planning: &Planning) -> Result<Opt
     let (metrics, name, limits) =
         (Arc::new(StepMetrics::default()), at.to_string(), DecodedLimits::default());
     let schema = if needs_random_access(&name, &config.read) {
-        let file = fetcher.random_access(&at, Trust::Flow, &metrics).await?;
+        let file = fetcher.random_access(&at, Trust::Flow, &metrics).await?.file;
         infer_file(file, &name, &config.read, limits, &tasks).await?
     } else {
         let body = fetcher.get(&at, Trust::Flow, &metrics).await?.body;

@@ -14,7 +14,16 @@ aqueduct_testkit::source_suite!(aqueduct_sources::ALL, fixtures, services);
 
 /// One row a fixture; a source may have several.
 fn fixtures() -> Vec<Fixture> {
-    vec![listed_files(), files_as_they_come(), file_over_http(), parquet_file(), gdelt(), generate(), stdin()]
+    vec![
+        listed_files(),
+        files_as_they_come(),
+        files_with_bad_rows(),
+        file_over_http(),
+        parquet_file(),
+        gdelt(),
+        generate(),
+        stdin(),
+    ]
 }
 
 fn services(run: &mut RunContext) {
@@ -57,7 +66,7 @@ fn listed_files() -> Fixture {
         variant: "in the order of a list",
         usual: usual.file("a.ndjson", first).file("b.ndjson", second).file("c.ndjson", third),
         rows: rows(),
-        n_splits: 3,
+        n_splits: 4,
         empty: Input::of(read(json!("empty.ndjson"))).file("empty.ndjson", ""),
         failing: Ok(failing.file("broken.ndjson", "{\"n\":1}\n{\"n\":\n")),
     }
@@ -79,9 +88,39 @@ fn files_as_they_come() -> Fixture {
         variant: "as they come, with inferred columns",
         usual: usual.file("data/a.csv", first).file("data/b.csv", second).file("data/c.csv", third),
         rows: (0..N_ROWS).map(|n| format!("{n}\tx{n:0200}")).collect(),
-        n_splits: 3,
+        n_splits: 4,
         empty: Input::of(json!({"paths": ["data/*.csv"]})).file("data/a.csv", "n,text\n"),
         failing: Ok(failing.file("data/b.csv", "n,text\nno number,x\n")),
+    }
+}
+
+/// Files of several formats, with bad rows among the good ones, and one that is not there.
+fn files_with_bad_rows() -> Fixture {
+    let read = |names: Value| json!({"paths": names, "schema": columns(), "window": 2});
+    let is_bad = |n: i64| n % 100 == 50;
+    let lines = |numbers: std::ops::Range<i64>| -> String {
+        let line = |n| if is_bad(n) { "{\"n\":\n".to_owned() } else { ndjson(n..n + 1) };
+        numbers.map(line).collect()
+    };
+    let csv = |numbers: std::ops::Range<i64>| -> String {
+        let line = |n| if is_bad(n) { format!("x,{}\n", text(n)) } else { format!("{n},{}\n", text(n)) };
+        std::iter::once("n,text\n".to_owned()).chain(numbers.map(line)).collect()
+    };
+    let [first, second, third] = thirds();
+    let usual = Input::of(read(json!(["a.ndjson", "b.csv", "c.parquet", "gone.csv"])));
+    let good = |n: &i64| !is_bad(*n) || third.contains(n);
+    Fixture {
+        component: "files",
+        variant: "with bad rows",
+        rows: (0..N_ROWS).filter(good).map(|n| format!("{n}\t{}", text(n))).collect(),
+        usual: usual
+            .file("a.ndjson", lines(first))
+            .file("b.csv", csv(second))
+            .file("c.parquet", parquet(third.clone()))
+            .rejected(41),
+        n_splits: 5,
+        empty: Input::of(read(json!("empty.ndjson"))).file("empty.ndjson", ""),
+        failing: Ok(Input::of(read(json!("a.ndjson"))).file("a.ndjson", "{\"n\":\n")),
     }
 }
 
@@ -94,7 +133,7 @@ fn file_over_http() -> Fixture {
         variant: "over HTTP",
         usual: Input::of(read(json!("{server}/a.ndjson"))).served("/a.ndjson", ndjson(0..N_ROWS)),
         rows: rows(),
-        n_splits: 1,
+        n_splits: 2,
         empty: Input::of(read(json!("{server}/empty.ndjson"))).served("/empty.ndjson", ""),
         failing: Ok(failing.served("/a.ndjson", ndjson(0..10))),
     }
@@ -110,7 +149,7 @@ fn parquet_file() -> Fixture {
         variant: "parquet",
         usual: read().file("a.parquet", file),
         rows: rows(),
-        n_splits: 1,
+        n_splits: 2,
         empty: read().file("a.parquet", parquet(0..0)),
         failing: Ok(read().file("a.parquet", damaged)),
     }
@@ -148,7 +187,7 @@ fn gdelt() -> Fixture {
         variant: "",
         usual: usual.file("v2/masterfilelist.txt", list),
         rows: (0..N_ROWS).map(|n| event(n).trim_end_matches('\n').to_owned()).collect(),
-        n_splits: 3,
+        n_splits: 4,
         empty: read().file("v2/masterfilelist.txt", ""),
         failing: Ok(failing.file("v2/masterfilelist.txt", wrong_size)),
     }

@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, Int64Array, ListBuilder, RecordBatch, StringBuilder
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
-use crate::support::{Room, ndjson, next, numbers, texts};
+use crate::support::{Room, ends_a_file, ndjson, next, numbers, texts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listed_order_is_file_after_file_and_row_after_row() {
@@ -120,8 +120,12 @@ async fn files_that_are_done_are_not_read_again() {
     let options = json!({"paths": ["*.ndjson"], "order": "listed", "schema": {"n": "int64"}});
     let mut batches = room.stream(&FACTORY, options.clone()).await.unwrap();
     let mut done = Positions::default();
-    while done.is_empty() {
-        done.merge(next(&mut batches).await.positions().clone());
+    loop {
+        let batch = next(&mut batches).await;
+        done.merge(batch.positions().clone());
+        if ends_a_file(&batch) {
+            break;
+        }
     }
     drop(batches);
     let source = room.open(&FACTORY, options).await.unwrap();
@@ -181,7 +185,7 @@ async fn a_file_keeps_its_place_until_its_last_batch_is_dropped() {
     let options = json!({"paths": ["*.ndjson"], "window": 3, "schema": {"n": "int64"}});
     let mut batches = room.stream(&FACTORY, options).await.unwrap();
     let mut held = Vec::new();
-    while held.iter().filter(|batch: &&aqueduct_core::Batch| !batch.positions().is_empty()).count() < 3 {
+    while held.iter().filter(|batch| ends_a_file(batch)).count() < 3 {
         held.push(next(&mut batches).await);
     }
     for _ in 0..200 {

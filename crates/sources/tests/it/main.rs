@@ -6,5 +6,6 @@ mod conformance;
 mod gdelt;
 mod http;
 mod local;
+mod resume;
 mod support;
 mod template;

@@ -132,6 +132,12 @@ pub(crate) fn ndjson(numbers: impl IntoIterator<Item = i64>) -> String {
     numbers.into_iter().map(|n| format!("{{\"n\":{n}}}\n")).collect()
 }
 
+/// Whether it is the last batch of a file.
+pub(crate) fn ends_a_file(batch: &Batch) -> bool {
+    let positions = batch.positions();
+    positions.iter().any(|(split, _)| positions.is_done(split))
+}
+
 /// The next batch; the stream must have one.
 pub(crate) async fn next(batches: &mut BatchStream) -> Batch {
     batches.next().await.unwrap().unwrap()

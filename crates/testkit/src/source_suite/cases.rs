@@ -1,16 +1,18 @@
 //! The promises of a source, one function each.
 
-use aqueduct_core::{Batch, BatchStream, ErrorKind, Positions, retained_bytes};
+use std::sync::Arc;
+
+use aqueduct_core::{Batch, BatchStream, Durable, ErrorKind, Positions, SourceCaps, retained_bytes};
 use aqueduct_primitives::ByteCount;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::Value;
 
 use super::{Input, Trial};
-use crate::suite::room::{FLOW_BYTES, Room, Share};
+use crate::suite::room::{FLOW_BYTES, Rejected, Room, Share};
 use crate::suite::{Objection, Verdict, ensure, same_rows, texts};
 
-/// At most so many places are resumed from; more would show the same again.
-const MAX_EDGES: usize = 16;
+/// A source is cut off after every batch; one with more batches than this in so many places, spread over them.
+const MAX_CUTS: usize = 64;
 
 /// All batches have the columns that it names when it is open, which are those that it may know before; and
 /// the rows are those that are there.
@@ -197,68 +199,74 @@ pub async fn positions_come_in_order_and_end_each_split_once(trial: Trial) -> Ve
     room.leave().await
 }
 
-/// Begun after the positions of any batch, a replayable source gives the rows that had not come yet, and none
-/// twice. // CKP-1
+/// Begun by another process after any batch, with what the last commit kept, a replayable source gives the rows that had
+/// not come yet, and none twice; so with what is rejected. Where one split sums up all, that alone is enough. // CKP-1
 ///
 /// # Errors
 /// It is not so.
 pub async fn a_resumed_run_repeats_and_skips_nothing(trial: Trial) -> Verdict {
     let usual = &trial.fixture.usual;
     let room = trial.room(usual, Share::Best)?;
-    let capabilities = trial.open(&room, usual).await?.capabilities();
-    if !capabilities.replayable {
+    let SourceCaps { replayable, ordered, summed_up_in, .. } = trial.open(&room, usual).await?.capabilities();
+    if !replayable {
         return Err(Objection::DoesNotApply("what was read cannot be read again"));
     }
-    let (all, edges) = read_with_edges(&trial, &room, usual).await?;
-    let (mut n_before, mut n_done) = (all.len(), 0);
-    for edge in spread(&edges) {
-        let rest = read_after(&trial, &room, usual, &edge.passed).await?;
-        let told = |why: &str| format!("after {:?} ({} rows): {why}", edge.passed, edge.n_rows);
-        ensure!(rest.len() <= n_before, "{}", told("it gives more rows than from an earlier place"));
-        let ends_a_split = edge.n_done() > n_done;
-        ensure!(!ends_a_split || rest.len() < n_before, "{}", told("rows of a split come after its end"));
-        (n_before, n_done) = (rest.len(), edge.n_done());
-        let left = all.get(edge.n_rows..).unwrap_or_default();
-        if capabilities.ordered {
-            same_rows(&rest, left, true).map_err(|wrong| located(wrong, &told("")))?;
-        } else {
-            ensure!(is_within(left, &rest), "{}", told("a row that had not come is skipped"));
-            ensure!(is_within(&rest, &all), "{}", told("rows come that are not in a whole run"));
+    room.leave().await?;
+    let whole = Arc::new(Rejected::default());
+    let room = trial.room_that_tells(usual, Share::Best, Arc::clone(&whole))?;
+    let n_cuts = read_up_to(&trial, &room, usual, usize::MAX).await?.n_batches;
+    room.leave().await?;
+    let n_expected = usual.n_rejected.unwrap_or_default();
+    ensure!(whole.all().len() == n_expected, "{} were rejected, not {n_expected}", whole.all().len());
+    for n_batches in (1..).step_by(n_cuts.div_ceil(MAX_CUTS).max(1)) {
+        let rejected = Arc::new(Rejected::default());
+        let room = trial.room_that_tells(usual, Share::Best, Arc::clone(&rejected))?;
+        let Begun { mut rows, mut passed, kept, n_batches: n_read } =
+            read_up_to(&trial, &room, usual, n_batches).await?;
+        if n_read < n_batches {
+            return room.leave().await;
         }
+        if let Some(split) = summed_up_in {
+            passed.keep_only(split);
+        }
+        let n_before = rows.len();
+        let (folders, memory) = room.into_what_stays().await?;
+        let room = trial.room_in(folders, memory, usual, kept, Arc::clone(&rejected))?;
+        rows.extend(read_after(&trial, &room, usual, &passed).await?);
+        let told = format!("after {passed:?} ({n_batches} batches, {n_before} rows): ");
+        same_rows(&rows, &trial.fixture.rows, ordered).map_err(|wrong| located(wrong, &told))?;
+        let told = format!("{told}of what is rejected, ");
+        same_rows(&rejected.all(), &whole.all(), false).map_err(|wrong| located(wrong, &told))?;
+        room.leave().await?;
     }
-    ensure!(n_before == 0, "after its last positions it still gives {n_before} rows");
-    room.leave().await
+    Ok(())
 }
 
-/// A place between two batches.
-struct Edge {
+/// A run that was cut off after a commit.
+struct Begun {
+    rows: Vec<String>,
     passed: Positions,
-    n_rows: usize,
+    /// What the step kept.
+    kept: Option<Value>,
+    n_batches: usize,
 }
 
-impl Edge {
-    /// How many splits are at their end.
-    fn n_done(&self) -> usize {
-        self.passed.iter().filter(|(split, _)| self.passed.is_done(split)).count()
-    }
-}
-
-/// All rows, and the places after batches that carried positions.
-async fn read_with_edges(
-    trial: &Trial,
-    room: &Room,
-    input: &Input,
-) -> Result<(Vec<String>, Vec<Edge>), Objection> {
+/// Reads so many batches, commits, and drops the rest.
+async fn read_up_to(trial: &Trial, room: &Room, input: &Input, n_batches: usize) -> Result<Begun, Objection> {
     let mut stream = trial.stream(room, input, &Positions::default()).await?;
-    let (mut rows, mut edges, mut passed) = (Vec::new(), Vec::new(), Positions::default());
-    while let Some(batch) = stream.try_next().await? {
+    let (mut rows, mut passed, mut n_read) = (Vec::new(), Positions::default(), 0);
+    while n_read < n_batches {
+        let Some(batch) = stream.try_next().await? else { break };
         rows.extend(texts(batch.records()));
-        if !batch.positions().is_empty() {
-            passed.merge(batch.positions().clone());
-            edges.push(Edge { passed: passed.clone(), n_rows: rows.len() });
-        }
+        passed.merge(batch.positions().clone());
+        n_read += 1;
     }
-    Ok((rows, edges))
+    let keeper = room.cx().durable().and_then(Durable::keeper);
+    let kept = match keeper {
+        Some(keeper) => keeper.keep().await?,
+        None => None,
+    };
+    Ok(Begun { rows, passed, kept, n_batches: n_read })
 }
 
 async fn read_after(
@@ -270,23 +278,6 @@ async fn read_after(
     let stream = trial.stream(room, input, from).await?;
     let batches: Vec<_> = stream.map_ok(|batch| texts(batch.records())).try_collect().await?;
     Ok(batches.concat())
-}
-
-/// At most [`MAX_EDGES`], the last among them.
-fn spread(edges: &[Edge]) -> impl Iterator<Item = &Edge> {
-    let step = edges.len().div_ceil(MAX_EDGES).max(1);
-    let last = edges.len().saturating_sub(1);
-    edges.iter().enumerate().filter(move |(at, _)| at % step == 0 || *at == last).map(|(_, edge)| edge)
-}
-
-/// Whether each of these rows is among the others, as often.
-fn is_within(rows: &[String], others: &[String]) -> bool {
-    let mut others: Vec<&String> = others.iter().collect();
-    others.sort_unstable();
-    let mut rows: Vec<&String> = rows.iter().collect();
-    rows.sort_unstable();
-    let mut others = others.into_iter();
-    rows.into_iter().all(|row| others.any(|other| other == row))
 }
 
 fn located(objection: Objection, place: &str) -> Objection {

@@ -10,13 +10,13 @@
 mod cases;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::{BatchStream, Positions, Source, SourceConfig, SourceFactory};
 use serde_json::Value;
 
 use crate::http::Server;
-use crate::suite::room::{FLOW_BYTES, Folders, Memory, Room, Share};
+use crate::suite::room::{FLOW_BYTES, Folders, Memory, Rejected, Room, Share};
 use crate::suite::{Objection, Time, Verdict, on_runtime, row};
 
 pub use cases::*;
@@ -85,6 +85,7 @@ pub struct Input {
     served: Vec<(String, Vec<u8>)>,
     stdin: Option<(String, Redirect)>,
     from: Positions,
+    n_rejected: Option<usize>,
 }
 
 impl Input {
@@ -112,6 +113,14 @@ impl Input {
     #[must_use]
     pub fn stdin(mut self, name: &str, redirect: Redirect) -> Self {
         self.stdin = Some((name.to_owned(), redirect));
+        self
+    }
+
+    /// So many rows and files of it are bad. They are rejected, and the run goes on; of an input without this, the first
+    /// bad one ends the run.
+    #[must_use]
+    pub fn rejected(mut self, n_rejected: usize) -> Self {
+        self.n_rejected = Some(n_rejected);
         self
     }
 
@@ -159,9 +168,19 @@ pub fn judge<V: Future<Output = Verdict> + 'static>(suite: Suite, case: &str, ru
 impl Trial {
     /// Surroundings in which an input is laid down.
     fn room(&self, input: &Input, share: Share) -> Result<Room, Objection> {
+        self.room_that_tells(input, share, Arc::default())
+    }
+
+    /// [`Trial::room`]; what is rejected is told here.
+    fn room_that_tells(
+        &self,
+        input: &Input,
+        share: Share,
+        rejected: Arc<Rejected>,
+    ) -> Result<Room, Objection> {
         let folders = Folders::new()?;
         let share = share.of(self.configure(input)?.memory(&folders.planning()));
-        let room = Room::new(folders, Memory { flow: FLOW_BYTES, share }, self.services)?;
+        let room = self.room_in(folders, Memory { flow: FLOW_BYTES, share }, input, None, rejected)?;
         for (name, bytes) in &input.files {
             let path = room.base().join(name);
             path.parent().map(std::fs::create_dir_all).transpose()?;
@@ -171,6 +190,23 @@ impl Trial {
             self.server.as_ref().map(|server| server.file(path, bytes.clone()));
         }
         Ok(room)
+    }
+
+    /// Surroundings as another process finds them after a commit that kept this, with nothing new laid down.
+    fn room_in(
+        &self,
+        folders: Folders,
+        memory: Memory,
+        input: &Input,
+        kept: Option<Value>,
+        rejected: Arc<Rejected>,
+    ) -> aqueduct_core::Result<Room> {
+        Room::durable(folders, memory, kept, |run| {
+            if input.n_rejected.is_some() {
+                run.rejects = rejected;
+            }
+            (self.services)(run);
+        })
     }
 
     fn configure(&self, input: &Input) -> Result<Box<dyn SourceConfig>, Objection> {

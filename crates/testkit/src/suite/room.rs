@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use aqueduct_core::{Context, Fs, MemoryNeed, Planning, RunContext, StdFs};
+use aqueduct_core::{
+    Context, Durable, Fs, MemoryNeed, Origin, Planning, Reject, RejectPolicy, RunContext, StdFs, StepContext,
+};
 use aqueduct_primitives::{Budget, ByteCount};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Verdict, ensure};
+use super::{Objection, Verdict, ensure};
 use crate::faults::FixedClock;
 
 /// Rows in a batch at most: few, so that small inputs make many batches.
@@ -80,8 +83,30 @@ pub(crate) struct Memory {
 /// A budget, a context and folders that one component has to itself.
 pub(crate) struct Room {
     folders: Folders,
+    memory: Memory,
     budget: Budget,
     cx: Context,
+}
+
+/// Items that were rejected, each as a text, while the run goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Rejected(Mutex<Vec<String>>);
+
+impl RejectPolicy for Rejected {
+    fn reject(&self, _step: &str, reject: Reject) -> aqueduct_core::Result<()> {
+        let Origin { file, row, byte, .. } = &reject.origin;
+        let name = file.rsplit('/').next().unwrap_or_default();
+        let text = format!("{:?} {name} {row:?} {byte:?} {}", reject.item, reject.reason);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        Ok(())
+    }
+}
+
+impl Rejected {
+    /// All of them so far.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Room {
@@ -101,6 +126,31 @@ impl Room {
         memory: Memory,
         services: fn(&mut RunContext),
     ) -> aqueduct_core::Result<Self> {
+        let change_run = |run: &mut RunContext| {
+            run.fs = fs;
+            services(run);
+        };
+        Self::with(folders, memory, change_run, |_| {})
+    }
+
+    /// Surroundings in which a step keeps what it must know when its run goes on, as it was kept by the last commit.
+    pub(crate) fn durable(
+        folders: Folders,
+        memory: Memory,
+        kept: Option<Value>,
+        change_run: impl FnOnce(&mut RunContext),
+    ) -> aqueduct_core::Result<Self> {
+        let state = folders.stage.path().join("state");
+        let durable = Durable::new(kept, state.join("step"), state.join("run"));
+        Self::with(folders, memory, change_run, |step| step.durable = Some(durable))
+    }
+
+    fn with(
+        folders: Folders,
+        memory: Memory,
+        change_run: impl FnOnce(&mut RunContext),
+        change_step: impl FnOnce(&mut StepContext),
+    ) -> aqueduct_core::Result<Self> {
         let budget = Budget::new("conformance", memory.flow.saturating_add(memory.share));
         let (flow, share) = (budget.carve("flow", memory.flow)?, budget.carve("share", memory.share)?);
         let cx = Context::standalone_with(
@@ -109,20 +159,20 @@ impl Room {
             |run| {
                 run.run_id = "r1".into();
                 run.base_dir = folders.base.path().to_owned();
-                run.fs = fs;
                 run.clock = Arc::new(FixedClock::at(NOW));
                 run.flow = flow;
                 (run.batch_rows, run.batch_bytes) = (BATCH_ROWS, BATCH_BYTES);
-                services(run);
+                change_run(run);
             },
             |step| {
                 step.name = "component".into();
                 step.share = share;
                 step.max_concurrency = CONCURRENCY;
                 step.stage_dir = Some(folders.stage.path().to_owned());
+                change_step(step);
             },
         )?;
-        Ok(Self { folders, budget, cx })
+        Ok(Self { folders, memory, budget, cx })
     }
 
     pub(crate) fn cx(&self) -> &Context {
@@ -151,6 +201,12 @@ impl Room {
             ensure!(missing == ByteCount::ZERO, "MEM-1: {missing} of the {} never came back", part.name());
         }
         Ok(())
+    }
+
+    /// What another process finds in its place: the folders, and as much memory.
+    pub(crate) async fn into_what_stays(self) -> Result<(Folders, Memory), Objection> {
+        self.check_all_is_back().await?;
+        Ok((self.folders, self.memory))
     }
 
     /// [`Room::check_all_is_back`], and that nothing holds the context itself any more.

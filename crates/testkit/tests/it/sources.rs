@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use aqueduct_core::{
-    Batch, BatchStream, ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, Planning, Positions,
-    Problem, Result, Source, SourceCaps, SourceConfig, SourceFactory,
+    Batch, BatchStream, ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, Origin, Planning,
+    Positions, Problem, Reject, RejectedItem, Result, Source, SourceCaps, SourceConfig, SourceFactory,
 };
 use aqueduct_primitives::{ByteCount, Reservation};
 use aqueduct_testkit::source_suite::{self, Fixture, Input, Suite};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use async_trait::async_trait;
@@ -23,9 +23,10 @@ static FACTORY: Factory<Config> =
 
 const ALL: &[&dyn SourceFactory] = &[&FACTORY];
 
-/// 500 batches of 500 rows weigh 2 MB.
-const N_BATCHES: u64 = 500;
+/// 20 batches of 500 rows weigh 2 MB.
+const N_BATCHES: u64 = 20;
 const BATCH_ROWS: i64 = 500;
+const TEXT_BYTES: usize = 200;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Config {
@@ -48,7 +49,8 @@ enum Fault {
     KeepsMemory,
     LeavesTask,
     StartsAgain,
-    StartsAgainUnlessDone,
+    OnlyWholeSplits,
+    RejectsAgain,
     SkipsRows,
     GivesRowsOfNothing,
     GoesBack,
@@ -74,7 +76,9 @@ impl SourceConfig for Config {
 fn rows(name: &str, batch: u64) -> RecordBatch {
     let first = i64::try_from(batch).unwrap() * BATCH_ROWS;
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first + BATCH_ROWS));
-    RecordBatch::try_from_iter([(name, numbers)]).unwrap()
+    let texts = std::iter::repeat_n("x".repeat(TEXT_BYTES), BATCH_ROWS.try_into().unwrap());
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    RecordBatch::try_from_iter([(name, numbers), ("text", texts)]).unwrap()
 }
 
 impl Source for Config {
@@ -83,7 +87,7 @@ impl Source for Config {
     }
 
     fn capabilities(&self) -> SourceCaps {
-        let ordered = self.fault != Fault::StartsAgainUnlessDone;
+        let ordered = self.fault != Fault::OnlyWholeSplits;
         SourceCaps { replayable: true, ordered, endless: false, remote: false, summed_up_in: None }
     }
 
@@ -93,7 +97,8 @@ impl Source for Config {
         let first = match fault {
             Fault::StartsAgain => 0,
             Fault::SkipsRows if done > 0 => done + 1,
-            Fault::StartsAgainUnlessDone if from.iter().count() as u64 == n_batches => n_batches,
+            // What is told of two batches is what is complete of the first.
+            Fault::OnlyWholeSplits => done / 2 * 2,
             _ => done,
         };
         let n_batches = if fault == Fault::GivesRowsOfNothing { n_batches.max(1) } else { n_batches };
@@ -102,6 +107,10 @@ impl Source for Config {
         }
         let failing: Result<()> = Err(Error::new(ErrorKind::Data, "read", "it failed"));
         let batches = try_stream! {
+            if fault == Fault::RejectsAgain {
+                let (item, origin) = (RejectedItem::Row, Origin::default());
+                cx.reject(Reject { item, reason: "bad", message: String::new(), origin, raw: Vec::new() })?;
+            }
             for n in first..n_batches {
                 assert!(fault != Fault::Panics, "a bad source");
                 let records = rows(if fault == Fault::OtherColumns { "m" } else { "n" }, n);
@@ -114,7 +123,6 @@ impl Source for Config {
                 }
                 yield batch.with_positions(match fault {
                     Fault::GoesBack => Positions::of("all", 1.into()),
-                    Fault::StartsAgainUnlessDone => Positions::done(format!("batch {n}")),
                     _ => Positions::of("all", (n + 1).into()),
                 });
             }
@@ -137,7 +145,10 @@ fn fixture(fault: Fault) -> Fixture {
     Fixture {
         component: "bad",
         variant: "",
-        usual: Input::of(json!({"fault": fault})),
+        usual: match fault {
+            Fault::RejectsAgain => Input::of(json!({"fault": fault})).rejected(1),
+            _ => Input::of(json!({"fault": fault})),
+        },
         rows: (0..N_BATCHES).flat_map(|n| aqueduct_testkit::suite::texts(&rows("n", n))).collect(),
         n_splits: 1,
         empty: Input::of(json!({"fault": fault, "n_batches": 0})),
@@ -170,8 +181,10 @@ fn each_broken_promise_is_found_and_names_component_and_case() {
     faults.check();
     check_fault!(source_suite, the_schema_is_constant, Fault::Panics, "it panicked: a bad source");
     check_fault!(source_suite, a_resumed_run_repeats_and_skips_nothing, Fault::SkipsRows, "is missing");
-    let (again, after) = (Fault::StartsAgainUnlessDone, "rows of a split come after its end");
-    check_fault!(source_suite, a_resumed_run_repeats_and_skips_nothing, again, after);
+    let (within, twice) = (Fault::OnlyWholeSplits, "too often");
+    check_fault!(source_suite, a_resumed_run_repeats_and_skips_nothing, within, twice);
+    let (again, told) = (Fault::RejectsAgain, "of what is rejected");
+    check_fault!(source_suite, a_resumed_run_repeats_and_skips_nothing, again, told);
 }
 
 #[test]

@@ -47,8 +47,8 @@ impl Shape {
         }
     }
 
-    fn flow(self, root: &str) -> String {
-        let paths: Vec<_> = (0..FILES).map(|file| format!("\"{root}/{file}.ndjson\"")).collect();
+    fn flow(self, input: &str) -> String {
+        let paths: Vec<_> = (0..FILES).map(|file| format!("\"{input}-{file}.ndjson\"")).collect();
         let (mode, stages) = match self {
             Self::Replace => ("replace", "[]"),
             Self::Append => ("append", "[]"),
@@ -97,11 +97,11 @@ impl<'b> Folder<'b> {
         let Field { bench, server } = field;
         let dir = TempDir::new_in(bench.scratch.path())?;
         let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
-        let root = match shape {
-            Shape::Sorted => format!("{}/{name}/in", server.root()),
-            Shape::Replace | Shape::Append => "in".to_owned(),
+        let input = match shape {
+            Shape::Sorted => server.url(&name),
+            Shape::Replace | Shape::Append => format!("../{name}"),
         };
-        text::write(&dir.path().join("flow.yaml"), &shape.flow(&root))?;
+        text::write(&dir.path().join("flow.yaml"), &shape.flow(&input))?;
         Ok(Self { bench, shape, dir, before: BTreeSet::new(), rejected: BTreeSet::new(), n_nights: 0 })
     }
 
@@ -158,7 +158,9 @@ impl<'b> Folder<'b> {
                     good.insert(id);
                 }
             }
-            text::write(&self.dir.path().join(format!("in/{file}.ndjson")), &lines)?;
+            // Beside the folder: the server knows no folders.
+            let name = format!("{}-{file}.ndjson", self.dir.path().display());
+            text::write(Path::new(&name), &lines)?;
         }
         self.n_nights += 1;
         Ok(good)
