@@ -76,6 +76,7 @@ mod run;
 mod stage;
 mod staging;
 mod transaction;
+mod verify;
 
 pub use aqueduct_core::Mode;
 pub use flow_log::FlowLog;
@@ -84,3 +85,4 @@ pub use record::{Counts, Letter};
 pub use run::{Began, Committed, End, Epoch, NewRun, Resumed, Start, Target};
 pub use staging::{Published, Staging};
 pub use transaction::Transaction;
+pub use verify::{Flaw, Verified, verify};
