@@ -17,4 +17,5 @@ mod mistakes;
 mod outputs;
 mod rejects;
 mod servers;
+mod verify;
 mod window;

@@ -8,6 +8,7 @@ mod run;
 mod runs;
 mod settings;
 mod test_flow;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -103,6 +104,7 @@ impl Program {
             Command::Preview(options) => preview::preview(self, options).await,
             Command::Test(options) => test_flow::test(self, options).await,
             Command::Demo(options) => demo::demo(self, options).await,
+            Command::Verify { path } => verify::verify(self, path).await,
             Command::Runs(options) => runs::runs(self, &options),
             Command::Check(options) => self.print(|out| {
                 describe::check(&options.flow, &options.settings(SecretMode::Hidden)?, &self.registry, out)
