@@ -71,6 +71,7 @@ mod record;
 mod run;
 mod stage;
 mod transaction;
+mod verify;
 
 pub use aqueduct_core::Mode;
 pub use flow_log::{FlowLog, Unfinished};
@@ -78,3 +79,4 @@ pub use manifest::{LogStamp, Manifest, ManifestPart};
 pub use record::{Counters, Counts, Letter};
 pub use run::{Began, Committed, End, Epoch, NewRun, Published, Resumed, Start, Target};
 pub use transaction::Transaction;
+pub use verify::{Flaw, Verified, verify};

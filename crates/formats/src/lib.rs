@@ -1,11 +1,12 @@
 //! Bytes to batches and back: NDJSON, JSON, CSV, Parquet, Arrow IPC, text, binary, and their compressions.
 //!
 //! Reading: [`infer`] finds the columns, [`decode`] turns a stream of bytes into rows and rejects,
-//! [`decode_file`] does the same for what is read by range. No I/O of its own: bytes come as
+//! [`decode_file`] does the same for what is read by range; [`count_rows`] only counts. No I/O of its own: bytes come as
 //! [`ByteStream`](aqueduct_core::ByteStream) or [`RandomAccess`](aqueduct_core::RandomAccess).
 
 mod binary;
 mod columnar;
+mod count;
 mod format;
 mod options;
 mod origin;
@@ -16,6 +17,7 @@ mod types;
 mod unpack;
 pub mod write;
 
+pub use count::count_rows;
 pub use format::{Compression, Format};
 pub use options::{CompressionOption, CsvOptions, FormatOption, InferRows, NewFields, ReadOptions};
 pub use read::{decode, decode_file, infer, infer_file, needs_random_access};

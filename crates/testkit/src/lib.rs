@@ -7,8 +7,9 @@
 //! - [`http`]: a scripted server that counts.
 
 pub mod faults;
-pub mod http;
 pub mod sink_suite;
 pub mod source_suite;
 pub mod stage_suite;
 pub mod suite;
+
+pub use aqueduct_chaos as http;

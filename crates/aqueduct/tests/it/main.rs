@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
+mod chaos;
 mod commands;
 mod components;
 mod disks;
@@ -17,4 +18,5 @@ mod mistakes;
 mod outputs;
 mod rejects;
 mod servers;
+mod verify;
 mod window;

@@ -9,4 +9,6 @@ mod publish;
 #[cfg(test)]
 mod state;
 #[cfg(test)]
+mod verify;
+#[cfg(test)]
 mod zombies;

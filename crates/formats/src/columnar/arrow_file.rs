@@ -1,6 +1,7 @@
 //! Arrow IPC files, batch by batch. A batch of the file must be in memory whole; what it takes is asked for
 //! before it is read, if it is more than the reader's own.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use aqueduct_core::{Error, ErrorKind, RandomAccess, Result};
@@ -19,6 +20,9 @@ use crate::text::failed;
 /// A footer larger than this is refused.
 const MAX_FOOTER_BYTES: u64 = 64 << 20;
 
+/// The head of a batch lists its buffers; of any table that can be used it is smaller than this.
+const MAX_HEAD_BYTES: u64 = 64 << 20;
+
 /// The magic and the footer's length, at the end.
 const TRAILER_BYTES: u64 = 10;
 
@@ -33,6 +37,22 @@ struct Footer {
 /// The file's own columns.
 pub(super) async fn schema(file: &Arc<dyn RandomAccess>, tasks: &Tasks) -> Result<SchemaRef> {
     Ok(read_footer(file, tasks).await?.schema)
+}
+
+/// How many rows its batches have, as the head of each says.
+pub(super) async fn count(file: &Arc<dyn RandomAccess>, tasks: &Tasks) -> Result<u64> {
+    let mut n_rows = 0;
+    for block in read_footer(file, tasks).await?.batches {
+        let (head, _) = places(&block, file.len())?;
+        if head.end - head.start > MAX_HEAD_BYTES {
+            return Err(not_arrow("a batch has a head larger than 64 MiB"));
+        }
+        let head = file.read(head).await?;
+        let message = message_of(&head)?;
+        let n = message.header_as_record_batch().map_or(0, |batch| batch.length());
+        n_rows += u64::try_from(n).map_err(|_| not_arrow("a batch with a negative number of rows"))?;
+    }
+    Ok(n_rows)
 }
 
 /// The file's batches, of the columns that are wanted.
@@ -85,24 +105,32 @@ async fn read_block(
     block: &Block,
     spec: &DecodeSpec,
 ) -> Result<(Buffer, Reservation)> {
+    let (head, body) = places(block, file.len())?;
+    let n = body.end - head.start;
+    let mut reservation = reserve(spec, ByteCount::ZERO, n.saturating_mul(2)).await?;
+    let bytes = file.read(head.start..body.end).await?;
+    let n_head = usize::try_from(head.end - head.start).unwrap_or(usize::MAX);
+    let n_unpacked = unpacked_bytes(&bytes, n_head)?;
+    if n_unpacked > n {
+        reservation.merge(reserve(spec, reservation.size(), n_unpacked).await?);
+    }
+    Ok((Buffer::from(bytes), reservation))
+}
+
+/// Where the head and the data of a message lie.
+fn places(block: &Block, n_bytes: u64) -> Result<(Range<u64>, Range<u64>)> {
     let n_head = u64::try_from(block.metaDataLength()).ok();
     let n_body = u64::try_from(block.bodyLength()).ok();
     let start = u64::try_from(block.offset()).ok();
     let (Some(start), Some(n_head), Some(n_body)) = (start, n_head, n_body) else {
         return Err(not_arrow("a block of negative length"));
     };
-    let end = start.checked_add(n_head).and_then(|end| end.checked_add(n_body));
-    let Some(end) = end.filter(|end| *end <= file.len() && n_head >= 8) else {
-        return Err(not_arrow("a block beyond the end of the file"));
-    };
-    let n = end - start;
-    let mut reservation = reserve(spec, ByteCount::ZERO, n.saturating_mul(2)).await?;
-    let bytes = file.read(start..end).await?;
-    let n_unpacked = unpacked_bytes(&bytes, usize::try_from(n_head).unwrap_or(usize::MAX))?;
-    if n_unpacked > n {
-        reservation.merge(reserve(spec, reservation.size(), n_unpacked).await?);
+    let middle = start.checked_add(n_head);
+    let end = middle.and_then(|middle| middle.checked_add(n_body));
+    match (middle, end.filter(|end| *end <= n_bytes && n_head >= 8)) {
+        (Some(middle), Some(end)) => Ok((start..middle, middle..end)),
+        _ => Err(not_arrow("a block beyond the end of the file")),
     }
-    Ok((Buffer::from(bytes), reservation))
 }
 
 async fn reserve(spec: &DecodeSpec, held: ByteCount, bytes: u64) -> Result<Reservation> {
@@ -119,9 +147,7 @@ async fn reserve(spec: &DecodeSpec, held: ByteCount, bytes: u64) -> Result<Reser
 /// What the buffers of a message claim to unpack to; nothing when they are not packed.
 fn unpacked_bytes(bytes: &[u8], n_head: usize) -> Result<u64> {
     let (head, body) = bytes.split_at_checked(n_head).unwrap_or((bytes, &[]));
-    let head = head.strip_prefix(&[0xff; 4]).unwrap_or(head);
-    let message =
-        root_as_message(head.get(4..).unwrap_or_default()).map_err(|error| not_arrow(error.to_string()))?;
+    let message = message_of(head)?;
     let Some(batch) = record_batch(&message) else { return Ok(0) };
     if batch.compression().is_none() {
         return Ok(0);
@@ -135,6 +161,12 @@ fn unpacked_bytes(bytes: &[u8], n_head: usize) -> Result<u64> {
         sum = sum.saturating_add(u64::try_from(claimed).unwrap_or(0));
     }
     Ok(sum)
+}
+
+/// The message in a block's head, behind its length and perhaps a mark.
+fn message_of(head: &[u8]) -> Result<Message<'_>> {
+    let head = head.strip_prefix(&[0xff; 4]).unwrap_or(head);
+    root_as_message(head.get(4..).unwrap_or_default()).map_err(|error| not_arrow(error.to_string()))
 }
 
 fn record_batch<'a>(message: &Message<'a>) -> Option<arrow_ipc::RecordBatch<'a>> {

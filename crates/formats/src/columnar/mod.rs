@@ -68,6 +68,18 @@ pub(crate) async fn infer_columnar(
     Ok(Arc::new(Schema::new(fields)))
 }
 
+/// How many rows a file says it has. Reads no value.
+pub(crate) async fn count_columnar(
+    file: &Arc<dyn RandomAccess>,
+    format: Format,
+    tasks: &Tasks,
+) -> Result<u64> {
+    match format {
+        Format::Parquet => parquet_file::count(file, tasks).await,
+        _ => arrow_file::count(file, tasks).await,
+    }
+}
+
 /// A file that is not what it should be.
 fn damaged(format: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let message = format!("the file is damaged, or is no {format}");

@@ -40,6 +40,11 @@ pub(super) async fn schema(file: Arc<dyn RandomAccess>, tasks: &Tasks) -> Result
     Ok(Arc::clone(load(&file, tasks).await?.schema()))
 }
 
+/// How many rows its row groups have.
+pub(super) async fn count(file: &Arc<dyn RandomAccess>, tasks: &Tasks) -> Result<u64> {
+    Ok(rows_of_groups(load(file, tasks).await?.metadata()))
+}
+
 /// The file's batches, of the columns that are wanted.
 pub(super) async fn batches(
     file: Arc<dyn RandomAccess>,

@@ -70,8 +70,24 @@ pub(super) enum Command {
     Runs(RunsArguments),
     /// Run the flow's own tests.
     Test(FlowArguments),
+    /// Read a committed output again and prove its rows and checksums.
+    ///
+    /// Every part that the manifest lists must be there with its size, its BLAKE3 and its rows, nothing else may stand there,
+    /// and the totals must agree. Ends with 0 when all is right, with 1 when something is wrong, with 2 when there is no
+    /// manifest, or a newer aqueduct wrote it. Rows are counted in the files of the sinks `parquet`, `arrow`, `csv`, `json`
+    /// and `ndjson`; the copies that `files` makes have none.
+    Verify {
+        /// The output: a folder, or one file.
+        path: PathBuf,
+    },
     /// Show it all without a network: a local server, a flow over its files, the report.
     Demo(DemoArguments),
+    /// Serve files over HTTP with scripted faults, to try flows against.
+    #[command(long_about = crate::chaos::HELP)]
+    Chaos {
+        /// The script: YAML, JSON or TOML.
+        script: PathBuf,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.

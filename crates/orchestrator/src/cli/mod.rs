@@ -2,6 +2,7 @@
 
 mod arguments;
 mod begin;
+mod chaos;
 mod demo;
 mod execute;
 mod preview;
@@ -9,6 +10,7 @@ mod run;
 mod runs;
 mod settings;
 mod test_flow;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -104,6 +106,8 @@ impl Program {
             Command::Preview(options) => preview::preview(self, options).await,
             Command::Test(options) => test_flow::test(self, options).await,
             Command::Demo(options) => demo::demo(self, options).await,
+            Command::Chaos { script } => chaos::chaos(self, script).await,
+            Command::Verify { path } => verify::verify(self, path).await,
             Command::Runs(options) => runs::runs(self, &options),
             Command::Check(options) => self.print(|out| {
                 describe::check(&options.flow, &options.settings(SecretMode::Hidden)?, &self.registry, out)

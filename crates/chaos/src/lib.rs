@@ -1,11 +1,12 @@
-//! A scripted HTTP server on the loopback interface that counts what it is asked and can misbehave.
+//! A scripted HTTP server that counts what it is asked and can misbehave.
 //!
 //! Routes are closures from a [`Request`] to an [`Answer`]; an answer is written out step by step, so that it
-//! can stop, break off or wait wherever a test wants.
+//! can stop, break off or wait wherever a script wants. [`Server::start`] is for tests; [`Server::bind`] is the same within
+//! [`Limits`].
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-//! use aqueduct_testkit::http::{Answer, Server};
+//! use aqueduct_chaos::{Answer, Server};
 //! let server = Server::start().await;
 //! server.file("/good.txt", "all of it");
 //! server.route("/short.txt", |_| Answer::ok("all of it").cut_after(3));
@@ -16,12 +17,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![expect(clippy::expect_used, reason = "a test whose server cannot start has failed")]
-
 mod answer;
 
 use std::collections::HashMap;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,31 +31,54 @@ use aqueduct_primitives::{Task, Tasks};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use self::answer::{Answer, Gate, Request};
+pub use self::answer::{Answer, Body, Gate, Request};
 use self::answer::{Step, parse_head};
 
-/// A request's head and body are read up to this size; no test sends more.
+/// A request's head and body are read up to this size; who sends more is hung up on.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// Large bodies are written in pieces of this size.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// Bodies that are sent slowly go out in so many pieces a second, or byte by byte.
+const PIECES_PER_SECOND: u64 = 10;
+
+/// Before the next try when a connection could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the waits of this module wait at most: a test that hangs is a test that fails.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 type Route = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 
+/// How much a server takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once. Who comes when there are so many waits until one ends.
+    pub max_connections: usize,
+    /// Whether [`Server::asked`] and [`Server::n_requests`] are to be answered: the server then keeps every request.
+    pub keeps_requests: bool,
+}
+
+impl Limits {
+    /// As many connections as any test opens, and every request kept.
+    const OF_TESTS: Self = Self { max_connections: 100_000, keeps_requests: true };
+}
+
 /// A running server. Dropping it ends it and breaks its connections.
 pub struct Server {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     _accepting: Task<()>,
 }
 
 struct Shared {
+    limits: Limits,
+    slots: Arc<Semaphore>,
+    tasks: Tasks,
     routes: Mutex<HashMap<String, Route>>,
     requests: Mutex<Vec<Request>>,
     connections: watch::Sender<usize>,
@@ -64,14 +88,28 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts a server on a free port.
+    /// Starts a server on a free port of the loopback interface, for a test.
     ///
     /// # Panics
     /// There is none.
+    #[expect(clippy::expect_used, reason = "a test whose server cannot start has failed")]
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        Self::bind(address, Limits::OF_TESTS).await.expect("a free port")
+    }
+
+    /// Starts a server at an address; port 0 stands for a free one.
+    ///
+    /// # Errors
+    /// The address is taken, or not of this machine.
+    pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let tasks = Tasks::new(1);
         let shared = Arc::new(Shared {
+            limits,
+            slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            tasks: tasks.clone(),
             routes: Mutex::default(),
             requests: Mutex::default(),
             connections: watch::Sender::new(0),
@@ -79,18 +117,23 @@ impl Server {
             bodies: watch::Sender::new(0),
             peak_bodies: AtomicUsize::new(0),
         });
-        let accepting = Tasks::new(1).spawn(accept(listener, Arc::clone(&shared)));
-        Self { port, shared, _accepting: accepting }
+        let accepting = tasks.spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, _accepting: accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The port it listens on.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("http://{}{path}", self.address)
     }
 
     /// Answers a path, or with `*` all that have no route of their own.
@@ -152,6 +195,7 @@ impl Server {
     }
 }
 
+#[expect(clippy::expect_used, reason = "a test whose count is not reached has failed")]
 async fn until(count: &watch::Sender<usize>, n: usize) {
     let mut changes = count.subscribe();
     let reached = tokio::time::timeout(DEADLINE, changes.wait_for(|count| *count == n)).await;
@@ -160,13 +204,19 @@ async fn until(count: &watch::Sender<usize>, n: usize) {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let Ok(slot) = Arc::clone(&shared.slots).acquire_owned().await else { return };
+        // One connection that broke before it was taken, or too many open files: the next may do.
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         while connections.try_join_next().is_some() {}
         shared.n_accepted.fetch_add(1, SeqCst);
         let open = Counted::one_of(&shared, |shared| &shared.connections);
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            let _open = open;
+            let _held = (slot, open);
             // A client that goes away is part of the game.
             let _ = serve(stream, &shared).await;
         });
@@ -211,6 +261,9 @@ async fn read_request(
 
 impl Shared {
     fn note(&self, mut request: Request) -> Request {
+        if !self.limits.keeps_requests {
+            return request;
+        }
         let mut requests = lock(&self.requests);
         let same = |other: &&Request| other.path == request.path && other.method == request.method;
         request.nth = requests.iter().filter(same).count() + 1;
@@ -234,25 +287,31 @@ async fn write_answer(
     answer: Answer,
     shared: &Arc<Shared>,
 ) -> io::Result<bool> {
-    let mut head = format!("HTTP/1.1 {} Scripted\r\n", answer.status);
-    for (name, value) in &answer.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+    if let Some(time) = answer.delay {
+        unless_gone(stream, tokio::time::sleep(time)).await?;
     }
     let is_framed = answer.headers.iter().any(|(name, _)| {
         name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
     });
-    head.push_str("\r\n");
     let mut body = Some(Counted::body(shared));
-    stream.write_all(head.as_bytes()).await?;
+    if answer.has_head {
+        stream.write_all(head_of(&answer).as_bytes()).await?;
+    }
     if request.method == "HEAD" {
         return Ok(true);
     }
     let n_steps = answer.steps.len();
+    let pace = answer.bytes_per_second;
     for (n, step) in answer.steps.into_iter().enumerate() {
         match step {
-            Step::Send(bytes) => send(stream, &bytes, &mut body, n + 1 == n_steps).await?,
+            Step::Send(bytes) => send(stream, &bytes, &mut body, n + 1 == n_steps, pace).await?,
+            Step::SendFile(file, range) => send_file(stream, &file, range, shared, pace).await?,
+            Step::Repeat(bytes) => loop {
+                send(stream, &bytes, &mut body, false, pace).await?;
+            },
             Step::Wait(time) => unless_gone(stream, tokio::time::sleep(time)).await?,
             Step::WaitFor(gate) => unless_gone(stream, gate.wait()).await?,
+            Step::Hang => unless_gone(stream, std::future::pending()).await?,
             Step::HangUp => return Ok(false),
             Step::Reset => {
                 socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
@@ -261,6 +320,42 @@ async fn write_answer(
         }
     }
     Ok(is_framed)
+}
+
+fn head_of(answer: &Answer) -> String {
+    let mut head = format!("HTTP/1.1 {} Scripted\r\n", answer.status);
+    for (name, value) in &answer.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    head
+}
+
+/// Sends a part of a file, which may have become shorter: then the connection ends.
+async fn send_file(
+    stream: &mut TcpStream,
+    file: &Arc<std::fs::File>,
+    mut range: std::ops::Range<u64>,
+    shared: &Shared,
+    pace: Option<u64>,
+) -> io::Result<()> {
+    while range.start < range.end {
+        let n_wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        let (file, start) = (Arc::clone(file), range.start);
+        let read = move || {
+            let mut piece = vec![0; n_wanted];
+            let n = file.read_at(&mut piece, start)?;
+            piece.truncate(n);
+            io::Result::Ok(piece)
+        };
+        let piece = shared.tasks.block(read).await.map_err(io::Error::other)??;
+        if piece.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        range.start += piece.len() as u64;
+        send(stream, &piece.into(), &mut None, false, pace).await?;
+    }
+    Ok(())
 }
 
 /// Waits for something, unless the client goes away before.
@@ -283,15 +378,28 @@ async fn send(
     bytes: &Bytes,
     body: &mut Option<Counted>,
     is_last: bool,
+    pace: Option<u64>,
 ) -> io::Result<()> {
-    let n_pieces = bytes.len().div_ceil(PIECE_BYTES);
-    for (n, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+    let piece_bytes = pace.map_or(PIECE_BYTES, |pace| {
+        usize::try_from(pace / PIECES_PER_SECOND).unwrap_or(PIECE_BYTES).clamp(1, PIECE_BYTES)
+    });
+    let n_pieces = bytes.len().div_ceil(piece_bytes);
+    for (n, piece) in bytes.chunks(piece_bytes).enumerate() {
         if is_last && n + 1 == n_pieces {
             body.take();
         }
         stream.write_all(piece).await?;
+        if let Some(pace) = pace {
+            let time = Duration::from_secs(1).mul_f64(to_f64(piece.len()) / to_f64(pace.max(1)));
+            unless_gone(stream, tokio::time::sleep(time)).await?;
+        }
     }
     Ok(())
+}
+
+/// For the time that a piece takes, of which nobody sees the last digits.
+fn to_f64(n: impl TryInto<u32>) -> f64 {
+    n.try_into().map_or(f64::from(u32::MAX), f64::from)
 }
 
 /// One more of something, as long as it lives.
@@ -324,4 +432,70 @@ impl Drop for Counted {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that a server says to one request, until it ends the connection.
+    async fn ask(server: &Server, path: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        // A reset is an end, too.
+        let _ = stream.read_to_end(&mut said).await;
+        said
+    }
+
+    fn body(said: &[u8]) -> &[u8] {
+        let end = said.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        &said[end + 4..]
+    }
+
+    #[tokio::test]
+    async fn files_are_sent_from_the_disk_whole_cut_or_slowly() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let bytes: Vec<u8> = (0..300_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = Body::open(&path).unwrap();
+        let server = Server::start().await;
+        let served = file.clone();
+        server.route("/whole", move |request| Answer::of_body(request, &served, "\"v1\"").hang_up());
+        let served = file.clone();
+        server.route("/cut", move |request| Answer::of_body(request, &served, "\"v1\"").cut_after(100_001));
+        server.route("/slow", move |_| Answer::new(200).part(&file, 5..105).bytes_per_second(2000).hang_up());
+        server.route("/endless", |_| Answer::new(200).repeat("ab").cut_after(10));
+        assert_eq!(body(&ask(&server, "/whole").await), &bytes[..]);
+        assert_eq!(body(&ask(&server, "/cut").await), &bytes[..100_001]);
+        assert_eq!(body(&ask(&server, "/slow").await), &bytes[5..105]);
+        assert_eq!(body(&ask(&server, "/endless").await), b"");
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_there_are_too_many_waits_and_nothing_is_kept() {
+        let limits = Limits { max_connections: 1, keeps_requests: false };
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), limits).await.unwrap();
+        let gate = Gate::closed();
+        let waits = gate.clone();
+        server.route("/first", move |_| Answer::new(200).wait_for(&waits).send("first").hang_up());
+        server.route("/second", |_| Answer::new(200).send("second").hang_up());
+        let first = ask(&server, "/first");
+        let second = async {
+            server.until_bodies(1).await;
+            ask(&server, "/second").await
+        };
+        let opening = async {
+            server.until_bodies(1).await;
+            // Whoever is let in though there is no room is counted by now, or the next time this is tried.
+            tokio::task::yield_now().await;
+            assert_eq!(server.n_accepted(), 1);
+            gate.open();
+        };
+        let (first, second, ()) = tokio::join!(first, second, opening);
+        assert_eq!((body(&first), body(&second)), (&b"first"[..], &b"second"[..]));
+        assert_eq!(server.n_accepted(), 2);
+        assert_eq!(server.n_requests(), 0);
+    }
 }

@@ -1,0 +1,144 @@
+//! `aqueduct verify`: a committed output, read again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aqueduct_commit::{Flaw, Manifest, ManifestPart, Verified};
+use aqueduct_core::Error;
+use aqueduct_formats::count_rows;
+use aqueduct_net::{Fetcher, HttpOptions, Location, StorageOptions, Trust};
+use aqueduct_primitives::{ByteCount, Tasks};
+
+use super::{Program, exit};
+use crate::progress::grouped;
+
+/// Proves an output, prints what is wrong, one line each, and a summary; the exit code.
+pub(super) async fn verify(program: &Program, path: PathBuf) -> u8 {
+    match prove(&path).await {
+        Ok(Some(proof)) => proof.tell(program, &path),
+        Ok(None) => {
+            program.say_error(&format!(
+                "{} has no manifest, so there is nothing to prove it by; name the output of a flow, a folder or one file",
+                path.display()
+            ));
+            exit::WRONG
+        }
+        Err(error) => {
+            program.say_error(&error.chain());
+            // Only a manifest of another version has one.
+            if error.context("version").is_some() { exit::WRONG } else { exit::FAILED }
+        }
+    }
+}
+
+/// What was found.
+struct Proof {
+    manifest: Manifest,
+    flaws: Vec<Flaw>,
+    n_not_counted: usize,
+}
+
+async fn prove(path: &Path) -> Result<Option<Proof>, Error> {
+    let tasks = Tasks::default();
+    let named = path.to_owned();
+    let verified = tasks.block(move || aqueduct_commit::verify(&named)).await??;
+    let Some(Verified { manifest, is_file, intact, mut flaws }) = verified else { return Ok(None) };
+    let n_intact = intact.len();
+    let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), tasks.clone())?;
+    let mut n_counted = 0;
+    for (part, path) in intact {
+        if !is_file && !is_of_a_table(&manifest, &part) {
+            continue;
+        }
+        match count(&fetcher, &tasks, part, path).await {
+            Counted::No => continue,
+            Counted::Right => {}
+            Counted::Wrong(flaw) => flaws.push(flaw),
+        }
+        n_counted += 1;
+    }
+    Ok(Some(Proof { manifest, flaws, n_not_counted: n_intact.saturating_sub(n_counted) }))
+}
+
+/// Whether a part of a folder holds rows, and is no copy of a file that another run may have written. Sinks of rows number
+/// their parts, with the run's name before the number.
+fn is_of_a_table(manifest: &Manifest, part: &ManifestPart) -> bool {
+    let of_newest_run = format!("part-{}-", manifest.run_id);
+    let is_table = manifest.parts.iter().any(|part| file_name(part).starts_with(&of_newest_run));
+    is_table && file_name(part).starts_with("part-")
+}
+
+fn file_name(part: &ManifestPart) -> &str {
+    part.name.rsplit('/').next().unwrap_or_default()
+}
+
+enum Counted {
+    /// It has no rows that could be counted.
+    No,
+    Right,
+    Wrong(Flaw),
+}
+
+async fn count(fetcher: &Fetcher, tasks: &Tasks, part: ManifestPart, path: PathBuf) -> Counted {
+    let result = async {
+        let file = fetcher.random_access(&Location::Local(path), Trust::Flow, &Arc::default()).await?;
+        count_rows(file, &part.name, tasks).await
+    };
+    let found = match result.await {
+        Ok(None) => return Counted::No,
+        Ok(Some(rows)) if rows == part.rows => return Counted::Right,
+        Ok(Some(rows)) => format!("has {rows} rows, the manifest says {}", part.rows),
+        Err(error) => format!("its rows cannot be counted: {}", error.chain()),
+    };
+    Counted::Wrong(Flaw { name: part.name, found })
+}
+
+impl Proof {
+    fn tell(&self, program: &Program, path: &Path) -> u8 {
+        let mut text = String::new();
+        for flaw in &self.flaws {
+            text.push_str(&format!("{}\n", one_line(flaw)));
+        }
+        let code = match self.flaws.as_slice() {
+            [] => {
+                text.push_str(&format!("ok: {}", self.summary()));
+                exit::DONE
+            }
+            [first, more @ ..] => {
+                let problems = several(self.flaws.len(), "problem");
+                text.push_str(&format!("wrong: {problems}; the manifest lists {}", self.summary()));
+                let rest = if more.is_empty() { String::new() } else { format!("; and {} more", more.len()) };
+                program.say_error(&format!(
+                    "{} is not what its manifest says: {}{rest}",
+                    path.display(),
+                    one_line(first)
+                ));
+                exit::FAILED
+            }
+        };
+        text.push('\n');
+        program.write_out(text.as_bytes());
+        code
+    }
+
+    fn summary(&self) -> String {
+        let Manifest { rows, parts, .. } = &self.manifest;
+        let bytes = ByteCount::new(self.manifest.n_bytes()).human();
+        let mut text = format!("{}, {} rows, {bytes}", several(parts.len(), "part"), grouped(*rows));
+        if self.n_not_counted > 0 {
+            let parts = several(self.n_not_counted, "part");
+            text.push_str(&format!(" (of {parts} the bytes alone were proved: there are no rows to count)"));
+        }
+        text
+    }
+}
+
+fn several(n: usize, what: &str) -> String {
+    format!("{} {what}{}", grouped(n as u64), if n == 1 { "" } else { "s" })
+}
+
+/// Names of files may hold anything, line ends as well.
+fn one_line(flaw: &Flaw) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    flaw.to_string().chars().map(shown).collect()
+}
