@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -73,6 +73,11 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// It is larger ([`io::ErrorKind::FileTooLarge`]), or as the system says.
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
+    /// Opens a file to read parts of it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>>;
     /// What is there, if anything.
     ///
     /// # Errors
@@ -107,6 +112,15 @@ pub trait FsFile: Write + Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// A file being read, whatever becomes of its name. Many may read it at once.
+pub trait FsRead: Send + Sync {
+    /// Fills the buffer with the bytes from a place on.
+    ///
+    /// # Errors
+    /// The file ends before ([`io::ErrorKind::UnexpectedEof`]), or as the system says.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
 /// A file or folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FsEntry {
@@ -125,6 +139,12 @@ pub struct StdFs;
 impl FsFile for File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+}
+
+impl FsRead for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
     }
 }
 
@@ -201,6 +221,10 @@ impl Fs for StdFs {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(bytes)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>> {
+        Ok(Box::new(File::open(path)?))
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {
