@@ -56,6 +56,10 @@
 //! # }
 //! ```
 //!
+//! # Keys seen by earlier runs
+//! A [`KeyStore`] remembers keys from run to run in sorted files that a commit names: what it says is right as of the last
+//! commit, whenever the process ended.
+//!
 //! All calls block; make them through `Tasks::block` from async code. Knows nothing of what the rows mean.
 
 mod dataset;
@@ -64,6 +68,7 @@ mod flow_log;
 mod folders;
 mod foreign;
 mod history;
+mod keys;
 mod layout;
 mod letters;
 mod lock;
@@ -79,6 +84,7 @@ mod transaction;
 
 pub use aqueduct_core::Mode;
 pub use flow_log::FlowLog;
+pub use keys::{KeyStats, KeyStore, Keyed, KeysIn, Remembering};
 pub use manifest::{LogStamp, Manifest, ManifestPart, RunStamp};
 pub use record::{Counts, Letter};
 pub use run::{Began, Committed, End, Epoch, NewRun, Resumed, Start, Target};
