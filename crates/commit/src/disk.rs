@@ -108,7 +108,7 @@ impl Disk {
 }
 
 /// The folder itself; of a bare name, the one that it stands in.
-fn or_here(folder: &Path) -> &Path {
+pub(crate) fn or_here(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 

@@ -53,6 +53,10 @@
 //! # }
 //! ```
 //!
+//! # Keys seen by earlier runs
+//! A [`KeyStore`] remembers keys from run to run in sorted files that a commit names: what it says is right as of the last
+//! commit, whenever the process ended.
+//!
 //! All calls block; make them through `Tasks::block` from async code. Knows nothing of what the rows mean.
 
 mod dataset;
@@ -61,6 +65,7 @@ mod flow_log;
 mod folders;
 mod foreign;
 mod history;
+mod keys;
 mod layout;
 mod letters;
 mod lock;
@@ -75,6 +80,7 @@ mod verify;
 
 pub use aqueduct_core::Mode;
 pub use flow_log::{FlowLog, Unfinished};
+pub use keys::{KeyStats, KeyStore, Keyed, KeysIn, Remembering};
 pub use manifest::{LogStamp, Manifest, ManifestPart};
 pub use record::{Counters, Counts, Letter};
 pub use run::{Began, Committed, End, Epoch, NewRun, Published, Resumed, Start, Target};

@@ -135,6 +135,12 @@ pub trait StageConfig: Send + Sync {
         false
     }
 
+    /// Whether what it lets pass depends on what earlier runs let pass: outputs behind it are then appended to, unless
+    /// the flow says otherwise.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     /// Whether it writes what its share of memory does not hold to disk.
     fn spills(&self) -> bool {
         false
@@ -150,11 +156,6 @@ pub trait StageConfig: Send + Sync {
     /// before it, but for what it keeps by a [`Keeper`](crate::Keeper).
     fn is_resumable(&self) -> bool {
         !self.spills()
-    }
-
-    /// Whether what it lets pass depends on earlier runs of the flow: outputs behind it are then added to.
-    fn remembers(&self) -> bool {
-        false
     }
 
     /// What it does within a share of so many bytes, for `explain`: when it spills, how much it merges at once.

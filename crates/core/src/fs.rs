@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -88,6 +88,11 @@ pub trait Fs: fmt::Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(io::Cursor::new(self.read(path, u64::MAX)?)))
     }
+    /// Opens a file to read parts of it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>>;
     /// What is there, if anything.
     ///
     /// # Errors
@@ -122,6 +127,15 @@ pub trait FsFile: Write + Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// A file being read, whatever becomes of its name. Many may read it at once.
+pub trait FsRead: Send + Sync {
+    /// Fills the buffer with the bytes from a place on.
+    ///
+    /// # Errors
+    /// The file ends before ([`io::ErrorKind::UnexpectedEof`]), or as the system says.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
 /// A file or folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FsEntry {
@@ -140,6 +154,12 @@ pub struct StdFs;
 impl FsFile for File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+}
+
+impl FsRead for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
     }
 }
 
@@ -223,6 +243,10 @@ impl Fs for StdFs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>> {
         Ok(Box::new(File::open(path)?))
     }
 

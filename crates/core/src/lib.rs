@@ -34,7 +34,7 @@ pub use context::{
 };
 pub use durable::{Durable, Keeper};
 pub use error::{Error, ErrorKind, Result, Retry};
-pub use fs::{Fs, FsEntry, FsFile, FsLock, StdFs};
+pub use fs::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
 pub use map_stage::{MapRows, map_stage};
 pub use metrics::{Counter, StepMetrics};
 pub use positions::Positions;

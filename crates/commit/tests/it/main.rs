@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod flow;
 #[cfg(test)]
+mod key_kills;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod publish;

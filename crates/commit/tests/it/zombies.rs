@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use aqueduct_core::{Fs, FsEntry, FsFile, FsLock};
+use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead};
 use aqueduct_testkit::faults::SimFs;
 
 use crate::kills::{
@@ -132,6 +132,10 @@ impl Fs for Process {
 
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         self.0.disk.read(path, max_bytes)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>> {
+        self.0.disk.open_read(path)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {

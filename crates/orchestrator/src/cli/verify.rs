@@ -82,7 +82,7 @@ enum Counted {
 async fn count(fetcher: &Fetcher, tasks: &Tasks, part: ManifestPart, path: PathBuf) -> Counted {
     let result = async {
         let file = fetcher.random_access(&Location::Local(path), Trust::Flow, &Arc::default()).await?;
-        count_rows(file, &part.name, tasks).await
+        count_rows(file.file, &part.name, tasks).await
     };
     let found = match result.await {
         Ok(None) => return Counted::No,

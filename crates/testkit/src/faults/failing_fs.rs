@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, StdFs};
+use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
 
 /// The operating system's disk, with changes that fail: all from one on, as a crash does; one alone, as a bad
 /// moment does; or every write of bytes, as a full disk does.
@@ -189,6 +189,10 @@ impl Fs for FailingFs {
 
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         StdFs.read(path, max_bytes)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>> {
+        StdFs.open_read(path)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {

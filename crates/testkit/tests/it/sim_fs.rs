@@ -321,6 +321,22 @@ fn reads_fail_where_they_are_told_to() {
 }
 
 #[test]
+fn parts_of_an_open_file_are_read_whatever_becomes_of_its_name() {
+    let fs = disk(&[], &[("a", "abcdef")]).with_read_error(3);
+    let file = fs.open_read(at("a")).unwrap();
+    fs.remove_file(at("a")).unwrap();
+    let part = |offset| {
+        let mut buffer = [0; 3];
+        file.read_exact_at(&mut buffer, offset).map(|()| buffer)
+    };
+    assert_eq!(part(1).unwrap(), *b"bcd");
+    assert_eq!(part(4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(part(0).unwrap_err().raw_os_error(), Some(5), "the fourth look");
+    assert_eq!(fs.open_read(at("a")).err().unwrap().kind(), io::ErrorKind::NotFound);
+    assert_eq!(fs.n_operations(), 1);
+}
+
+#[test]
 fn a_lock_keeps_out_others_until_its_holder_is_gone() {
     let one = SimFs::new().with_fault(2, Fault::KillBefore);
     let two = one.another_process();

@@ -23,7 +23,7 @@ use machine::{Machine, ProcessId};
 /// durable. A value is one process at work on the disk; its clones are the same process.
 ///
 /// **Operations** are the calls that change something or could: all of [`Fs`](aqueduct_core::Fs) but `list`,
-/// `read` and `stat`, and every write, sync and `set_content` of an open file or lock. A process's operations are
+/// `read`, `open_read` and `stat`, and every write, sync and `set_content` of an open file or lock. A process's operations are
 /// numbered from 0, those that are refused among them, in the order in which they come, which is always the same
 /// only if one thread makes them. A [`Fault`] strikes at a number. After a deadly one every call of the process
 /// fails and changes nothing, and its locks are gone.
@@ -89,7 +89,7 @@ impl SimFs {
         self
     }
 
-    /// This process's `list`, `read` or `stat` of this number, counted from 0, fails with [`Fault::EIO`]. May be
+    /// This process's `list`, `read`, `open_read`, `stat` or read of an open file of this number, counted from 0, fails with [`Fault::EIO`]. May be
     /// called for several.
     #[must_use]
     pub fn with_read_error(self, nth_read: u64) -> Self {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Fs, FsEntry, FsFile, FsLock};
+use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead};
 
 use super::disk::Disk;
 use super::machine::{Extent, LockId};
@@ -110,6 +110,15 @@ impl Fs for SimFs {
         })
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>> {
+        let text = format_args!("open_read {}", path.display());
+        let node = self.machine().look(self.process, text, |disk| {
+            let node = disk.live.find(path)?;
+            if disk.files.contains_key(&node) { Ok(node) } else { Err(io::ErrorKind::IsADirectory.into()) }
+        })?;
+        Ok(Box::new(SimRead { fs: self.clone(), path: path.to_owned(), node }))
+    }
+
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {
         let text = format_args!("stat {}", path.display());
         self.machine().look(self.process, text, |disk| match disk.live.find(path) {
@@ -171,6 +180,27 @@ impl FsFile for SimFile {
         });
         self.is_lost |= synced.is_err();
         synced
+    }
+}
+
+/// A file that is open for reading, whatever becomes of its name.
+struct SimRead {
+    fs: SimFs,
+    path: PathBuf,
+    node: Inode,
+}
+
+impl FsRead for SimRead {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let text = format_args!("read {} ({} bytes at {offset})", self.path.display(), buffer.len());
+        self.fs.machine().look(self.fs.process, text, |disk| {
+            let content = disk.files.get(&self.node).map(|file| file.live.as_slice()).unwrap_or_default();
+            let rest = usize::try_from(offset).ok().and_then(|from| content.get(from..));
+            let wanted =
+                rest.and_then(|rest| rest.get(..buffer.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+            buffer.copy_from_slice(wanted);
+            Ok(())
+        })
     }
 }
 
