@@ -1,4 +1,4 @@
-//! Runs that are stopped, killed, or started twice: the output is as it was, and the next run works.
+//! Runs that are stopped, killed, or started twice: the output is as it was, and the next run goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -64,22 +64,51 @@ sink: { ndjson: { path: out } }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_run_ends_with_130_and_leaves_everything_as_it_was() {
+async fn an_interrupted_run_ends_with_130_and_the_next_one_goes_on() {
     let stalled = Stalled::after_a_run().await;
-    let before = stalled.job.files(".");
+    let mut first = None;
     for signal in [Signal::INT, Signal::TERM] {
         let run = stalled.start("run flow.yaml --report report.json").await;
         run.signal(signal);
-        run.wait().exits(130).says(&["interrupted"]);
+        run.wait().exits(130).says(&["interrupted", "goes on from there"]);
         stalled.server.until_connections(0).await;
-        assert_eq!(stalled.job.report()["status"], "interrupted");
-        std::fs::remove_file(stalled.job.path("report.json")).unwrap();
-        assert_eq!(stalled.job.files("."), before);
-        assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+        let report = stalled.job.report();
+        assert_eq!(report["status"], "interrupted");
+        assert_eq!(report["resumed_from"], first.clone().unwrap_or(serde_json::Value::Null), "{report}");
+        first = Some(report["run_id"].clone());
+        assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>(), "what the run before wrote");
     }
     stalled.stalls.store(false, SeqCst);
-    stalled.job.run("run flow.yaml").exits(0);
+    let n_before = stalled.server.asked("/0.ndjson").len();
+    stalled.job.run("run flow.yaml --report report.json").exits(0).says(&["going on"]);
     assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+    let report = stalled.job.report();
+    assert_eq!((&report["rows_in"], Some(&report["resumed_from"])), (&20.into(), first.as_ref()));
+    let asked = stalled.server.asked("/0.ndjson");
+    assert!(asked[n_before..].iter().all(|one| one.method == "HEAD"), "asked only whether it has changed");
+    assert!(stalled.job.files(".").iter().all(|name| !name.contains("stage-")), "{:?}", stalled.job.files("."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_to_begin_afresh_or_was_edited_goes_on_with_nothing() {
+    let stalled = Stalled::after_a_run().await;
+    let edited = stalled.job.read("flow.yaml").replace("path: out", "path: out, compression: gzip");
+    for (words, flow) in [("run flow.yaml --fresh", None), ("run flow.yaml", Some(edited))] {
+        stalled.stalls.store(true, SeqCst);
+        let run = stalled.start("run flow.yaml").await;
+        run.signal(Signal::TERM);
+        run.wait().exits(130);
+        stalled.stalls.store(false, SeqCst);
+        if let Some(flow) = &flow {
+            stalled.job.write("flow.yaml", flow);
+        }
+        let done = stalled.job.run(&format!("{words} --report report.json")).exits(0);
+        if flow.is_some() {
+            done.says(&["sink.ndjson.compression", "begins anew"]);
+        }
+        let report = stalled.job.report();
+        assert_eq!((&report["resumed_from"], &report["rows_in"]), (&serde_json::Value::Null, &20.into()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ mod memory;
 mod mistakes;
 mod outputs;
 mod rejects;
+mod resumed;
 mod servers;
 mod verify;
 mod window;
