@@ -130,6 +130,12 @@ pub trait StageConfig: Send + Sync {
         false
     }
 
+    /// Whether what it lets pass depends on what earlier runs let pass: outputs behind it are then appended to, unless
+    /// the flow says otherwise.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     /// Whether it writes what its share of memory does not hold to disk.
     fn spills(&self) -> bool {
         false

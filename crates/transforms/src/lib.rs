@@ -1,5 +1,5 @@
 //! Streaming stages: one file a stage. Each takes batches in order, gives batches in order, passes every
-//! position on, and holds no more than one batch beyond its input.
+//! position on, and holds no more than one batch beyond its input, and in its own share what it remembers.
 //!
 //! A value that a stage cannot compute or cast is one bad *row*: it goes to the flow's policy with its column,
 //! what was found and what was expected, and the rows around it go on.
@@ -25,6 +25,7 @@ mod tap;
 #[cfg(test)]
 mod testing;
 mod throttle;
+mod unseen;
 #[cfg(feature = "expr")]
 mod with;
 
@@ -48,4 +49,5 @@ pub const ALL: &[&dyn StageFactory] = &[
     &batch::FACTORY,
     &tap::FACTORY,
     &throttle::FACTORY,
+    &unseen::FACTORY,
 ];

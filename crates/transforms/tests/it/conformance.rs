@@ -30,6 +30,8 @@ fn fixtures() -> Vec<Fixture> {
         Fixture { variant: "a file", ..keeping("tap", json!({"path": "seen.ndjson"}), plain(|_| true)) },
         Fixture { variant: "the log", ..keeping("tap", json!({"log": true}), plain(|_| true)) },
         keeping("throttle", json!({"rows": 100, "per": "1m"}), plain(|_| true)),
+        Fixture { variant: "new keys", ..keeping("unseen", json!({"keys": ["id", "key"]}), plain(|_| true)) },
+        unseen(),
     ]
 }
 
@@ -93,5 +95,17 @@ fn explode() -> Fixture {
         inputs: vec![lists(|id| 0..id % 3)],
         dropping: Ok((json!("tags"), vec![lists(|_| 0..0)])),
         ..keeping("explode", json!("tags"), rows.collect())
+    }
+}
+
+/// Every other row has the key of the one before.
+fn unseen() -> Fixture {
+    let keys = StringArray::from_iter_values((0..N_ROWS).map(|id| format!("k{}", id / 2)));
+    let rows = (0..N_ROWS).filter(|id| id % 2 == 0).map(|id| format!("{id}\tk{}", id / 2));
+    Fixture {
+        variant: "known keys",
+        inputs: vec![with_ids("key", Arc::new(keys))],
+        dropping: Err("the first row of each key passes"),
+        ..keeping("unseen", json!({"keys": ["key"]}), rows.collect())
     }
 }
