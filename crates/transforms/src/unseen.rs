@@ -198,7 +198,7 @@ impl Stage for Unseen {
                 while let Some((batch, passes)) = pieces.pop() {
                     match chosen(batch, passes, &cx).await? {
                         Chosen::Whole(batch) => yield batch,
-                        Chosen::TooLarge(first, second) => pieces.extend([second, first]),
+                        Chosen::TooLarge(halves) => pieces.extend(halves.into_iter().rev()),
                     }
                 }
             }
@@ -333,7 +333,7 @@ impl Columns {
 
 enum Chosen {
     Whole(Batch),
-    TooLarge((Batch, BooleanArray), (Batch, BooleanArray)),
+    TooLarge(Box<[(Batch, BooleanArray); 2]>),
 }
 
 /// The rows that pass, or two halves where there is no room for a copy of them. One row needs no copy.
@@ -360,7 +360,7 @@ async fn chosen(batch: Batch, passes: BooleanArray, cx: &Context) -> Result<Chos
     let records = records.slice(0, middle);
     let batch = Batch::new(records, Reservation::empty()).with_positions(Positions::default()).with_cut(cut);
     let rest = Batch::new(rest, reservation).with_positions(positions);
-    Ok(Chosen::TooLarge((batch, first), (rest, second)))
+    Ok(Chosen::TooLarge(Box::new([(batch, first), (rest, second)])))
 }
 
 /// Makes the keys of a commit durable.
