@@ -86,7 +86,11 @@ async fn an_interrupted_run_ends_with_130_and_the_next_one_goes_on() {
     assert_eq!((&report["rows_in"], Some(&report["resumed_from"])), (&20.into(), first.as_ref()));
     let asked = stalled.server.asked("/0.ndjson");
     assert!(asked[n_before..].iter().all(|one| one.method == "HEAD"), "asked only whether it has changed");
-    assert!(stalled.job.files(".").iter().all(|name| !name.contains("stage-")), "{:?}", stalled.job.files("."));
+    assert!(
+        stalled.job.files(".").iter().all(|name| !name.contains("stage-")),
+        "{:?}",
+        stalled.job.files(".")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
