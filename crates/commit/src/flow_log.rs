@@ -17,7 +17,7 @@ use crate::manifest::Manifest;
 use crate::record::{About, Begin, Event, OutputRef};
 use crate::run::{Began, NewRun, Resumed, Start, Target};
 use crate::stage::{Owner, Stage};
-use crate::transaction::{Claimed, Transaction};
+use crate::transaction::{Beginning, Claimed, Transaction};
 
 /// A flow's log, read and not yet written to.
 #[derive(Debug)]
@@ -234,7 +234,8 @@ impl FlowLog {
             };
         let outputs = claims.into_iter().zip(run.targets).zip(stages).map(claimed).collect();
         let epochs = resumed.map(|run| run.epochs).unwrap_or_default();
-        Transaction::new(self.disk, self.log, run.flow, (run_id, log_id), began, epochs, outputs, kept)
+        let begun = Beginning { run_id, log_id, began, epochs, kept };
+        Transaction::new(self.disk, self.log, run.flow, begun, outputs)
     }
 }
 

@@ -102,19 +102,20 @@ impl Claimed {
     }
 }
 
+/// How a run has begun.
+pub(crate) struct Beginning {
+    pub(crate) run_id: String,
+    pub(crate) log_id: String,
+    pub(crate) began: Began,
+    pub(crate) epochs: Vec<Recorded>,
+    pub(crate) kept: BTreeMap<String, Value>,
+}
+
 impl Transaction {
-    pub(crate) fn new(
-        disk: Disk,
-        log: Log,
-        flow: String,
-        (run_id, log_id): (String, String),
-        began: Began,
-        epochs: Vec<Recorded>,
-        outputs: Vec<Claimed>,
-        kept: BTreeMap<String, Value>,
-    ) -> Self {
-        let opening = log.tip().n;
-        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, opening, kept, state: State::Open }
+    pub(crate) fn new(disk: Disk, log: Log, flow: String, begun: Beginning, outputs: Vec<Claimed>) -> Self {
+        let Beginning { run_id, log_id, began, epochs, kept } = begun;
+        let (opening, state) = (log.tip().n, State::Open);
+        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, opening, kept, state }
     }
 
     /// The run's name: of one that is gone on with, its own.
