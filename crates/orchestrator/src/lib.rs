@@ -4,6 +4,7 @@
 //! [`Registry`](aqueduct_core::Registry) that it is given, so that a program of one's own runs flows over
 //! components of its own.
 
+mod chaos;
 mod cli;
 mod demo;
 pub mod describe;

@@ -82,6 +82,12 @@ pub(super) enum Command {
     },
     /// Show it all without a network: a local server, a flow over its files, the report.
     Demo(DemoArguments),
+    /// Serve files over HTTP with scripted faults, to try flows against.
+    #[command(long_about = crate::chaos::HELP)]
+    Chaos {
+        /// The script: YAML, JSON or TOML.
+        script: PathBuf,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.

@@ -1,6 +1,7 @@
 //! The command line: what `aqueduct` understands, and who answers.
 
 mod arguments;
+mod chaos;
 mod demo;
 mod execute;
 mod preview;
@@ -104,6 +105,7 @@ impl Program {
             Command::Preview(options) => preview::preview(self, options).await,
             Command::Test(options) => test_flow::test(self, options).await,
             Command::Demo(options) => demo::demo(self, options).await,
+            Command::Chaos { script } => chaos::chaos(self, script).await,
             Command::Verify { path } => verify::verify(self, path).await,
             Command::Runs(options) => runs::runs(self, &options),
             Command::Check(options) => self.print(|out| {

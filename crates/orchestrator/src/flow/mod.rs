@@ -5,6 +5,7 @@
 //! once, each mistake with its line and column.
 
 mod check;
+mod document;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -39,6 +40,7 @@ use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 
 pub(crate) use check::expectation;
+pub(crate) use document::read_document;
 pub use error::{FlowError, FlowErrors};
 pub use load::load;
 pub use masks::Masks;
