@@ -100,8 +100,8 @@ sink: {{ ndjson: {{ path: out.ndjson }} }}
 }
 
 #[test]
-fn hops_lead_to_the_file_in_the_end_and_another_etag_is_noticed() {
-    let (job, _server, url) = serving(
+fn hops_lead_to_the_file_in_the_end_and_with_another_etag_it_is_read_from_its_start() {
+    let (job, server, url) = serving(
         "
 routes:
   - { path: /hops, file: data/a.ndjson, faults: [{ hops: 3 }] }
@@ -110,14 +110,17 @@ routes:
     );
     copy(&job, &format!("{url}/hops"), 0);
     assert_eq!(job.numbers("out.ndjson").map(|numbers| numbers.len()), Some(5000));
-    copy(&job, &format!("{url}/lake/a.ndjson"), 1).says(&["v1", "v2"]);
+    copy(&job, &format!("{url}/lake/a.ndjson"), 0);
+    assert_eq!(job.numbers("out.ndjson"), Some((0..5000).collect()));
+    server.signal(Signal::TERM);
+    server.wait().exits(0).says_in_a_line(&["GET /lake/a.ndjson bytes=2000-: 200", "fault 2"]);
 }
 
 #[test]
 fn a_wrong_script_is_told_with_its_place_and_serves_nothing() {
     let job = Job::new();
     job.write("chaos.yaml", "routes:\n  - { path: /a, body: x, faults: [{ cutt_at: 3 }] }\n");
-    let done = job.run("chaos chaos.yaml").exits(2).says(&["chaos.yaml:2:38: ", "cut_at"]);
+    let done = job.run("chaos chaos.yaml").exits(2).says(&["chaos.yaml:2:37: ", "cut_at"]);
     assert_eq!(done.stdout, "");
     job.run("chaos gone.yaml").exits(2).says(&["gone.yaml", "no such file"]);
 }

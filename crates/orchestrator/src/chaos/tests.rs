@@ -22,7 +22,7 @@ fn mistakes_are_told_with_their_places_and_all_at_once() {
         ),
         (
             "routes:\n  - { path: a, body: x }\n  - { path: /b, file: gone.csv }\n",
-            vec!["2:11: ", "begins with /", "\n3:21: ", "no file `gone.csv`"],
+            vec!["2:13: ", "begins with /", "\n3:23: ", "no file `gone.csv`"],
         ),
         (
             "routes: [{ path: /a, body: x, faults: [{ always: true, status: 500 }, { hang: true }] }]",

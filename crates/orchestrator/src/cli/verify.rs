@@ -63,8 +63,12 @@ async fn prove(path: &Path) -> Result<Option<Proof>, Error> {
 /// Whether a part of a folder holds rows, and is no copy of a file that another run may have written. Sinks of rows number
 /// their parts, with the run's name before the number.
 fn is_of_a_table(manifest: &Manifest, part: &ManifestPart) -> bool {
-    let of_newest_run = format!("part-{}-", manifest.run_id);
-    let is_table = manifest.parts.iter().any(|part| file_name(part).starts_with(&of_newest_run));
+    let of_newest_run = |part: &ManifestPart| {
+        let rest = file_name(part).strip_prefix("part-").and_then(|rest| rest.strip_prefix(&manifest.run_id));
+        // Of a run that was gone on with, the number of its opening stands behind a dot.
+        rest.is_some_and(|rest| rest.starts_with(['-', '.']))
+    };
+    let is_table = manifest.parts.iter().any(of_newest_run);
     is_table && file_name(part).starts_with("part-")
 }
 
