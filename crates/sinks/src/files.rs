@@ -60,7 +60,8 @@ pub struct Config {
     /// Let a run without files replace an output that has some.
     #[serde(default)]
     pub allow_empty: bool,
-    /// How the output relates to what earlier runs wrote there.
+    /// How its rows relate to those that earlier runs wrote there. Without it `replace`, or `append` behind a step that
+    /// remembers what it has seen.
     #[serde(default)]
     pub mode: Option<Mode>,
 }
