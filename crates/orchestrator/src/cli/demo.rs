@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{DemoArguments, FlowArguments};
 use super::begin::Asked;
-use super::execute::execute;
+use super::execute::{Signals, execute};
 use super::{Program, exit};
 use crate::demo::{DemoServer, ROWS_PER_FILE, interval};
 use crate::flow::RunIdentity;
@@ -29,7 +29,7 @@ pub(super) async fn demo(program: &Program, arguments: DemoArguments) -> u8 {
             program.say_error(&message);
             exit::FAILED
         }),
-        () = super::execute::stop_on_signals(stop.clone(), program.console.clone()) => exit::INTERRUPTED,
+        () = Signals::listen().stop(stop.clone(), program.console.clone()) => exit::INTERRUPTED,
     };
     tasks.join().await;
     code

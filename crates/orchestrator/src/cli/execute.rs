@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{ErrorKind, Fs, StdFs};
 use aqueduct_primitives::ByteCount;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::begin::Asked;
@@ -165,19 +166,29 @@ fn keep(program: &Program, fs: &dyn Fs, state_dir: &Path, report: &Report) {
     }
 }
 
-/// The first ctrl-c or SIGTERM stops the run; returns at the second, when waiting is over.
-pub(super) async fn stop_on_signals(stop: CancellationToken, console: Console) {
-    next_signal().await;
-    console.line("stopping; once more to stop at once");
-    stop.cancel();
-    next_signal().await;
-}
+/// ctrl-c and SIGTERM, from the moment this is made: what comes before anybody waits for it is not lost.
+pub(super) struct Signals(Option<[Signal; 2]>);
 
-async fn next_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+impl Signals {
+    pub(super) fn listen() -> Self {
+        let both = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        let [Ok(interrupt), Ok(terminate)] = both else { return Self(None) };
+        Self(Some([interrupt, terminate]))
+    }
+
+    /// The first one stops the run; returns at the second, when waiting is over.
+    pub(super) async fn stop(mut self, stop: CancellationToken, console: Console) {
+        self.next().await;
+        console.line("stopping; once more to stop at once");
+        stop.cancel();
+        self.next().await;
+    }
+
+    async fn next(&mut self) {
+        let Some([interrupt, terminate]) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }

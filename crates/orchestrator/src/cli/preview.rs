@@ -4,6 +4,7 @@ use arrow::util::pretty::pretty_format_batches;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::PreviewArguments;
+use super::execute::Signals;
 use super::{Program, exit};
 use crate::flow::Flow;
 use crate::plan::plan;
@@ -35,7 +36,7 @@ pub(super) async fn preview(program: &Program, arguments: PreviewArguments) -> u
     let options = RunOptions { limit_rows: None, stop: stop.clone() };
     let ended = tokio::select! {
         ended = run::run(flow, plan, None, options, async |_| std::future::pending().await) => ended,
-        () = super::execute::stop_on_signals(stop, program.console.clone()) => return exit::INTERRUPTED,
+        () = Signals::listen().stop(stop, program.console.clone()) => return exit::INTERRUPTED,
     };
     match ended.failure {
         None => print_table(program, &rows),

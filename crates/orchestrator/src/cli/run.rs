@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::RunArguments;
 use super::begin::Asked;
-use super::execute::{Executed, execute};
+use super::execute::{Executed, Signals, execute};
 use super::{Program, exit};
 use crate::flow::RunIdentity;
 use crate::report::Report;
@@ -17,6 +17,7 @@ use crate::run::RunOptions;
 
 /// Runs a flow, once per matrix entry; the exit code.
 pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
+    let signals = Signals::listen();
     let run = RunIdentity::default();
     let flows = match program.load_for(&arguments.flow, run.clone()) {
         Ok(flows) => flows,
@@ -29,7 +30,7 @@ pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
     };
     let reload = |run| program.load_for(&arguments.flow, run);
     let stop = CancellationToken::new();
-    let signals = super::execute::stop_on_signals(stop.clone(), program.console.clone());
+    let signals = signals.stop(stop.clone(), program.console.clone());
     let work = async {
         let mut ended = Vec::new();
         for flow in flows {
