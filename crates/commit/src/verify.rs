@@ -57,7 +57,7 @@ impl fmt::Display for Flaw {
 /// Blocks, for as long as reading the output takes; two parts are read at once, each in pieces of 1 MiB.
 ///
 /// # Errors
-/// - [`ErrorKind::Conflict`]: the manifest was written by a newer version; or another run replaced the output meanwhile,
+/// - [`ErrorKind::Newer`]: a newer version wrote the manifest. [`ErrorKind::Conflict`]: another run replaced the output meanwhile,
 ///   so that nothing was proved.
 /// - [`ErrorKind::Data`]: the manifest is damaged.
 /// - As the system says, when folders cannot be listed. A part that cannot be read is a flaw.
@@ -111,7 +111,7 @@ fn find(disk: &Disk, path: &Path) -> Result<Option<(Layout, Manifest)>> {
 
 /// A manifest of another version is no damage.
 fn damaged_unless_newer(error: Error) -> Error {
-    if error.kind() != ErrorKind::Conflict || error.context("version").is_some() {
+    if error.kind() != ErrorKind::Conflict {
         return error;
     }
     Error::new(ErrorKind::Data, "verify", "nothing can be proved without a whole manifest").with_source(error)

@@ -110,7 +110,7 @@ pub trait Fs: fmt::Debug + Send + Sync {
 
 /// The lock of a file, held until dropped; the system lets go of it when the process ends, however it ends.
 /// It keeps out only those who ask for it.
-pub trait FsLock: fmt::Debug + Send {
+pub trait FsLock: fmt::Debug + Send + Sync {
     /// Writes into the file, in place of what is there: who holds the lock, say. Neither atomic nor durable.
     ///
     /// # Errors

@@ -245,7 +245,7 @@ impl Config {
                 let line = line?;
                 let Some(listed) = list::parse(&line, &suffix) else { continue };
                 if intervals.take(listed.at) {
-                    yield Found::Input(config.input(&listed, cx.base_dir())?);
+                    yield Found::Input(Box::new(config.input(&listed, cx.base_dir())?));
                 }
             }
             for at in intervals.missing() {

@@ -44,7 +44,11 @@ sink: { ndjson: { path: out, mode: append } }
 #[test]
 fn one_file_is_not_added_to() {
     let flow = "name: x\nsource: { generate: { rows: 3 } }\nsink: { parquet: { path: out.parquet, mode: append } }\n";
-    Job::with_flow(flow).run("run flow.yaml").exits(2).says(&["flow.yaml:3:", "expected a folder", "mode"]);
+    Job::with_flow(flow).run("run flow.yaml").exits(2).says(&[
+        "flow.yaml:3:",
+        "appending needs a folder",
+        "sink.parquet.mode",
+    ]);
 }
 
 #[test]

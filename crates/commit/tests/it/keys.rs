@@ -127,7 +127,7 @@ fn keys_that_are_nearly_the_same_are_told_apart() {
     let disk = SimFs::new();
     let how = Remembering { memory: ByteCount::kib(256), ..LITTLE };
     let mut store = open(&disk, how, None).unwrap();
-    let rows: Vec<_> = (0..20_000).map(|n| Keyed { key: 5 << 64 | 2 * n, version: 0 }).collect();
+    let rows: Vec<_> = (0..20_000).map(|n| Keyed { key: (5 << 64) | (2 * n), version: 0 }).collect();
     assert!(store.admit(&rows, 0).unwrap().into_iter().all(|passes| passes));
     assert!(!store.admit(&rows, 0).unwrap().into_iter().any(|passes| passes));
     let others: Vec<_> = rows.iter().map(|row| Keyed { key: row.key + 1, version: 0 }).collect();

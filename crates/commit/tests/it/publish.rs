@@ -162,7 +162,7 @@ fn one_file_has_its_manifest_beside_it() {
     let dir = TempDir::new().unwrap();
     let output = one_file(&dir);
     for (run_id, rows) in [("r1", "1\n"), ("r2", "22\n")] {
-        run(&std_fs(), &output, run_id, &[("whatever", rows)]).unwrap();
+        run(&std_fs(), &output, run_id, &[("out.csv", rows)]).unwrap();
         assert_eq!(text(&output.path), rows);
     }
     let left = everything(&dir.path().join("lake"));

@@ -132,7 +132,7 @@ fn without_a_manifest_that_is_known_there_is_no_proof() {
     let whole: Manifest = serde_json::from_slice(&read(&path)).unwrap();
     fs::write(&path, serde_json::to_string(&Manifest { version: 2, ..whole }).unwrap()).unwrap();
     let newer = verify(&dir.path().join("out")).unwrap_err();
-    assert_eq!(newer.kind(), ErrorKind::Conflict, "{newer}");
+    assert_eq!(newer.kind(), ErrorKind::Newer, "{newer}");
     fs::write(&path, "{\"version\": 1").unwrap();
     let damaged = verify(&dir.path().join("out")).unwrap_err();
     assert_eq!(damaged.kind(), ErrorKind::Data, "{damaged}");

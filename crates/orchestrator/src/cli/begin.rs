@@ -16,6 +16,9 @@ const RUN: &str = "run";
 const STARTED: &str = "started";
 const FULL_REFRESH: &str = "full_refresh";
 
+/// Reads a flow file again, filled in for a run that began earlier.
+pub(super) type Reload<'a> = dyn Fn(RunIdentity) -> Result<Vec<Flow>, u8> + Sync + 'a;
+
 /// A flow as it was asked for.
 pub(super) struct Asked<'a> {
     pub(super) flow: Flow,
@@ -23,7 +26,7 @@ pub(super) struct Asked<'a> {
     pub(super) run: RunIdentity,
     pub(super) start: Start,
     /// Reads the flow file again, filled in for a run that began earlier.
-    pub(super) reload: &'a dyn Fn(RunIdentity) -> Result<Vec<Flow>, u8>,
+    pub(super) reload: &'a Reload<'a>,
 }
 
 impl Program {
@@ -79,11 +82,7 @@ fn fixed_now(run: &RunIdentity, start: Start) -> BTreeMap<String, String> {
 }
 
 /// The flow, filled in for the run that is not finished; nothing, if the file has no such flow then.
-fn as_it_was(
-    flow: &Flow,
-    unfinished: Unfinished<'_>,
-    reload: &dyn Fn(RunIdentity) -> Result<Vec<Flow>, u8>,
-) -> Result<Option<Flow>, u8> {
+fn as_it_was(flow: &Flow, unfinished: Unfinished<'_>, reload: &Reload<'_>) -> Result<Option<Flow>, u8> {
     let started = unfinished.fixed.get(STARTED).and_then(|text| DateTime::parse_from_rfc3339(text).ok());
     let (Some(id), Some(started)) = (unfinished.fixed.get(RUN), started) else { return Ok(None) };
     let flows = reload(RunIdentity { id: id.clone(), started: started.to_utc() })?;

@@ -32,7 +32,7 @@ pub(super) async fn test(program: &Program, arguments: FlowArguments) -> u8 {
             Err(code) => return code,
         };
         let Some(flow) = flow else { break };
-        let told = run_test(program, flow, one).await;
+        let told = Box::pin(run_test(program, flow, one)).await;
         let verdict = if told.is_empty() { "ok" } else { "FAILED" };
         program.write_out(format!("{verdict}  {}\n", one.name).as_bytes());
         for line in &told {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_commit::{Flaw, Manifest, ManifestPart, Verified};
-use aqueduct_core::Error;
+use aqueduct_core::{Error, ErrorKind};
 use aqueduct_formats::count_rows;
 use aqueduct_net::{Fetcher, HttpOptions, Location, StorageOptions, Trust};
 use aqueduct_primitives::{ByteCount, Tasks};
@@ -25,8 +25,7 @@ pub(super) async fn verify(program: &Program, path: PathBuf) -> u8 {
         }
         Err(error) => {
             program.say_error(&error.chain());
-            // Only a manifest of another version has one.
-            if error.context("version").is_some() { exit::WRONG } else { exit::FAILED }
+            if error.kind() == ErrorKind::Newer { exit::WRONG } else { exit::FAILED }
         }
     }
 }

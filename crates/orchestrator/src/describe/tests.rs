@@ -110,7 +110,7 @@ fn components_have_options_with_type_default_and_help() {
     let list: Value =
         serde_json::from_str(&text(|out| components(&registry(), None, ListFormat::Json, out))).unwrap();
     let all = list.as_array().unwrap();
-    assert_eq!(all.len(), 8);
+    assert_eq!(all.len(), 9);
     let parquet = all.iter().find(|one| one["name"] == "parquet").unwrap();
     assert_eq!(parquet["kind"], "sink");
     assert_eq!(

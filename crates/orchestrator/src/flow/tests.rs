@@ -143,7 +143,7 @@ fn all_mistakes_are_told_at_once_with_their_places() {
             "flow.yaml:4:3: execution.batchsize: unknown key `batchsize`; expected one of batch_size, batch_bytes, \
              max_concurrency, spill_threshold_mb, spill, on_error, dead_letter, max_rejected; did you mean `batch_size`?",
             "flow.yaml:6:3: source.fils: unknown source `fils`; expected one of files, gdelt; did you mean `files`?",
-            "flow.yaml:9:5: stages.0.filtre: unknown stage `filtre`; expected one of filter, join, limit, sort; did you mean `filter`?",
+            "flow.yaml:9:5: stages.0.filtre: unknown stage `filtre`; expected one of filter, join, limit, once, sort; did you mean `filter`?",
             "flow.yaml:10:12: stages.1.limit: found the text `many`; expected a whole number",
             "flow.yaml:13:5: sink.parquet.pth: unknown key `pth`; expected one of path, level; did you mean `path`?",
         ]

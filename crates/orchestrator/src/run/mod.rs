@@ -96,9 +96,8 @@ pub(crate) async fn run(
     let stop_watching = CancellationToken::new();
     let watcher = tasks.spawn(Arc::clone(&live).watch(stop_watching.clone()));
 
-    let work = drive::drive(prepared, options);
     let (outputs, failure) = {
-        let mut work = std::pin::pin!(work);
+        let mut work = Box::pin(drive::drive(prepared, options));
         let mut shown = std::pin::pin!(watch(Arc::clone(&live)));
         tokio::select! {
             result = &mut work => result,

@@ -1,5 +1,6 @@
 //! Streams between steps: counted, merged, handed to several readers, and moved onto a task of their own.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -137,29 +138,34 @@ pub(crate) fn merged(mut inputs: Vec<BatchStream>, schema: &SchemaRef) -> BatchS
 /// Inputs that stand at a checkpoint give nothing more, so that none has to be held back while the others come there.
 fn aligned(inputs: impl Iterator<Item = BatchStream>, schema: &SchemaRef) -> BatchStream {
     let schema = Arc::clone(schema);
-    let ends = |input: BatchStream| input.map(Some).chain(futures::stream::iter([None]));
-    let inputs: Vec<_> = inputs.map(ends).map(Box::pin).collect();
+    let numbered = |(at, input): (usize, BatchStream)| {
+        Box::pin(input.map(Some).chain(futures::stream::iter([None])).map(move |next| (at, next)))
+    };
+    let mut running: BTreeSet<usize> = BTreeSet::new();
+    let inputs: Vec<_> =
+        inputs.enumerate().inspect(|(at, _)| _ = running.insert(*at)).map(numbered).collect();
     Box::pin(async_stream::try_stream! {
-        let mut n_running = inputs.len();
-        let mut n_marked = 0;
-        let mut mark = None;
+        let (mut marked, mut mark) = (BTreeSet::new(), None);
         let mut merging = futures::stream::select_all(inputs);
-        while let Some(next) = merging.next().await {
+        while let Some((at, next)) = merging.next().await {
             match next {
-                None => n_running -= 1,
+                None => {
+                    running.remove(&at);
+                    marked.remove(&at);
+                }
                 Some(batch) => {
                     let mut batch = batch?;
                     if let Some(n) = batch.take_checkpoint() {
                         mark = Some(n);
-                        n_marked += 1;
+                        marked.insert(at);
                     }
                     if batch.num_rows() > 0 || !batch.positions().is_empty() {
                         yield batch;
                     }
                 }
             }
-            if n_running > 0 && n_marked == n_running && let Some(n) = mark.take() {
-                n_marked = 0;
+            if !running.is_empty() && marked == running && let Some(n) = mark.take() {
+                marked.clear();
                 yield Batch::only_positions(Arc::clone(&schema), Positions::at_checkpoint(n));
             }
         }

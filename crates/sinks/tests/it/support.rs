@@ -33,6 +33,7 @@ impl Place {
             &Budget::new("test", memory),
             |run| {
                 run.run_id = "r1".into();
+                run.part_run = "r1".into();
                 change(run);
             },
             |step| step.stage_dir = Some(stage_dir),

@@ -85,7 +85,8 @@ fn options_that_do_not_go_together_are_told_at_once() {
     );
     assert_eq!(problems(json!({ "path": "s3://bucket/out" })), ["/path"]);
     assert_eq!(problems(json!({ "path": ".." })), ["/path"]);
-    assert_eq!(problems(json!({ "path": "out", "mode": "append" })).len(), 1);
+    assert_eq!(problems(json!({ "path": "a.parquet", "mode": "append" })), ["/mode"]);
+    assert_eq!(problems(json!({ "path": "out", "mode": "mix" })).len(), 1);
     assert_eq!(problems(json!({ "path": "out", "max_partitions": 0 })), ["/max_partitions"]);
     assert!(problems(json!({ "path": "out", "partition_by": ["key"] })).is_empty());
 }

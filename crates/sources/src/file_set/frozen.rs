@@ -147,7 +147,7 @@ impl Frozen {
             futures::pin_mut!(lines);
             while let Some(line) = lines.next().await {
                 match read_line(&line?, &path)? {
-                    Line::Input(record) => yield Found::Input(record.into_input()?),
+                    Line::Input(record) => yield Found::Input(Box::new(record.into_input()?)),
                     Line::Gap(gap) => yield Found::Gap(gap),
                     Line::End(_) => break,
                 }

@@ -22,7 +22,7 @@ pub(crate) type Inputs = BoxStream<'static, Result<Found>>;
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
     /// A file to read.
-    Input(Input),
+    Input(Box<Input>),
     /// Something that should be there and is not, in words.
     Gap(String),
 }
@@ -78,7 +78,7 @@ pub(crate) fn of_patterns(patterns: Vec<String>, fetcher: Fetcher, base_dir: Pat
         for pattern in patterns {
             let mut listed = fetcher.list(&pattern, &base_dir);
             while let Some(file) = listed.next().await {
-                yield Found::Input(named(file, &pattern, &base_dir)?);
+                yield Found::Input(Box::new(named(file, &pattern, &base_dir)?));
             }
         }
     })
@@ -182,7 +182,7 @@ pub(crate) fn of_list(spec: ListSpec, fetcher: Fetcher, cx: &Context) -> Inputs 
         while let Some(line) = lines.next().await {
             let line = line?;
             if let Some(input) = spec.input(&line, &base_dir)? {
-                yield Found::Input(input);
+                yield Found::Input(Box::new(input));
             }
         }
     })

@@ -156,7 +156,7 @@ fn numbered(inputs: Inputs, cx: &Context) -> BoxStream<'static, Result<Queued>> 
     let cx = cx.clone();
     let found = inputs.filter_map(move |found| {
         let input = match found {
-            Ok(Found::Input(input)) => Some(Ok(input)),
+            Ok(Found::Input(input)) => Some(Ok(*input)),
             Ok(Found::Gap(gap)) => {
                 cx.gap(gap);
                 None

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_net::Validator;
-use futures::{StreamExt, TryStreamExt};
+use aqueduct_primitives::{WindowLimit, window};
+use futures::StreamExt;
 
 use super::input::Input;
 use super::journal::Journal;
@@ -20,14 +21,19 @@ use super::open::Opener;
 /// Dropping the future ends the requests.
 pub(super) async fn check_done(opener: Arc<Opener>, journal: Journal, n_done: u64) -> Result<()> {
     let n_done = usize::try_from(n_done).unwrap_or(usize::MAX);
-    let looks = journal.noted().take(n_done).map(|read| {
+    let (limit, tasks) = (WindowLimit::tasks(opener.division.n_files), opener.cx.tasks().clone());
+    let mut looks = window(journal.noted().take(n_done), limit, &tasks, move |read| {
         let opener = Arc::clone(&opener);
         async move {
             let (input, was) = read?.into_parts()?;
             check(&opener, &input, &was).await
         }
     });
-    looks.buffer_unordered(opener.division.n_files).try_for_each(|()| async { Ok(()) }).await
+    while let Some(looked) = looks.next().await {
+        let (is_unchanged, _place) = looked?.into_parts();
+        is_unchanged?;
+    }
+    Ok(())
 }
 
 async fn check(opener: &Opener, input: &Input, was: &Validator) -> Result<()> {

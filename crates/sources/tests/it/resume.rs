@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{Context, Durable, ErrorKind, Positions, Result, SourceFactory};
+use aqueduct_core::{Context, Durable, ErrorKind, Fs, Positions, Result, SourceFactory, StdFs};
 use aqueduct_formats::write::{CompressedWriter, TextCompression};
 use aqueduct_net::{Fetcher, HttpOptions, StorageOptions};
 use aqueduct_primitives::{Budget, ByteCount};
@@ -389,7 +389,7 @@ async fn a_list_without_its_end_is_made_anew_and_one_that_is_gone_is_missed() {
     run.write("a.ndjson", ndjson(0..150));
     let options = reading(json!("*.ndjson"));
     let before = run.read(&options, &Positions::default(), 1).await.unwrap();
-    let list = std::fs::read(run.kept("inputs.ndjson")).unwrap();
+    let list = StdFs.read(&run.kept("inputs.ndjson"), 1 << 20).unwrap();
     let cut = list.len() - 4;
     std::fs::write(run.kept("inputs.ndjson"), &list[..cut]).unwrap();
     run.write("b.ndjson", ndjson(150..300));
@@ -410,7 +410,7 @@ async fn what_holds_credentials_is_read_by_its_owner_alone() {
     let mut n_found = 0;
     for entry in std::fs::read_dir(run.path("state/run")).unwrap() {
         let path = entry.unwrap().path();
-        let holds = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).contains("canary");
+        let holds = String::from_utf8_lossy(&StdFs.read(&path, 1 << 20).unwrap()).contains("canary");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert!(!holds || mode == 0o600, "{path:?} has mode {mode:o}");
         n_found += usize::from(holds);

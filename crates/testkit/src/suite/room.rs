@@ -158,6 +158,7 @@ impl Room {
             &Budget::new("unused", ByteCount::ZERO),
             |run| {
                 run.run_id = "r1".into();
+                run.part_run = "r1".into();
                 run.base_dir = folders.base.path().to_owned();
                 run.clock = Arc::new(FixedClock::at(NOW));
                 run.flow = flow;

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_core::{Context, Durable, Positions, Stage};
+use aqueduct_core::{Context, Durable, Positions};
 use aqueduct_primitives::Budget;
 use aqueduct_testkit::faults::FixedClock;
 use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray};

@@ -1,7 +1,8 @@
 //! One night: new input, a run that is killed, made again, and judged.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -21,6 +22,8 @@ const ROWS_IN_FILE: u64 = 4000;
 const ROWS_PER_BAD: u64 = 1000;
 /// How long the reader waits between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+/// No part of an output is larger.
+const MAX_PART_BYTES: u64 = 64 << 20;
 /// No run takes longer.
 const MAX_PER_RUN: Duration = Duration::from_secs(60);
 
@@ -225,7 +228,7 @@ impl<'b> Folder<'b> {
             }
             _ => self.command(&self.bench.binary),
         };
-        let log = std::fs::File::create(self.dir.path().join("log"))?;
+        let log = File::create(self.dir.path().join("log"))?;
         command.args(["run", "flow.yaml"]).stderr(log).spawn().context("the binary cannot be started")
     }
 
@@ -332,7 +335,9 @@ fn read_ids(folder: &Path, suffix: &str, word: &str) -> std::io::Result<Vec<u64>
         .collect::<std::io::Result<Vec<PathBuf>>>()?;
     let mut ids = Vec::new();
     for path in names.iter().filter(|path| path.to_string_lossy().ends_with(suffix)) {
-        for line in std::fs::read_to_string(path)?.lines() {
+        let mut text = String::new();
+        File::open(path)?.take(MAX_PART_BYTES).read_to_string(&mut text)?;
+        for line in text.lines() {
             let number =
                 line.split_once(word).map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
             let number = number.flatten().and_then(|digits| digits.parse().ok());
