@@ -195,7 +195,7 @@ impl FlowLog {
                 None if !is_known => tracing::warn!(
                     path = %stage.path().display(),
                     state = %other.flow_dir.display(),
-                    "a flow whose state is not there staged rows here; `aqueduct clean` removes them"
+                    "a flow whose state is not there staged rows here; remove the folder if nobody goes on with them"
                 ),
                 None => {}
             }
