@@ -2,17 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aqueduct_commit::End;
 use aqueduct_core::{BatchStream, Context, Error, Part, Result, Sink};
 use aqueduct_primitives::{Task, Tasks};
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::checkpoints::{Checkpoints, Due};
 use super::committing::Committing;
+
+/// How long a run that is to stop waits for the rows that are on their way. Behind a step that lets few pass they may take
+/// for ever; then what was committed before is all there is.
+const MAX_DRAIN: Duration = Duration::from_secs(10);
 
 /// A sink and what it is to write.
 pub(super) struct Driven {
@@ -83,6 +89,7 @@ pub(super) async fn drive(
     }
     drop(sender);
     let mut driver = Driver::new(reports, stop_all, open);
+    driver.has_committed = committing.commits.resumed().is_some();
     let driven = driver.run(committing, pace, stop).await;
     driver.stop_all.cancel();
     let joined = join(sinks).await;
@@ -143,13 +150,16 @@ struct Driver {
     asked: Option<u64>,
     /// Whether all that the copies hold is committed.
     has_all_copied: bool,
+    /// Whether the run, of whichever process, has committed anything.
+    has_committed: bool,
     parts: Vec<(usize, Vec<Part>)>,
 }
 
 impl Driver {
     fn new(reports: mpsc::Receiver<Sealed>, stop_all: CancellationToken, open: BTreeSet<usize>) -> Self {
         let (sealed, parts) = (BTreeSet::new(), Vec::new());
-        Self { reports, stop_all, open, sealed, asked: None, has_all_copied: false, parts }
+        let (has_all_copied, has_committed) = (false, false);
+        Self { reports, stop_all, open, sealed, asked: None, has_all_copied, has_committed, parts }
     }
 
     async fn run(
@@ -158,24 +168,28 @@ impl Driver {
         mut pace: Option<Pace>,
         stop: &CancellationToken,
     ) -> Result<Outcome> {
-        let mut is_stopping = false;
+        let (mut is_stopping, mut drain) = (false, Box::pin(tokio::time::sleep(Duration::MAX)));
         loop {
             tokio::select! {
                 biased;
                 sealed = self.reports.recv() => match sealed {
                     Some(sealed) => self.take(sealed),
                     None if is_stopping && !self.open.is_empty() => {
-                        return Ok(Outcome::Stopped { is_committed: false });
+                        return Ok(Outcome::Stopped { is_committed: self.has_committed });
                     }
                     None => return Ok(Outcome::Complete),
                 },
                 () = stop.cancelled(), if !is_stopping => {
                     is_stopping = true;
+                    drain.as_mut().reset(Instant::now() + MAX_DRAIN);
                     match &pace {
                         Some(_) if self.has_all_copied => return Ok(Outcome::Stopped { is_committed: true }),
                         Some(pace) => self.ask(&pace.gates),
                         None => self.stop_all.cancel(),
                     }
+                }
+                () = &mut drain, if is_stopping => {
+                    return Ok(Outcome::Stopped { is_committed: self.has_committed });
                 }
                 () = is_due(pace.as_ref()), if self.asked.is_none() && !is_stopping && !self.open.is_empty() => {
                     pace.iter().for_each(|pace| self.ask(&pace.gates));
@@ -215,6 +229,7 @@ impl Driver {
     }
 
     fn go_on(&mut self, pace: &mut Pace) {
+        self.has_committed = true;
         self.has_all_copied = self.open.is_empty();
         self.sealed.clear();
         if let Some(n) = self.asked.take() {
