@@ -80,14 +80,6 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// It is larger ([`io::ErrorKind::FileTooLarge`]), or as the system says.
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
-    /// Opens a file to be read from its start, a piece at a time. A disk that holds its files in memory may leave it as
-    /// it is: then it is read whole.
-    ///
-    /// # Errors
-    /// As the system says.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(io::Cursor::new(self.read(path, u64::MAX)?)))
-    }
     /// Opens a file to read parts of it.
     ///
     /// # Errors
@@ -240,10 +232,6 @@ impl Fs for StdFs {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(bytes)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(File::open(path)?))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>> {

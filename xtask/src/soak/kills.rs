@@ -25,7 +25,8 @@ const CALLS: [&str; 6] = ["write", "fsync", "renameat2,rename", "linkat,link", "
 
 /// In CI.
 const CI_KILLS: u64 = 100;
-const CI_ORDINALS_PER_CALL: u64 = 10;
+const CI_ORDINALS: u64 = 60;
+const CI_ORDINALS_PER_CALL: u64 = 24;
 
 /// More calls of one kind than a small run makes.
 const MAX_ORDINAL: u64 = 5000;
@@ -50,7 +51,7 @@ pub(super) fn run(workspace: &Workspace, bench: &Bench, state: Option<&Path>, mi
     for shape in SHAPES {
         for call in CALLS {
             if !is_up() && !results.has(shape, call) {
-                let tally = every_ordinal(field, shape, call, 1)?;
+                let tally = every_ordinal(field, shape, call, None)?;
                 results.add(shape, call, tally)?;
             }
         }
@@ -80,9 +81,10 @@ pub(crate) fn ci(workspace: &Workspace, binary: &Path) -> Result<()> {
     }
     let mut ordinals = Tally::default();
     for (call, shape) in CALLS.iter().zip(SHAPES.iter().cycle()) {
-        ordinals.add(every_ordinal(field, *shape, call, CI_ORDINALS_PER_CALL)?);
+        ordinals.add(every_ordinal(field, *shape, call, Some(CI_ORDINALS_PER_CALL))?);
     }
     say(format_args!("at random: {random}\nat system calls: {ordinals}"));
+    ensure!(ordinals.kills >= CI_ORDINALS, "only {} system calls were struck", ordinals.kills);
     ensure!(random.kills >= CI_KILLS, "only {} kills hit a run", random.kills);
     Ok(())
 }
@@ -105,15 +107,14 @@ fn at_random(field: Field<'_>, shape: Shape, seed: u64, n_kills: u64) -> Result<
     Ok(tally)
 }
 
-/// Kills a run at the first, the second, … call of a kind, until it ends before. With more than one part, only at so many
-/// of them, spread over all.
-fn every_ordinal(field: Field<'_>, shape: Shape, call: &str, at_most: u64) -> Result<Tally> {
+/// Kills a run at the first, the second, … call of a kind, or at so many of them, spread over all.
+fn every_ordinal(field: Field<'_>, shape: Shape, call: &str, at_most: Option<u64>) -> Result<Tally> {
     strace(field.bench)?;
     let mut tally = Tally::default();
     let mut folder = Folder::new(field, shape)?;
     folder.night(&mut tally, |_| None)?;
     let n_calls = folder.count(call)?;
-    let apart = if at_most == 1 { 1 } else { n_calls.div_ceil(at_most).max(1) };
+    let apart = at_most.map_or(1, |at_most| n_calls.div_ceil(at_most).max(1));
     let mut n_nights = 0;
     for ordinal in (1..=n_calls.min(MAX_ORDINAL)).step_by(usize::try_from(apart)?) {
         if n_nights == NIGHTS_A_FOLDER {

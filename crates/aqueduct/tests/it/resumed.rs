@@ -2,6 +2,7 @@
 
 use aqueduct_testkit::http::{Answer, Gate, Server};
 use rustix::process::Signal;
+use tokio::sync::watch;
 
 use crate::job::{Job, ndjson};
 
@@ -79,12 +80,16 @@ sink: { ndjson: { path: out } }
 async fn downloads_go_on_with_the_file_that_was_under_way() {
     let (server, gate) = (Server::start().await, Gate::closed());
     server.file("/0.bin", vec![7_u8; 300_000]);
-    let (half, waits) = (vec![9_u8; 300_000], gate.clone());
+    let (half, waits, asked) = (vec![9_u8; 300_000], gate.clone(), watch::Sender::new(0));
+    let (was_asked, mut is_asked) = (asked.clone(), asked.subscribe());
     server.route("/1.bin", move |request| {
         let answer = Answer::new(200).header("ETag", "\"one\"").header("Content-Length", 2 * half.len());
         match request.method.as_str() {
             "HEAD" => answer,
-            _ => answer.send(half.clone()).wait_for(&waits).send(half.clone()),
+            _ => {
+                was_asked.send_modify(|n| *n += 1);
+                answer.send(half.clone()).wait_for(&waits).send(half.clone())
+            }
         }
     });
     let flow = r#"
@@ -94,10 +99,7 @@ sink: { files: { path: out } }
 "#;
     let job = Job::with_flow(&flow.replace("BASE", &server.url("")));
     let run = job.start("run flow.yaml");
-    server.until_bodies(1).await;
-    while server.asked("/1.bin").is_empty() {
-        tokio::task::yield_now().await;
-    }
+    is_asked.changed().await.unwrap();
     run.signal(Signal::TERM);
     run.wait().exits(130);
     server.until_connections(0).await;

@@ -168,8 +168,9 @@ impl Driver {
         mut pace: Option<Pace>,
         stop: &CancellationToken,
     ) -> Result<Outcome> {
-        let (mut is_stopping, mut drain) = (false, Box::pin(tokio::time::sleep(Duration::MAX)));
+        let mut give_up_at: Option<Instant> = None;
         loop {
+            let is_stopping = give_up_at.is_some();
             tokio::select! {
                 biased;
                 sealed = self.reports.recv() => match sealed {
@@ -180,15 +181,14 @@ impl Driver {
                     None => return Ok(Outcome::Complete),
                 },
                 () = stop.cancelled(), if !is_stopping => {
-                    is_stopping = true;
-                    drain.as_mut().reset(Instant::now() + MAX_DRAIN);
+                    give_up_at = Some(Instant::now() + MAX_DRAIN);
                     match &pace {
                         Some(_) if self.has_all_copied => return Ok(Outcome::Stopped { is_committed: true }),
                         Some(pace) => self.ask(&pace.gates),
                         None => self.stop_all.cancel(),
                     }
                 }
-                () = &mut drain, if is_stopping => {
+                () = until(give_up_at), if is_stopping => {
                     return Ok(Outcome::Stopped { is_committed: self.has_committed });
                 }
                 () = is_due(pace.as_ref()), if self.asked.is_none() && !is_stopping && !self.open.is_empty() => {
@@ -198,7 +198,7 @@ impl Driver {
             let Some(pace) = pace.as_mut().filter(|pace| self.is_at_checkpoint(pace)) else { continue };
             let parts = std::mem::take(&mut self.parts);
             committing.commit(parts, pace.gates.take_positions(), End::GoOn).await?;
-            if is_stopping {
+            if give_up_at.is_some() {
                 return Ok(Outcome::Stopped { is_committed: true });
             }
             self.go_on(pace);
@@ -236,6 +236,13 @@ impl Driver {
             pace.gates.pass(n);
         }
         pace.due.begin_anew();
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,6 @@
 //! A run that goes on reads the same files by the same numbers, whatever a listing would say now. The list is written and
 //! read line by line, and never held.
 
-use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -204,19 +203,12 @@ fn read_columns(fs: &dyn Fs, path: &Path) -> Result<Option<SchemaRef>> {
 
 /// Whether a list is there to its end mark.
 fn is_whole(fs: &dyn Fs, path: &Path) -> Result<bool> {
-    if fs.stat(path).map_err(|error| failed(path, error))?.is_none() {
-        return Ok(false);
-    }
-    let mut file = fs.open(path).map_err(|error| failed(path, error))?;
-    let (mut block, mut end) = (vec![0; 64 << 10], Vec::new());
-    loop {
-        let n_bytes = file.read(&mut block).map_err(|error| failed(path, error))?;
-        if n_bytes == 0 {
-            break;
-        }
-        end.extend(block.iter().take(n_bytes));
-        end.drain(..end.len().saturating_sub(MAX_END_BYTES));
-    }
+    let Some(there) = fs.stat(path).map_err(|error| failed(path, error))? else { return Ok(false) };
+    let n_bytes = usize::try_from(there.n_bytes).unwrap_or(usize::MAX).min(MAX_END_BYTES);
+    let mut end = vec![0; n_bytes];
+    let read =
+        fs.open_read(path).and_then(|file| file.read_exact_at(&mut end, there.n_bytes - n_bytes as u64));
+    read.map_err(|error| failed(path, error))?;
     let last = end.strip_suffix(b"\n").and_then(|end| end.rsplit(|byte| *byte == b'\n').next());
     Ok(last.is_some_and(|last| matches!(serde_json::from_slice(last), Ok(Line::End(_)))))
 }

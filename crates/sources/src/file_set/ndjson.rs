@@ -1,10 +1,10 @@
 //! Lines of JSON in a file of the run, written and read through the seam to the disk, a piece at a time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{ByteStream, Context, Error, Fs, FsFile, Result};
+use aqueduct_core::{ByteStream, Context, Error, Fs, FsFile, FsRead, Result};
 use aqueduct_primitives::Tasks;
 use async_stream::try_stream;
 use bytes::Bytes;
@@ -51,15 +51,13 @@ impl Disk {
         let (disk, name) = (self.clone(), path.display().to_string());
         let body: ByteStream = Box::pin(try_stream! {
             let opened = path.clone();
-            let mut file = disk.block(move |fs| fs.open(&opened).map_err(|error| failed(&opened, error))).await?;
+            let mut pieces = disk.block(move |fs| Pieces::open(fs, opened)).await?;
             loop {
-                let at = path.clone();
-                let read = move |_: &dyn Fs| read_block(file, &at);
-                let (rest, block) = disk.block(read).await?;
+                let (rest, block) = disk.block(move |_: &dyn Fs| pieces.next()).await?;
                 if block.is_empty() {
                     break;
                 }
-                file = rest;
+                pieces = rest;
                 yield block;
             }
         });
@@ -67,13 +65,31 @@ impl Disk {
     }
 }
 
-fn read_block(mut file: Box<dyn Read + Send>, path: &Path) -> Result<(Box<dyn Read + Send>, Bytes)> {
-    let mut block = Vec::with_capacity(BLOCK_BYTES);
-    file.by_ref()
-        .take(BLOCK_BYTES as u64)
-        .read_to_end(&mut block)
-        .map_err(|error| Error::io("read", path.display(), error))?;
-    Ok((file, block.into()))
+/// A file, piece by piece, as long as it was when it was opened.
+struct Pieces {
+    file: Box<dyn FsRead>,
+    path: PathBuf,
+    at: u64,
+    n_bytes: u64,
+}
+
+impl Pieces {
+    fn open(fs: &dyn Fs, path: PathBuf) -> Result<Self> {
+        let opened = fs.open_read(&path).and_then(|file| Ok((file, fs.stat(&path)?)));
+        let (file, entry) = opened.map_err(|error| failed(&path, error))?;
+        Ok(Self { file, path, at: 0, n_bytes: entry.map_or(0, |entry| entry.n_bytes) })
+    }
+
+    /// The next piece, empty at the end.
+    fn next(mut self) -> Result<(Self, Bytes)> {
+        let left = usize::try_from(self.n_bytes - self.at).unwrap_or(usize::MAX);
+        let mut block = vec![0; left.min(BLOCK_BYTES)];
+        self.file
+            .read_exact_at(&mut block, self.at)
+            .map_err(|error| Error::io("read", self.path.display(), error))?;
+        self.at += block.len() as u64;
+        Ok((self, block.into()))
+    }
 }
 
 impl Lines {

@@ -1,6 +1,6 @@
 //! One night: new input, a run that is killed, made again, and judged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::results::Tally;
 use crate::bench::Bench;
 use crate::bench::file_server::FileServer;
+use crate::measure::measure_for;
 use crate::text;
 
 const FILES: u64 = 6;
@@ -24,6 +25,8 @@ const ROWS_PER_BAD: u64 = 1000;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 /// No part of an output is larger.
 const MAX_PART_BYTES: u64 = 64 << 20;
+/// A folder is not replaced more often than this while it is read.
+const MAX_READS: usize = 100;
 /// No run takes longer.
 const MAX_PER_RUN: Duration = Duration::from_secs(60);
 
@@ -158,16 +161,21 @@ impl<'b> Folder<'b> {
         Ok(())
     }
 
-    /// How often a run makes a system call, over all its threads.
+    /// How often that thread of a run makes a system call which makes it most often: the tracer counts for each by itself.
     pub(super) fn count(&mut self, call: &str) -> Result<u64> {
         let night = self.input()?;
         let trace = self.dir.path().join("trace");
         let mut command = self.command("strace");
         command.args(["-f", "-qq", "-o"]).arg(&trace).args(["-e", &format!("trace={call}")]);
-        let status = command.arg(&self.bench.binary).args(["run", "flow.yaml"]).status()?;
-        ensure!(status.success(), "a run under strace failed: {status}");
+        let measured = measure_for(command.arg(&self.bench.binary).args(["run", "flow.yaml"]), MAX_PER_RUN)?;
+        ensure!(measured.status.success(), "a run under strace failed: {}", measured.status);
         self.end(&night)?;
-        let n_calls = text::read(&trace)?.lines().filter(|line| line.contains('(')).count() as u64;
+        let mut by_thread: BTreeMap<String, u64> = BTreeMap::new();
+        for line in text::read(&trace)?.lines().filter(|line| line.contains('(')) {
+            let thread = line.split_whitespace().next().unwrap_or_default();
+            *by_thread.entry(thread.to_owned()).or_default() += 1;
+        }
+        let n_calls = by_thread.into_values().max().unwrap_or_default();
         std::fs::remove_file(trace)?;
         Ok(n_calls)
     }
@@ -320,13 +328,14 @@ impl<'b> Folder<'b> {
 /// The numbers behind a word, one a line, of the files of a folder; nothing, if there is no such folder. A file that is
 /// gone before it is read belonged to a state that was replaced: then all is read again.
 fn ids_of(folder: &Path, suffix: &str, word: &str) -> Result<Option<Vec<u64>>> {
-    loop {
+    for _ in 0..MAX_READS {
         match read_ids(folder, suffix, word) {
             Err(error) if error.kind() == ErrorKind::NotFound && folder.exists() => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             ids => return ids.map(Some).with_context(|| folder.display().to_string()),
         }
     }
+    bail!("{}: its files are gone whenever they are read, {MAX_READS} times", folder.display())
 }
 
 fn read_ids(folder: &Path, suffix: &str, word: &str) -> std::io::Result<Vec<u64>> {
