@@ -33,6 +33,7 @@ pub fn registry() -> core::Registry {
         .with_sources(sources::ALL)
         .with_stages(transforms::ALL)
         .with_stages(spill::ALL)
+        .with_merge(spill::merge_before)
         .with_sinks(sinks::ALL)
 }
 

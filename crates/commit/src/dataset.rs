@@ -9,9 +9,11 @@ use crate::disk::Disk;
 use crate::folders::Folders;
 use crate::foreign;
 use crate::history::{Epoch, Pending};
+
 use crate::layout::{HIDDEN, Layout};
 use crate::lock::OutputLock;
 use crate::manifest::{Manifest, ManifestPart};
+use crate::names;
 use crate::record::{Change, OutputRef};
 use crate::stage::{Owner, Stage};
 use crate::{Mode, Published};
@@ -55,7 +57,7 @@ impl Dataset {
 
     /// Whether nothing of a run is public before its end.
     pub(crate) fn waits_for_end(&self) -> bool {
-        self.layout.is_file || self.mode == Mode::Replace
+        self.layout.is_file || self.mode != Mode::Append
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -158,7 +160,7 @@ impl Dataset {
     /// too.
     fn bring(&self, parts: &[Waiting<'_>], to: &Path) -> Result<()> {
         self.disk.create_durable_dir(to)?;
-        self.make_folders(parts, to)?;
+        self.make_folders(parts.iter().map(|part| part.name), to)?;
         let mut changed = Folders::below(&self.disk, to);
         let mut open: Option<PathBuf> = None;
         for part in parts {
@@ -181,8 +183,8 @@ impl Dataset {
     }
 
     /// Makes the folders that parts are to stand in, durable before the first part leaves the place where it is safe.
-    fn make_folders(&self, parts: &[Waiting<'_>], to: &Path) -> Result<()> {
-        let folders = parts.iter().filter_map(|part| Path::new(part.name).parent());
+    fn make_folders<'p>(&self, names: impl Iterator<Item = &'p str>, to: &Path) -> Result<()> {
+        let folders = names.filter_map(|name| Path::new(name).parent());
         let folders: BTreeSet<_> = folders.filter(|folder| !folder.as_os_str().is_empty()).collect();
         let mut changed = BTreeSet::new();
         for folder in folders {
@@ -219,7 +221,9 @@ impl Dataset {
         let Some(waiting) = stage.waiting_manifest(&self.disk, pending.n, hashed)? else { return Ok(()) };
         let mode = pending.outputs.get(index).map_or(self.mode, |output| output.mode);
         match (self.layout.is_file, mode) {
-            (false, Mode::Replace) => self.publish_folder(stage, pending, index, &waiting),
+            (false, Mode::Replace | Mode::ReplacePartitions | Mode::Merge) => {
+                self.publish_folder(stage, pending, index, &waiting)
+            }
             (true, _) => self.publish_parts(stage, pending.n, change, &waiting, self.layout.parent()),
             (false, Mode::Append) => {
                 self.disk.create_durable_dir(&self.layout.path)?;
@@ -291,9 +295,11 @@ impl Dataset {
     ) -> Result<()> {
         let next = stage.next();
         if waiting != stage.next_manifest() {
-            for (n, parts) in self.staged_parts(stage, pending.epochs, index)? {
-                self.bring(&waiting_in(&stage.epoch(n), &parts), &next)?;
+            let staged = self.staged_parts(stage, pending.epochs, index)?;
+            for (n, parts) in &staged {
+                self.bring(&waiting_in(&stage.epoch(*n), parts), &next)?;
             }
+            self.carry_over(waiting, &staged, &next)?;
             self.disk.create_durable_dir(&next.join(HIDDEN))?;
             self.disk.rename(waiting, &stage.next_manifest())?;
             self.disk.sync_dir(&next.join(HIDDEN))?;
@@ -311,6 +317,35 @@ impl Dataset {
         }
         self.disk.sync_dir(self.layout.parent())?;
         self.disk.sync_dir(stage.path())
+    }
+
+    /// Gives the public parts that stay a second name in the folder that is to be public.
+    fn carry_over(&self, waiting: &Path, staged: &[(u64, Vec<ManifestPart>)], next: &Path) -> Result<()> {
+        let Some(manifest) = Manifest::load(&self.disk, waiting)? else { return Ok(()) };
+        let staged: BTreeSet<_> = staged.iter().flat_map(|(_, parts)| parts).map(|part| &part.name).collect();
+        let stay: Vec<_> = manifest.parts.iter().filter(|part| !staged.contains(&part.name)).collect();
+        if stay.is_empty() {
+            return Ok(());
+        }
+        self.disk.create_durable_dir(next)?;
+        self.make_folders(stay.iter().map(|part| part.name.as_str()), next)?;
+        let mut changed = Folders::below(&self.disk, next);
+        // Sorted by name, the parts of a folder stand together.
+        for folder in stay.chunk_by(|a, b| names::folder(&a.name) == names::folder(&b.name)) {
+            folder.iter().try_for_each(|part| self.carry_over_one(part, next))?;
+            let name = folder.first().map_or("", |part| names::folder(&part.name));
+            changed.add(&next.join(name))?;
+        }
+        changed.finish()
+    }
+
+    fn carry_over_one(&self, part: &ManifestPart, next: &Path) -> Result<()> {
+        let (public, place) = (self.layout.path.join(&part.name), next.join(&part.name));
+        self.check_there(&public, part.bytes)?;
+        match self.disk.exists(&place)? {
+            true => self.check_there(&place, part.bytes),
+            false => self.disk.link(&public, &place),
+        }
     }
 
     /// Removes a staging folder, and with it the output that was replaced, unless somebody put a file there at the last

@@ -50,8 +50,9 @@ impl Disk {
         named("write", path, file.write_all(bytes).and_then(|()| file.sync()))
     }
 
+    /// Gives a file a second name that is free.
     pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        named("write record", to, self.0.link(from, to))
+        named("link file", to, self.0.link(from, to))
     }
 
     pub(crate) fn remove_file(&self, path: &Path) -> Result<()> {

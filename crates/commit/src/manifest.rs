@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use aqueduct_core::{Error, ErrorKind, FsFile, Part, Result};
+use aqueduct_core::{Error, ErrorKind, FsFile, Part, Result, TableShape};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,9 @@ pub struct Manifest {
     /// The record of a flow's log that made this public; outputs of runs before there were logs have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogStamp>,
+    /// What its rows look like; outputs of files that are no tables, and of earlier versions, do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableShape>,
     /// The parts, by name.
     pub parts: Vec<ManifestPart>,
 }
@@ -95,6 +98,7 @@ impl Manifest {
             rows: parts.iter().map(|part| part.rows).sum(),
             inputs: stamp.inputs.clone(),
             log: None,
+            table: None,
             parts,
         }
     }

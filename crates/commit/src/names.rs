@@ -18,6 +18,11 @@ pub(crate) fn check_inside(parts: &[Part]) -> Result<()> {
     }
 }
 
+/// The folder of a part within the output, without a slash at its end.
+pub(crate) fn folder(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
 /// Sorted by name, as manifests have them.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! What a flow's log consists of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use aqueduct_core::{Error, ErrorKind, Result};
@@ -69,7 +69,7 @@ impl OutputRef {
 
     /// Whether nothing of a run is public here before its end.
     pub(crate) fn waits_for_end(&self) -> bool {
-        self.is_file || self.mode == Mode::Replace
+        self.is_file || self.mode != Mode::Append
     }
 }
 
@@ -112,6 +112,9 @@ pub(crate) struct Change {
     pub(crate) parts: Option<String>,
     /// The BLAKE3 of the manifest that is to be public; none, when nothing is to be seen yet.
     pub(crate) manifest: Option<String>,
+    /// Folders of which nothing stays that earlier runs wrote.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) replaced: BTreeSet<String>,
 }
 
 /// Rows of a run so far. `rows_in` is the sum of the others, or something was lost.

@@ -1,9 +1,9 @@
 //! What a run of a flow is to its log and its outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use aqueduct_core::{Error, Mode, Output, Part, Positions};
+use aqueduct_core::{Error, Mode, Output, Part, Positions, TableShape};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -76,6 +76,11 @@ pub struct Resumed {
 pub struct Epoch {
     /// New parts, by target. Of one file, all of it in one part, with the end.
     pub parts: Vec<Vec<Part>>,
+    /// Of a target that is [updated](Mode::updates), by its place: the folders within it of which nothing stays that
+    /// earlier runs wrote, without a slash at the end; the output itself is the empty one.
+    pub replaced: BTreeMap<usize, BTreeSet<String>>,
+    /// What the rows of a target look like, by its place.
+    pub tables: BTreeMap<usize, TableShape>,
     /// Splits whose position has changed, by source.
     pub positions: BTreeMap<String, Positions>,
     /// The run's rows so far, these among them.

@@ -1,9 +1,9 @@
 //! A run that has begun: commits, and how it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Part, Positions, Result};
+use aqueduct_core::{Error, ErrorKind, Part, Positions, Result, TableShape};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -62,31 +62,53 @@ impl Claimed {
     }
 
     /// Whether a commit with these parts makes something public here.
-    fn publishes(&self, parts: &[Part], end: End) -> bool {
+    fn publishes(&self, epochs: &[Recorded], index: usize, new: &New, end: End) -> bool {
         match (self.target.output.is_file, self.target.mode) {
-            (true, _) => end == End::Finish && !parts.is_empty(),
+            (true, _) => end == End::Finish && !new.parts.is_empty(),
             (false, Mode::Replace) => end == End::Finish,
-            (false, Mode::Append) => !parts.is_empty(),
+            (false, Mode::Append) => !new.parts.is_empty(),
+            (false, Mode::ReplacePartitions | Mode::Merge) => {
+                let changes = |change: &Change| change.parts.is_some() || !change.replaced.is_empty();
+                let has_changed = epochs.iter().filter_map(|epoch| epoch.outputs.get(index)).any(changes);
+                let is_changed = has_changed || !new.parts.is_empty() || !new.replaced.is_empty();
+                end == End::Finish && (is_changed || self.previous.is_none())
+            }
         }
     }
 
     /// What is there, when the parts of this commit are public as well.
-    fn parts_then(
-        &self,
-        epochs: &[Recorded],
-        index: usize,
-        new: Vec<ManifestPart>,
-    ) -> Result<Vec<ManifestPart>> {
-        let mut parts = new;
-        match (self.target.output.is_file, self.target.mode) {
-            (true, _) => {}
-            (false, Mode::Replace) => {
-                let staged = self.dataset.staged_parts(&self.stage, epochs, index)?;
-                parts.extend(staged.into_iter().flat_map(|(_, parts)| parts));
+    fn parts_then(&self, epochs: &[Recorded], index: usize, new: &New) -> Result<Vec<ManifestPart>> {
+        let mut parts: Vec<_> = new.parts.iter().cloned().map(ManifestPart::from).collect();
+        let there = || self.previous.iter().flat_map(|there| &there.parts);
+        if self.target.output.is_file {
+            return names::sorted(parts);
+        }
+        if self.target.mode != Mode::Append {
+            let staged = self.dataset.staged_parts(&self.stage, epochs, index)?;
+            parts.extend(staged.into_iter().flat_map(|(_, parts)| parts));
+        }
+        match self.target.mode {
+            Mode::Replace => {}
+            Mode::Append => parts.extend(there().cloned()),
+            Mode::ReplacePartitions | Mode::Merge => {
+                let earlier = epochs.iter().filter_map(|epoch| epoch.outputs.get(index));
+                let replaced = earlier.flat_map(|change| &change.replaced).chain(&new.replaced);
+                let replaced: BTreeSet<&str> = replaced.map(String::as_str).collect();
+                parts.extend(there().filter(|part| !replaced.contains(names::folder(&part.name))).cloned());
             }
-            (false, Mode::Append) => parts.extend(self.previous.iter().flat_map(|there| there.parts.clone())),
         }
         names::sorted(parts)
+    }
+
+    /// What all rows look like then.
+    fn table_then(&self, new: &New) -> Option<TableShape> {
+        let there = self.previous.as_ref().and_then(|there| there.table.as_ref());
+        match (there, &new.table) {
+            (Some(there), Some(new)) if self.target.mode != Mode::Replace => {
+                Some(there.clone().with_columns_of(new))
+            }
+            (_, new) => new.clone(),
+        }
     }
 
     fn check_not_empty(&self, manifest: &Manifest) -> Result<()> {
@@ -100,6 +122,13 @@ impl Claimed {
             .with("path", self.dataset.path().display())
             .with("rows", before))
     }
+}
+
+/// What a commit brings to one output.
+struct New {
+    parts: Vec<Part>,
+    replaced: BTreeSet<String>,
+    table: Option<TableShape>,
 }
 
 /// How a run has begun.
@@ -143,6 +172,12 @@ impl Transaction {
         self.outputs.get(target).map(|output| output.parts_dir.as_path())
     }
 
+    /// The folder that the names of a target's parts start from.
+    pub fn folder(&self, target: usize) -> Option<PathBuf> {
+        let layout = self.outputs.get(target)?.dataset.layout();
+        Some(if layout.is_file { layout.parent().to_owned() } else { layout.path.clone() })
+    }
+
     /// What stood at a target's path when the run began, or stands there since its last commit.
     pub fn previous(&self, target: usize) -> Option<&Manifest> {
         self.outputs.get(target)?.previous.as_ref()
@@ -183,7 +218,12 @@ impl Transaction {
             written: now,
             inputs: epoch.inputs,
         };
-        let prepared = self.prepare(epoch.parts, end, &stamp)?;
+        let mut new = Vec::new();
+        for (target, parts) in epoch.parts.into_iter().enumerate() {
+            let replaced = epoch.replaced.get(&target).cloned().unwrap_or_default();
+            new.push(New { parts, replaced, table: epoch.tables.get(&target).cloned() });
+        }
+        let prepared = self.prepare(new, end, &stamp)?;
         let (changes, manifests): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
         let positions = epoch.positions.into_iter().map(|(source, splits)| (source, recorded(&splits)));
         let (positions, letters) = (positions.collect(), epoch.letters);
@@ -204,18 +244,13 @@ impl Transaction {
     }
 
     /// Everything that the next record will speak of, durable.
-    fn prepare(
-        &self,
-        parts: Vec<Vec<Part>>,
-        end: End,
-        stamp: &RunStamp,
-    ) -> Result<Vec<(Change, Option<Manifest>)>> {
-        if parts.len() != self.outputs.len() {
+    fn prepare(&self, new: Vec<New>, end: End, stamp: &RunStamp) -> Result<Vec<(Change, Option<Manifest>)>> {
+        if new.len() != self.outputs.len() {
             return Err(Error::bug("commit", "a commit needs a list of parts for each target"));
         }
         let mut prepared = Vec::new();
-        for (index, (output, parts)) in self.outputs.iter().zip(parts).enumerate() {
-            prepared.push(self.prepare_one(index, output, parts, end, stamp)?);
+        for (index, (output, new)) in self.outputs.iter().zip(new).enumerate() {
+            prepared.push(self.prepare_one(index, output, new, end, stamp)?);
         }
         Ok(prepared)
     }
@@ -224,39 +259,38 @@ impl Transaction {
         &self,
         index: usize,
         output: &Claimed,
-        mut parts: Vec<Part>,
+        mut new: New,
         end: End,
         stamp: &RunStamp,
     ) -> Result<(Change, Option<Manifest>)> {
         let n = self.log.tip().n + 1;
-        if output.target.mode == Mode::Append && output.previous.is_some() {
-            parts = self.without_empty(parts)?;
+        if output.target.mode != Mode::Replace && output.previous.is_some() {
+            new.parts = self.without_empty(new.parts)?;
         }
-        names::check_inside(&parts)?;
-        if output.target.output.is_file && end == End::Finish && parts.len() > 1 {
+        names::check_inside(&new.parts)?;
+        if output.target.output.is_file && end == End::Finish && new.parts.len() > 1 {
             let message = "the output is one file, and the rows do not fit into one; write to a folder";
             return Err(Error::new(ErrorKind::Config, "commit", message)
                 .with("path", output.dataset.path().display())
-                .with("n_parts", parts.len()));
+                .with("n_parts", new.parts.len()));
         }
-        let manifest = match output.publishes(&parts, end) {
+        let manifest = match output.publishes(&self.epochs, index, &new, end) {
             false => None,
             true => {
                 output.dataset.check_foreign(output.previous.as_ref())?;
-                let new = parts.iter().cloned().map(ManifestPart::from).collect();
-                let all = output.parts_then(&self.epochs, index, new)?;
+                let all = output.parts_then(&self.epochs, index, &new)?;
                 let stamp = RunStamp { mode: output.target.mode.name(), ..stamp.clone() };
                 let log = Some(LogStamp { id: self.log_id.clone(), n });
-                Some(Manifest { log, ..Manifest::new(&stamp, all) })
+                Some(Manifest { log, table: output.table_then(&new), ..Manifest::new(&stamp, all) })
             }
         };
         if output.target.mode == Mode::Replace {
             manifest.iter().try_for_each(|manifest| output.check_not_empty(manifest))?;
         }
-        let listed = output.dataset.keep_parts(&output.stage, n, &parts)?;
+        let listed = output.dataset.keep_parts(&output.stage, n, &new.parts)?;
         let hashed =
             manifest.as_ref().map(|manifest| output.dataset.keep_manifest(&output.stage, n, manifest));
-        Ok((Change { parts: listed, manifest: hashed.transpose()? }, manifest))
+        Ok((Change { parts: listed, manifest: hashed.transpose()?, replaced: new.replaced }, manifest))
     }
 
     /// A run that adds nothing leaves no empty file.

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Context, Result, Sink, Source, Stage, pointer_to};
+use crate::{Context, Merging, Result, Sink, Source, Stage, Stored, pointer_to};
 
 /// One thing that is wrong with a component's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +183,11 @@ pub trait SinkConfig: Send + Sync {
         Vec::new()
     }
 
+    /// All that does not fit the rows that are there. Pure.
+    fn fit_stored(&self, _input: &SchemaRef, _stored: &Stored) -> Vec<Problem> {
+        Vec::new()
+    }
+
     /// Where it writes, if its output is files. No two sinks may write to one place.
     fn output(&self, planning: &Planning) -> Option<Output>;
 
@@ -192,6 +197,11 @@ pub trait SinkConfig: Send + Sync {
     /// Whether it takes files whole: of one that is not read to its end, it publishes nothing.
     fn takes_whole_files(&self) -> bool {
         false
+    }
+
+    /// What it asks of a step that is put before it, if its output is merged.
+    fn merging(&self) -> Option<Merging> {
+        None
     }
 
     /// The memory to keep for its buffers.
@@ -225,6 +235,12 @@ pub enum Mode {
     Replace,
     /// They come beside them, a commit at a time; in one file, when the run is complete.
     Append,
+    /// They take the place of those partitions that they are in, all at once, when the run is complete; other partitions
+    /// stay as they are.
+    ReplacePartitions,
+    /// Each takes the place of the row with the same keys, all at once, when the run is complete; partitions without such
+    /// a row stay as they are.
+    Merge,
 }
 
 impl Mode {
@@ -233,7 +249,14 @@ impl Mode {
         match self {
             Self::Replace => "replace",
             Self::Append => "append",
+            Self::ReplacePartitions => "replace_partitions",
+            Self::Merge => "merge",
         }
+    }
+
+    /// Whether most of what is there stays, and only a part of it is replaced.
+    pub fn updates(self) -> bool {
+        matches!(self, Self::ReplacePartitions | Self::Merge)
     }
 }
 

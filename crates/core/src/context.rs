@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     Batch, Clock, Durable, Error, ErrorKind, FailOnReject, Fs, Reject, RejectPolicy, RejectedItem, Result,
-    StdFs, StepMetrics, SystemClock, retained_bytes,
+    StdFs, StepMetrics, Stored, SystemClock, retained_bytes,
 };
 
 /// The surroundings of one step of one run. Cheap to clone.
@@ -144,6 +144,8 @@ pub struct StepContext {
     pub metrics: Arc<StepMetrics>,
     /// What it keeps beyond the process; nothing where a run leaves nothing behind.
     pub durable: Option<Durable>,
+    /// The output that it writes to, as earlier runs have left it.
+    pub stored: Option<Arc<Stored>>,
 }
 
 impl Context {
@@ -198,6 +200,7 @@ impl Context {
             stage_dir: None,
             metrics: Arc::default(),
             durable: None,
+            stored: None,
         };
         change_step(&mut step);
         Ok(Self::new(Arc::new(run), Arc::new(step)))
@@ -226,6 +229,12 @@ impl Context {
     /// What the step keeps beyond the process; nothing where a run leaves nothing behind, as a preview.
     pub fn durable(&self) -> Option<&Durable> {
         self.step.durable.as_ref()
+    }
+
+    /// What is there of the output that the step writes to, or merges for; nothing where it does not, or where a run leaves
+    /// nothing behind.
+    pub fn stored(&self) -> Option<&Arc<Stored>> {
+        self.step.stored.as_ref()
     }
 
     /// A path of the flow file, made absolute or relative to the working directory.

@@ -17,6 +17,7 @@ mod positions;
 mod registry;
 mod reject;
 pub mod rows;
+mod stored;
 mod traits;
 pub mod units;
 
@@ -38,6 +39,9 @@ pub use fs::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
 pub use map_stage::{MapRows, map_stage};
 pub use metrics::{Counter, StepMetrics};
 pub use positions::Positions;
-pub use registry::Registry;
+pub use registry::{MergeBefore, Registry};
 pub use reject::{FailOnReject, Origin, Reject, RejectPolicy, RejectedItem};
+pub use stored::{
+    ColumnShape, Folders, Merging, RecordStream, Stored, StoredPart, StoredRead, StoredRows, TableShape,
+};
 pub use traits::{BatchStream, Inputs, Part, Sink, Source, SourceCaps, Stage};

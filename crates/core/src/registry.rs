@@ -1,6 +1,6 @@
 //! The list of components that a program knows.
 
-use crate::{SinkFactory, SourceFactory, StageFactory, nearest};
+use crate::{Merging, SinkFactory, SourceFactory, StageConfig, StageFactory, nearest};
 
 /// Sources, stages and sinks by name. An explicit list, read from top to bottom.
 #[derive(Clone, Default)]
@@ -8,7 +8,11 @@ pub struct Registry {
     sources: Vec<&'static dyn SourceFactory>,
     stages: Vec<&'static dyn StageFactory>,
     sinks: Vec<&'static dyn SinkFactory>,
+    merge: Option<MergeBefore>,
 }
+
+/// Makes the stage that is put before a sink whose output is [merged](crate::Mode::Merge).
+pub type MergeBefore = fn(Merging) -> Box<dyn StageConfig>;
 
 impl Registry {
     /// One without components.
@@ -35,6 +39,18 @@ impl Registry {
     pub fn with_sinks(mut self, sinks: &[&'static dyn SinkFactory]) -> Self {
         self.sinks.extend_from_slice(sinks);
         self
+    }
+
+    /// Says what is put before sinks that merge; without it, none can.
+    #[must_use]
+    pub fn with_merge(mut self, merge: MergeBefore) -> Self {
+        self.merge = Some(merge);
+        self
+    }
+
+    /// What is put before sinks that merge.
+    pub fn merge(&self) -> Option<MergeBefore> {
+        self.merge
     }
 
     /// All sources, in the order they were added.

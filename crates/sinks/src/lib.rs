@@ -19,11 +19,12 @@ mod partition;
 mod single;
 mod staged_file;
 pub mod stdout;
+mod stored;
 mod table;
 
 use aqueduct_core::SinkFactory;
 
-pub use options::TextOptions;
+pub use options::{Evolve, TextOptions};
 
 // What a sink is written with, for those who use this crate alone.
 pub use aqueduct_core as core;

@@ -14,6 +14,17 @@ pub(crate) fn default_max_partitions() -> usize {
     1000
 }
 
+/// What becomes of columns that rows which are there do not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Evolve {
+    /// They are added: in the files that are there they are missing, which reads as null.
+    #[default]
+    Add,
+    /// They are an error.
+    Freeze,
+}
+
 /// Options of the sinks that write text: `ndjson`, `json`, `csv`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +54,10 @@ pub struct TextOptions {
     /// remembers what it has seen.
     #[serde(default)]
     pub mode: Option<Mode>,
+    /// In an output that is not replaced: whether columns may come that are not there yet. One whose type has changed is
+    /// always an error, before a byte is written.
+    #[serde(default)]
+    pub evolve: Evolve,
 }
 
 impl TextOptions {
@@ -63,6 +78,8 @@ impl TextOptions {
             max_partitions: self.max_partitions,
             allow_empty: self.allow_empty,
             mode: self.mode,
+            evolve: self.evolve,
+            merge: None,
         }
     }
 }
@@ -80,8 +97,20 @@ macro_rules! table_sink {
                 self.table().fit(input)
             }
 
+            fn fit_stored(
+                &self,
+                input: &arrow::datatypes::SchemaRef,
+                stored: &aqueduct_core::Stored,
+            ) -> Vec<aqueduct_core::Problem> {
+                self.table().fit_stored(input, stored)
+            }
+
             fn output(&self, planning: &aqueduct_core::Planning) -> Option<aqueduct_core::Output> {
                 Some(self.table().output(planning))
+            }
+
+            fn merging(&self) -> Option<aqueduct_core::Merging> {
+                self.table().merging()
             }
 
             fn guarantee(&self) -> aqueduct_core::Guarantee {

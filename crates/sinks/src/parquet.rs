@@ -10,8 +10,8 @@ use aqueduct_primitives::ByteCount;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::options::{default_max_partitions, table_sink};
-use crate::table::{Table, is_one_file};
+use crate::options::{Evolve, default_max_partitions, table_sink};
+use crate::table::{Merge, Table, is_one_file};
 
 /// The component.
 pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -57,6 +57,17 @@ pub struct Config {
     /// remembers what it has seen.
     #[serde(default)]
     pub mode: Option<Mode>,
+    /// In an output that is not replaced: whether columns may come that are not there yet. One whose type has changed is
+    /// always an error, before a byte is written.
+    #[serde(default)]
+    pub evolve: Evolve,
+    /// With `mode: merge`: rows that are equal in all of these columns take each other's place.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// With `mode: merge`: of rows with the same keys, the one with the greatest values of these columns stays; a null is
+    /// the least. Without it, and where it says nothing, the one that came last.
+    #[serde(default)]
+    pub by: Vec<String>,
 }
 
 fn default_row_group_bytes() -> ByteCount {
@@ -80,6 +91,8 @@ impl Config {
             max_partitions: self.max_partitions,
             allow_empty: self.allow_empty,
             mode: self.mode,
+            evolve: self.evolve,
+            merge: Some(Merge { keys: self.keys.clone(), by: self.by.clone() }),
         }
     }
 }

@@ -1,20 +1,24 @@
 //! What the sinks that write tables share: rows into staged parts, off the async threads.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use aqueduct_core::{
-    Batch, Context, Error, ErrorKind, MemoryNeed, Mode, Output, Part, Planning, Problem, Result, Sink,
+    Batch, Context, Error, ErrorKind, MemoryNeed, Merging, Mode, Output, Part, Planning, Problem, Result,
+    Sink, Stored, TableShape,
 };
 use aqueduct_formats::write::WriteFormat;
 use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
+use crate::Evolve;
 use crate::ledger::Ledger;
 use crate::part::{Names, PartMaker};
 use crate::partition::{By, ByOptions, Limits, Partitioned};
 use crate::single::Single;
+use crate::stored::StoredTable;
 
 /// The least that a table sink works with, beside the rows at hand.
 const MIN_MEMORY: ByteCount = ByteCount::mib(2);
@@ -31,6 +35,16 @@ pub(crate) struct Table {
     pub(crate) max_partitions: usize,
     pub(crate) allow_empty: bool,
     pub(crate) mode: Option<Mode>,
+    pub(crate) evolve: Evolve,
+    /// None, where the format does not keep types as they are.
+    pub(crate) merge: Option<Merge>,
+}
+
+/// What `mode: merge` goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct Merge {
+    pub(crate) keys: Vec<String>,
+    pub(crate) by: Vec<String>,
 }
 
 impl Table {
@@ -49,6 +63,7 @@ impl Table {
             let message = format!("appending needs a folder, and `{}` is one file", self.path);
             problems.push(Problem::at("/mode", message));
         }
+        problems.extend(self.update_problems());
         if self.file_bytes == Some(ByteCount::ZERO) {
             problems.push(Problem::at("/file_bytes", "0 bytes; expected at least 1"));
         }
@@ -56,6 +71,44 @@ impl Table {
             problems.push(Problem::at("/max_partitions", "0 partitions; expected at least 1"));
         }
         problems
+    }
+
+    fn update_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.mode == Some(Mode::ReplacePartitions) && self.partition_by.is_empty() {
+            let message =
+                "`replace_partitions` needs `partition_by`: the columns that say what a run replaces";
+            problems.push(Problem::at("/mode", message));
+        }
+        let merges = self.mode == Some(Mode::Merge);
+        match &self.merge {
+            None if merges => {
+                let message = "`merge` reads rows back, and this format does not keep types and nulls as they are; \
+                               expected the sink `parquet` or `arrow`";
+                problems.push(Problem::at("/mode", message));
+            }
+            Some(merge) if merges && merge.keys.is_empty() => {
+                let message =
+                    "`merge` needs `keys`: the columns in which rows are equal that take each other's place";
+                problems.push(Problem::at("/mode", message));
+            }
+            Some(merge) if !merges => {
+                let given = [("keys", &merge.keys), ("by", &merge.by)];
+                for (option, _) in given.into_iter().filter(|(_, columns)| !columns.is_empty()) {
+                    let message = format!("`{option}` is of `mode: merge` alone");
+                    problems.push(Problem::at(format!("/{option}"), message));
+                }
+            }
+            _ => {}
+        }
+        problems
+    }
+
+    /// What is asked of the step before, if rows are merged.
+    pub(crate) fn merging(&self) -> Option<Merging> {
+        let merge = self.merge.as_ref().filter(|_| self.mode == Some(Mode::Merge))?;
+        let rows = Arc::new(StoredTable::of(self));
+        Some(Merging { keys: merge.keys.clone(), by: merge.by.clone(), rows })
     }
 
     /// All that does not fit the columns.
@@ -68,6 +121,37 @@ impl Table {
             Ok(()) => Vec::new(),
             Err(error) => vec![Problem::at("", error.chain())],
         }
+    }
+
+    /// All columns that do not fit those that are there.
+    pub(crate) fn fit_stored(&self, input: &SchemaRef, stored: &Stored) -> Vec<Problem> {
+        let Some(there) = stored.shape() else { return Vec::new() };
+        let new = self.shape(input);
+        if new.format != there.format {
+            let (found, given) = (&there.format, &new.format);
+            let message = format!("the files that are there are {found}, and these would be {given}");
+            return vec![Problem::at("/path", message)];
+        }
+        let unfit = new.columns.iter().filter_map(|column| {
+            let message = match there.column(&column.name) {
+                Some(other) if other.kind == column.kind => return None,
+                Some(other) => format!(
+                    "column `{}` is {}, and in what is there it is {}; cast it, or write to another path",
+                    column.name, column.kind, other.kind
+                ),
+                None if self.evolve == Evolve::Add => return None,
+                None => format!(
+                    "column `{}` is not in what is there, and `evolve: freeze` lets none in",
+                    column.name
+                ),
+            };
+            Some(Problem::at("", message))
+        });
+        unfit.collect()
+    }
+
+    fn shape(&self, input: &SchemaRef) -> TableShape {
+        TableShape::new(self.format.name(), input)
     }
 
     pub(crate) fn output(&self, planning: &Planning) -> Output {
@@ -94,6 +178,7 @@ impl Table {
     /// The sink.
     pub(crate) fn open(self, input: SchemaRef, cx: &Context) -> Result<Box<dyn Sink>> {
         let by = self.by(&input).map_err(|problems| unfit(&problems))?;
+        cx.stored().into_iter().for_each(|stored| stored.describe(self.shape(&input)));
         let schema = by.as_ref().map_or(input, |by| SchemaRef::clone(by.data_schema()));
         let names = match Path::new(&self.path).file_name() {
             Some(name) if self.is_file => {
@@ -111,7 +196,7 @@ impl Table {
         Ok(Box::new(TableSink { cx: cx.clone(), writing: Some(Box::new(writing)) }))
     }
 
-    fn by(&self, input: &SchemaRef) -> Result<Option<By>, Vec<Problem>> {
+    pub(crate) fn by(&self, input: &SchemaRef) -> Result<Option<By>, Vec<Problem>> {
         if self.partition_by.is_empty() {
             return Ok(None);
         }
@@ -186,7 +271,7 @@ impl TableSink {
         let Some(mut writing) = self.writing.take() else {
             return Err(Error::bug("write", "the sink has failed before"));
         };
-        let metrics = std::sync::Arc::clone(self.cx.metrics());
+        let metrics = Arc::clone(self.cx.metrics());
         let done = self.cx.tasks().compute(move || {
             let started = Instant::now();
             let result = job(&mut writing);
@@ -206,7 +291,11 @@ impl Sink for TableSink {
     }
 
     async fn seal(&mut self) -> Result<Vec<Part>> {
-        self.compute(Writing::seal).await
+        let parts = self.compute(Writing::seal).await?;
+        if let Some(stored) = self.cx.stored() {
+            parts.iter().filter(|part| part.rows > 0).for_each(|part| stored.replace_folder_of(&part.name));
+        }
+        Ok(parts)
     }
 
     async fn abort(mut self: Box<Self>) {

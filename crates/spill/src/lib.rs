@@ -17,4 +17,4 @@ pub use sort::{
     ExternalSort, PendingRun, Run, SortKey, SortMemory, SortOrder, SortReport, SortSpec, Sorted,
     SpillCompression,
 };
-pub use stages::ALL;
+pub use stages::{ALL, merge_before};

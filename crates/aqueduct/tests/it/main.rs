@@ -19,5 +19,6 @@ mod outputs;
 mod rejects;
 mod resumed;
 mod servers;
+mod updated;
 mod verify;
 mod window;

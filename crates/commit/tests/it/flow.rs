@@ -48,6 +48,30 @@ impl Work {
         self.first + split * n_rows..self.first + (split + 1) * n_rows
     }
 
+    /// In an output that is updated, the folder of one half of each split.
+    pub(crate) fn folder(self, half: usize) -> String {
+        let folders = match self.first {
+            0 => [0, 2],
+            100 => [0, 1],
+            200 => [1, 2],
+            300 => [0, 3],
+            _ => [3, 3],
+        };
+        format!("k={}", folders[half])
+    }
+
+    /// The folders of which nothing stays that was there before; a merge may leave one without rows.
+    pub(crate) fn replaced(self, mode: Mode) -> BTreeSet<String> {
+        let emptied = (mode == Mode::Merge && self.first == 0).then(|| "k=1".to_owned());
+        [self.folder(0), self.folder(1)].into_iter().chain(emptied).collect()
+    }
+
+    /// The rows of one half of each split.
+    pub(crate) fn of_half(self, half: usize) -> impl Iterator<Item = u64> {
+        let of = move |split| self.of_split(split).skip(half * ROWS_IN_PART as usize);
+        (0..N_SPLITS).flat_map(move |split| of(split).take(ROWS_IN_PART as usize))
+    }
+
     /// The split that a row is of, if it is of this run.
     pub(crate) fn split_of(self, row: u64) -> Option<u64> {
         (0..N_SPLITS).find(|split| self.of_split(*split).contains(&row))
@@ -113,7 +137,9 @@ impl Flow {
             let counts = Counts { rows_in: rows, rows_out: rows, ..Counts::default() };
             let letters = vec![self.letter(fs, transaction, work, split)?];
             let kept = BTreeMap::from([("step".into(), work.first.into())]);
-            let epoch = Epoch { parts, positions, counts, kept, letters, ..Epoch::default() };
+            let updated = self.outputs.iter().enumerate().filter(|(_, shape)| shape.mode.updates());
+            let replaced = updated.map(|(at, shape)| (at, work.replaced(shape.mode))).collect();
+            let epoch = Epoch { parts, positions, counts, kept, letters, replaced, ..Epoch::default() };
             let committed = transaction.commit(epoch, end, now())?;
             if let Some(error) = committed.pending {
                 return Err(error);
@@ -151,7 +177,11 @@ impl Flow {
         let dir = transaction.stage_dir(target).expect("a target").to_owned();
         let rows: Vec<_> = work.of_split(split).collect();
         if !self.outputs[target].is_file {
-            let named = |at: usize| format!("k={}/part-{}-{split}-{at}.txt", at % 2, transaction.run_id());
+            let folder = |at: usize| match self.outputs[target].mode.updates() {
+                true => work.folder(at),
+                false => format!("k={}", at % 2),
+            };
+            let named = |at: usize| format!("{}/part-{}-{split}-{at}.txt", folder(at), transaction.run_id());
             let halves = rows.chunks(rows.len() / 2).enumerate();
             return halves.map(|(at, rows)| write_part(&**fs, &dir, &named(at), &lines(rows))).collect();
         }

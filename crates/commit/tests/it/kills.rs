@@ -28,6 +28,8 @@ pub(crate) const LAST: Work = Work { run_id: "r5", first: 300 };
 pub(crate) const FOLDER_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: false };
 pub(crate) const FILE_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: true };
 pub(crate) const FOLDER_APPENDED: Shape = Shape { mode: Mode::Append, is_file: false };
+const PARTITIONS_REPLACED: Shape = Shape { mode: Mode::ReplacePartitions, is_file: false };
+const MERGED: Shape = Shape { mode: Mode::Merge, is_file: false };
 pub(crate) const FILE_APPENDED: Shape = Shape { mode: Mode::Append, is_file: true };
 
 /// The flow under test, and what anybody may see of it.
@@ -139,6 +141,7 @@ impl Trial {
                 Mode::Append => {
                     works.iter().flat_map(|work| work.rows()).collect::<BTreeSet<_>>().into_iter().collect()
                 }
+                Mode::ReplacePartitions | Mode::Merge => updated(shape.mode, works).into_iter().collect(),
             };
             let mut seen = rows(disk, &path).unwrap_or_default();
             seen.sort_unstable();
@@ -295,7 +298,23 @@ fn is_whole(shape: Shape, seen: &BTreeSet<u64>) -> bool {
         (Mode::Append, false) => runs[0].is_subset(seen),
         (Mode::Append, true) => runs.iter().all(whole) && runs[0].is_subset(seen),
         (Mode::Replace, _) => runs.iter().any(|run| run == seen),
+        (mode @ (Mode::ReplacePartitions | Mode::Merge), _) => {
+            let works = [BEFORE, FIRST, LATER];
+            (1..=works.len()).any(|n_runs| updated(mode, &works[..n_runs]) == *seen)
+        }
     }
+}
+
+/// What an output has that was updated by one run after the other.
+fn updated(mode: Mode, works: &[Work]) -> BTreeSet<u64> {
+    let mut by_folder: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for work in works {
+        by_folder.retain(|folder, _| !work.replaced(mode).contains(folder));
+        for half in 0..2 {
+            by_folder.entry(work.folder(half)).or_default().extend(work.of_half(half));
+        }
+    }
+    by_folder.into_values().flatten().collect()
 }
 
 /// Rows of which the log says that they are committed.
@@ -423,4 +442,6 @@ trials! {
     two_files_appended_to: FILE_APPENDED, FILE_APPENDED;
     a_folder_replaced_and_a_file_appended_to: FOLDER_REPLACED, FILE_APPENDED;
     a_folder_appended_to_and_a_file_replaced: FOLDER_APPENDED, FILE_REPLACED;
+    two_folders_whose_partitions_are_replaced: PARTITIONS_REPLACED, PARTITIONS_REPLACED;
+    a_folder_merged_and_one_appended_to: MERGED, FOLDER_APPENDED;
 }

@@ -81,6 +81,17 @@ pub enum WriteFormat {
 }
 
 impl WriteFormat {
+    /// Its name, as the sink has it that writes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ndjson(_) => "ndjson",
+            Self::Json(_) => "json",
+            Self::Csv(_) => "csv",
+            Self::Arrow(_) => "arrow",
+            Self::Parquet(_) => "parquet",
+        }
+    }
+
     /// What names of such files end in, without the first dot: `parquet`, `ndjson.gz`.
     pub fn suffix(&self) -> String {
         match self {

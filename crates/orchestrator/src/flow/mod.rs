@@ -16,6 +16,7 @@ mod later;
 mod load;
 mod masks;
 mod matrix;
+mod merges;
 mod modes;
 mod node;
 mod options;

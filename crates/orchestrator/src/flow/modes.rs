@@ -22,6 +22,13 @@ impl OutputMode {
                 "mode replace: a finished run replaces what earlier runs of the flow wrote there{because}"
             ),
             Mode::Append => format!("mode append: rows are added to those of earlier runs{because}"),
+            Mode::ReplacePartitions => format!(
+                "mode replace_partitions: a finished run replaces the partitions that it writes; the others stay{because}"
+            ),
+            Mode::Merge => format!(
+                "mode merge: a finished run leaves one row of each key, the newest; partitions without a key of its \
+                 rows stay{because}"
+            ),
         }
     }
 }

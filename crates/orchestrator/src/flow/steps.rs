@@ -10,7 +10,7 @@ use crate::flow::error::{Mistake, did_you_mean, list};
 use crate::flow::graph::{RawStep, Role};
 use crate::flow::node::{Entry, Kind, Node};
 use crate::flow::substitute::join;
-use crate::flow::{Places, Span, StepKind, check};
+use crate::flow::{Places, Span, StepKind, check, merges};
 
 /// A step whose component is configured if nothing is wrong with it.
 pub(crate) struct Draft {
@@ -59,7 +59,8 @@ pub(crate) fn build(
     let drafts: Vec<Draft> =
         raw.into_iter().map(|step| configured(step, registry, defaults, mistakes)).collect();
     let drafts = linked(drafts, mistakes);
-    in_order(drafts, mistakes)
+    let drafts = in_order(drafts, mistakes);
+    merges::put_before(drafts, registry.merge(), mistakes)
 }
 
 fn configured(

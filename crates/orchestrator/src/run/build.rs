@@ -102,6 +102,7 @@ impl Prepared {
                 stage_dir: commits.stage_dir(at),
                 metrics: Arc::new(StepMetrics::default()),
                 durable: commits.durable(&step.name),
+                stored: stored_of(&flow, at).and_then(|sink| commits.stored(sink)),
             };
             live_steps.push(live_step(step, &own, before.is_some()));
             contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
@@ -115,6 +116,18 @@ impl Prepared {
         mark_behind_global(&mut steps);
         go_on_counting(&steps, &contexts, &rejects, commits.resumed());
         Ok(Self { when: flow.commit, run, steps, kinds, contexts, commits, rejects, live })
+    }
+}
+
+/// The sink whose output a step looks at: itself, or the one that it merges for.
+fn stored_of(flow: &Flow, at: usize) -> Option<usize> {
+    let merges = |sink: &Step| match &sink.kind {
+        StepKind::Sink(kind) => kind.merging().is_some() && sink.inputs == [at],
+        _ => false,
+    };
+    match flow.steps.get(at)?.is_sink() {
+        true => Some(at),
+        false => flow.steps.iter().position(merges),
     }
 }
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_commit::{
-    Began, Committed, End, Epoch, FlowLog, NewRun, Published, Resumed, Start, Target, Transaction,
+    Began, Committed, End, Epoch, FlowLog, ManifestPart, NewRun, Published, Resumed, Start, Target,
+    Transaction,
 };
-use aqueduct_core::{Clock, Durable, Error, Fs, Mode, Output, Part, Positions, Result};
+use aqueduct_core::{Clock, Durable, Error, Fs, Mode, Output, Part, Positions, Result, Stored, StoredPart};
 use aqueduct_primitives::Tasks;
 
 use crate::flow::Flow;
@@ -33,6 +34,8 @@ pub(super) struct Commits {
     transaction: Option<Transaction>,
     /// By step its place among the targets of the transaction.
     target_of: Vec<Option<usize>>,
+    /// By target what is there.
+    stored: Vec<Arc<Stored>>,
     places: Option<Places>,
     run_id: String,
     base_dir: PathBuf,
@@ -68,6 +71,7 @@ impl Commits {
         let mut commits = Self {
             transaction: None,
             target_of: vec![None; flow.steps.len()],
+            stored: Vec::new(),
             places: None,
             run_id: flow.run.id.clone(),
             base_dir: absolute(&flow.base_dir),
@@ -77,7 +81,7 @@ impl Commits {
             published: Vec::new(),
         };
         let Some(opening) = opening else { return Ok(commits) };
-        let mut targets = Vec::new();
+        let mut targets: Vec<Target> = Vec::new();
         for at in 0..flow.steps.len() {
             if let Some((output, mode)) = flow.output_of(at) {
                 let mode = if opening.start == Start::FullRefresh { Mode::Replace } else { mode.mode };
@@ -95,8 +99,12 @@ impl Commits {
             fixed: opening.fixed,
             targets,
         };
+        let modes: Vec<_> = new_run.targets.iter().map(|target| target.mode).collect();
         let (log, start) = (opening.log, opening.start);
         let transaction = commits.tasks.block(move || log.begin(new_run, start)).await??;
+        let stored = modes.into_iter().enumerate();
+        commits.stored =
+            stored.map(|(target, mode)| Arc::new(stored_in(&transaction, target, mode))).collect();
         let (steps, runs) = (opening.flow_dir.join("steps"), opening.flow_dir.join("runs"));
         commits.places = Some(Places { steps, runs });
         commits.transaction = Some(transaction);
@@ -131,6 +139,11 @@ impl Commits {
         self.transaction.as_ref()?.stage_dir(target).map(Path::to_path_buf)
     }
 
+    /// What is there of the output of the sink at a step.
+    pub(super) fn stored(&self, step: usize) -> Option<Arc<Stored>> {
+        self.stored.get((*self.target_of.get(step)?)?).cloned()
+    }
+
     /// What a step keeps beyond the process.
     pub(super) fn durable(&self, step: &str) -> Option<Durable> {
         let (transaction, places) = (self.transaction.as_ref()?, self.places.as_ref()?);
@@ -156,7 +169,10 @@ impl Commits {
                 by_target[target].extend(parts);
             }
         }
-        let (epoch, now) = (Epoch { parts: by_target, ..epoch }, self.clock.now());
+        let replaced = self.stored.iter().map(|stored| stored.replaced()).enumerate().collect();
+        let described = self.stored.iter().map(|stored| stored.described()).enumerate();
+        let tables = described.filter_map(|(target, table)| Some((target, table?.clone()))).collect();
+        let (epoch, now) = (Epoch { parts: by_target, replaced, tables, ..epoch }, self.clock.now());
         let (transaction, committed) = self
             .tasks
             .block(move || {
@@ -198,6 +214,16 @@ impl Commits {
             tracing::warn!(error = %error.chain(), "what an earlier run kept was not removed; the next run will");
         }
     }
+}
+
+/// What earlier runs have written to a target, as far as one of this mode looks at it.
+fn stored_in(transaction: &Transaction, target: usize, mode: Mode) -> Stored {
+    let there = transaction.previous(target).filter(|_| mode != Mode::Replace);
+    let Some(manifest) = there else { return Stored::default() };
+    let part =
+        |part: &ManifestPart| StoredPart { name: part.name.clone(), rows: part.rows, n_bytes: part.bytes };
+    let parts = manifest.parts.iter().filter(|_| mode.updates()).map(part).collect();
+    Stored::new(manifest.table.clone(), transaction.folder(target).unwrap_or_default(), parts)
 }
 
 /// Symbolic links are left as they are; without a working directory, the path is as good a name as any.

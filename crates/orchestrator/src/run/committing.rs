@@ -45,13 +45,12 @@ impl Committing<'_> {
             return Ok(());
         }
         let epoch = Epoch {
-            parts: Vec::new(),
             positions,
             counts: self.counts(),
             counters: self.counters(),
             kept: self.keep().await?,
             letters,
-            inputs: None,
+            ..Epoch::default()
         };
         self.commits.commit(parts, epoch, end).await?;
         self.rejects.are_public();

@@ -110,7 +110,10 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
             }
             StepKind::Sink(config) => {
                 let merged = merged(inputs)?;
-                let unfit = config.fit(&merged);
+                let mut unfit = config.fit(&merged);
+                unfit.extend(
+                    context.stored().map(|there| config.fit_stored(&merged, there)).into_iter().flatten(),
+                );
                 if !unfit.is_empty() {
                     return Err(problems(unfit));
                 }

@@ -87,17 +87,17 @@ impl By {
     }
 
     /// The values to partition by.
-    pub(super) fn columns(&self, records: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    pub(crate) fn columns(&self, records: &RecordBatch) -> Result<Vec<ArrayRef>> {
         self.keys.iter().map(|key| key.values.of(records)).collect()
     }
 
     /// The same as bytes: equal where the values are.
-    pub(super) fn keys(&self, columns: &[ArrayRef]) -> Result<Rows> {
+    pub(crate) fn keys(&self, columns: &[ArrayRef]) -> Result<Rows> {
         self.converter.convert_columns(columns).map_err(failed)
     }
 
     /// The folder of a row, with a slash at its end.
-    pub(super) fn folder(&self, columns: &[ArrayRef], row: usize) -> Result<String> {
+    pub(crate) fn folder(&self, columns: &[ArrayRef], row: usize) -> Result<String> {
         let names = self.keys.iter().zip(columns).map(|(key, column)| {
             if column.is_null(row) {
                 return Ok(folder(&key.name, None));

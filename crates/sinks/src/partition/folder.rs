@@ -19,6 +19,22 @@ pub(super) fn folder(column: &str, value: Option<&str>) -> String {
     name
 }
 
+/// The value of a column in the name of a folder, as [`folder`] has written it: none is a missing value. Nothing, if the
+/// name does not tell, because it was too long.
+pub(crate) fn value_in(path: &str, column: &str) -> Option<Option<String>> {
+    let key = format!("{}=", encode(column));
+    let step = path.split('/').find(|step| step.starts_with(&key))?;
+    let value = match step.strip_prefix(&key)? {
+        NULL => None,
+        value => Some(decode(value)?),
+    };
+    (folder(column, value.as_deref()).strip_suffix('/')? == step).then_some(value)
+}
+
+fn decode(encoded: &str) -> Option<String> {
+    percent_encoding::percent_decode_str(encoded).decode_utf8().ok().map(|text| text.into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +50,17 @@ mod tests {
         assert_eq!(folder("c", None), "c=__HIVE_DEFAULT_PARTITION__/");
         assert_ne!(folder("c", None), folder("c", Some(NULL)));
         assert_ne!(folder("c", Some("a/b")), folder("c", Some("a%2Fb")));
+    }
+
+    #[test]
+    fn a_folder_tells_its_values_unless_they_were_cut() {
+        let path = |value| format!("{}{}part-1.parquet", folder("a b", value), folder("c", Some("x")));
+        for value in [None, Some(""), Some("São/=%"), Some(NULL), Some("..")] {
+            assert_eq!(value_in(&path(value), "a b"), Some(value.map(str::to_owned)), "{value:?}");
+        }
+        assert_eq!(value_in(&path(None), "c"), Some(Some("x".into())));
+        assert_eq!(value_in(&path(None), "d"), None);
+        assert_eq!(value_in(&path(Some(&"ä".repeat(300))), "a b"), None);
     }
 
     #[test]

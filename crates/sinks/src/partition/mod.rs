@@ -19,6 +19,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 
 pub(crate) use by::{By, ByOptions};
+pub(crate) use folder::value_in;
 use overflow::{Overflow, hash};
 
 use crate::ledger::Ledger;

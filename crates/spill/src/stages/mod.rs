@@ -4,6 +4,7 @@
 mod aggregate;
 mod dedup;
 mod join;
+mod merge;
 mod order_by;
 mod sort;
 mod sorted;
@@ -32,6 +33,8 @@ pub(crate) fn spill_note(share: ByteCount) -> String {
         one_pass.human()
     )
 }
+
+pub use merge::merge_before;
 
 /// Every stage of this crate, in the order in which help lists them.
 pub const ALL: &[&dyn StageFactory] = &[

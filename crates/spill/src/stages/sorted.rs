@@ -27,17 +27,29 @@ pub(crate) fn sort_inputs(
     input: &SchemaRef,
     schema: &SchemaRef,
     order: SortOrder,
-    mut before: impl FnMut(RecordBatch) -> Result<RecordBatch>,
+    before: impl FnMut(RecordBatch) -> Result<RecordBatch>,
 ) -> Result<Sorted> {
-    let memory = memory_of(desk.lease);
     let spec = SortSpec {
         schema: SchemaRef::clone(schema),
         order,
-        memory,
+        memory: memory_of(desk.lease),
         compression: None,
         max_rows: desk.max_rows,
     };
-    let block = ByteCount::new(memory.block_bytes());
+    let sorted = fill(desk, n_inputs, input, spec, before)?.finish()?;
+    desk.widen_output(ByteCount::new(sorted.room_bytes()))?;
+    Ok(sorted)
+}
+
+/// [`sort_inputs`], as far as all rows of the inputs are taken in.
+pub(super) fn fill(
+    desk: &mut Desk,
+    n_inputs: usize,
+    input: &SchemaRef,
+    spec: SortSpec,
+    mut before: impl FnMut(RecordBatch) -> Result<RecordBatch>,
+) -> Result<ExternalSort> {
+    let block = ByteCount::new(spec.memory.block_bytes());
     let mut sort = ExternalSort::new(spec, desk.dir.clone())?.stopped_by(desk.stop());
     std::thread::scope(|scope| {
         let mut writing = None;
@@ -58,9 +70,7 @@ pub(crate) fn sort_inputs(
         wait(writing)?.into_iter().for_each(|run| sort.add(run));
         Ok::<_, Error>(())
     })?;
-    let sorted = sort.finish()?;
-    desk.widen_output(ByteCount::new(sorted.room_bytes()))?;
-    Ok(sorted)
+    Ok(sort)
 }
 
 type Writing<'scope> = ScopedJoinHandle<'scope, Result<Run>>;
