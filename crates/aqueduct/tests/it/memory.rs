@@ -20,7 +20,7 @@ source:
   generate:
     rows: ${rows}
     columns: { id: sequence, ts: timestamp, text: { len: 40 }, key: { cardinality: 1000 }, x: float }
-sink: { ndjson: { path: "in.ndjson" } }
+sink: { ndjson: { path: "in.ndjson", mode: replace } }
 "#,
     );
     job.write(

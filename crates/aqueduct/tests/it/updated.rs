@@ -206,3 +206,75 @@ fn rows_that_are_there_with_other_columns_are_not_merged_with() {
     job.run("run narrow.yaml").exits(1).says(&["note", "part-"]);
     assert_eq!(rows(&job), [row(1, "mon", 1, "a")].into(), "what was there is still there");
 }
+
+/// An output that is added to: columns as they are, a new one, one less, and one of another type.
+#[test]
+fn columns_that_come_are_added_and_types_that_change_are_refused_before_a_byte_is_written() {
+    let flow = |schema: &str, more: &str| {
+        format!(
+            "name: log\nsource: {{ files: {{ paths: [\"in.ndjson\"], schema: {{ {schema} }} }} }}\n\
+             sink: {{ parquet: {{ path: lake, mode: append{more} }} }}\n"
+        )
+    };
+    let job = Job::with_flow(&flow("id: int64", ""));
+    job.write("in.ndjson", "{\"id\":1}\n");
+    job.run("run flow.yaml").exits(0);
+    job.write("flow.yaml", flow("id: int64, note: string", ""));
+    job.write("in.ndjson", "{\"id\":2,\"note\":\"x\"}\n");
+    job.run("run flow.yaml").exits(0);
+    // What is there has the note now, though not every row of it.
+    job.write("flow.yaml", flow("id: int64", ""));
+    job.write("in.ndjson", "{\"id\":3}\n");
+    job.run("run flow.yaml").exits(0);
+
+    let before = job.files("lake");
+    let refused = |schema: &str, more: &str, words: &[&str]| {
+        job.write("flow.yaml", flow(schema, more));
+        job.write("in.ndjson", "{\"id\":\"4\",\"note\":1,\"more\":true}\n");
+        job.run("run flow.yaml").exits(2).says_in_a_line(words);
+        assert_eq!(job.files("lake"), before);
+    };
+    refused("id: string", "", &["flow.yaml:3:", "`id`", "Utf8", "Int64"]);
+    refused("id: int64, note: int64", "", &["`note`", "Int64", "Utf8"]);
+    refused("id: string, more: bool", ", evolve: freeze", &["`more`", "evolve"]);
+    job.run("verify lake").exits(0);
+
+    let text = flow("id: int64", "").replace("parquet:", "arrow:");
+    job.write("flow.yaml", text);
+    job.write("in.ndjson", "{\"id\":4}\n");
+    job.run("run flow.yaml").exits(2).says(&["parquet", "arrow"]);
+    assert_eq!(job.files("lake"), before);
+}
+
+#[test]
+fn another_day_that_was_given_replaces_nothing_unless_that_was_chosen() {
+    let flow = "name: daily\nsource: { files: { paths: [\"in/${day}.ndjson\"] } }\nsink: { ndjson: { path: out } }\n";
+    let job = Job::with_flow(flow);
+    job.write("in/mon.ndjson", "{\"n\":1}\n");
+    job.write("in/tue.ndjson", "{\"n\":2}\n");
+    let numbers = || {
+        let files = job.files("out").into_iter().filter(|name| name.ends_with(".ndjson"));
+        files.flat_map(|name| job.numbers(&format!("out/{name}")).unwrap()).collect::<Vec<_>>()
+    };
+    job.run("run flow.yaml --set day=mon").exits(0);
+    job.run("run flow.yaml --set day=mon").exits(0);
+    job.run("run flow.yaml --set day=tue").exits(1).says(&[
+        "day=mon",
+        "day=tue",
+        "mode: append",
+        "replace_partitions",
+        "--full-refresh",
+        "out",
+    ]);
+    assert_eq!(numbers(), [1]);
+    job.run("run flow.yaml --set day=tue --full-refresh").exits(0);
+    assert_eq!(numbers(), [2]);
+    job.run("run flow.yaml --set day=mon").exits(1);
+    job.write("flow.yaml", flow.replace("path: out", "path: out, mode: replace"));
+    job.run("run flow.yaml --set day=mon").exits(0);
+    assert_eq!(numbers(), [1]);
+    job.write("flow.yaml", flow.replace("path: out", "path: \"by/${day}\""));
+    job.run("run flow.yaml --set day=mon").exits(0);
+    job.run("run flow.yaml --set day=tue").exits(0);
+    assert_eq!(job.files("by").iter().filter(|name| name.ends_with(".ndjson")).count(), 2);
+}

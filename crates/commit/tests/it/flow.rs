@@ -68,8 +68,9 @@ impl Work {
 
     /// The rows of one half of each split.
     pub(crate) fn of_half(self, half: usize) -> impl Iterator<Item = u64> {
-        let of = move |split| self.of_split(split).skip(half * ROWS_IN_PART as usize);
-        (0..N_SPLITS).flat_map(move |split| of(split).take(ROWS_IN_PART as usize))
+        let of =
+            move |split| self.of_split(split).zip(0..).filter(move |(_, n)| n / ROWS_IN_PART == half as u64);
+        (0..N_SPLITS).flat_map(of).map(|(row, _)| row)
     }
 
     /// The split that a row is of, if it is of this run.

@@ -41,14 +41,13 @@ async fn prove(path: &Path) -> Result<Option<Proof>, Error> {
     let tasks = Tasks::default();
     let named = path.to_owned();
     let verified = tasks.block(move || aqueduct_commit::verify(&named)).await??;
-    let Some(Verified { manifest, is_file, intact, mut flaws }) = verified else { return Ok(None) };
+    let Some(Verified { manifest, intact, mut flaws, .. }) = verified else { return Ok(None) };
     let n_intact = intact.len();
     let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), tasks.clone())?;
     let mut n_counted = 0;
-    for (part, path) in intact {
-        if !is_file && !is_of_a_table(&manifest, &part) {
-            continue;
-        }
+    // Copies of files have no rows that a sink has written.
+    let of_tables = intact.into_iter().filter(|_| manifest.table.is_some());
+    for (part, path) in of_tables {
         match count(&fetcher, &tasks, part, path).await {
             Counted::No => continue,
             Counted::Right => {}
@@ -57,22 +56,6 @@ async fn prove(path: &Path) -> Result<Option<Proof>, Error> {
         n_counted += 1;
     }
     Ok(Some(Proof { manifest, flaws, n_not_counted: n_intact.saturating_sub(n_counted) }))
-}
-
-/// Whether a part of a folder holds rows, and is no copy of a file that another run may have written. Sinks of rows number
-/// their parts, with the run's name before the number.
-fn is_of_a_table(manifest: &Manifest, part: &ManifestPart) -> bool {
-    let of_newest_run = |part: &ManifestPart| {
-        let rest = file_name(part).strip_prefix("part-").and_then(|rest| rest.strip_prefix(&manifest.run_id));
-        // Of a run that was gone on with, the number of its opening stands behind a dot.
-        rest.is_some_and(|rest| rest.starts_with(['-', '.']))
-    };
-    let is_table = manifest.parts.iter().any(of_newest_run);
-    is_table && file_name(part).starts_with("part-")
-}
-
-fn file_name(part: &ManifestPart) -> &str {
-    part.name.rsplit('/').next().unwrap_or_default()
 }
 
 enum Counted {

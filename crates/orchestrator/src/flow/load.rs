@@ -1,6 +1,6 @@
 //! A flow file from its path to [`Flow`]s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use aqueduct_core::{Planning, Registry};
@@ -195,6 +195,7 @@ impl Loader<'_> {
                 masks: masks.clone(),
                 memory_at,
                 hosts,
+                inputs: inputs(root, self.settings, &given(&values, &masks)),
                 values: given(&values, &masks),
                 identity,
                 ..self.flow(options)
@@ -277,6 +278,7 @@ impl Loader<'_> {
             run: self.run.clone(),
             hosts: Vec::new(),
             values: Default::default(),
+            inputs: Default::default(),
             identity: Default::default(),
             base_dir: self.base_dir.to_path_buf(),
             state_dir: self.base_dir.join(options.state.unwrap_or_else(|| ".aqueduct".into())),
@@ -306,6 +308,17 @@ fn given(values: &Values<'_>, masks: &Masks) -> std::collections::BTreeMap<Strin
     let mut given = values.given();
     given.retain(|_, value| masks.mask(value) == *value);
     given
+}
+
+/// Those of the values that sources and stages use, and the keys of theirs that were overridden.
+fn inputs(root: &Node, settings: &Settings, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    const OF_INPUTS: [&str; 3] = ["source", "sources", "stages"];
+    let mut used = BTreeSet::new();
+    OF_INPUTS.iter().filter_map(|key| root.get(key)).for_each(|node| variables_of(node, &mut used));
+    let is_override = |key: &str| key.split('.').next().is_some_and(|top| OF_INPUTS.contains(&top));
+    let overridden = settings.set.iter().filter(|(key, _)| key.contains('.') && is_override(key)).cloned();
+    let given = given.iter().filter(|(name, _)| used.contains(*name));
+    given.map(|(name, value)| (name.clone(), value.clone())).chain(overridden).collect()
 }
 
 fn masks_of(file: &Node, values: &Values<'_>) -> Masks {

@@ -69,6 +69,8 @@ pub struct Flow {
     /// The values from `--set`, the matrix and the environment that it uses, secrets masked. Together with
     /// the name they tell whose cursors and unfinished runs are whose.
     pub values: BTreeMap<String, String>,
+    /// Those of them that what it reads, and what becomes of that, depends on; overridden keys of the file among them.
+    pub inputs: BTreeMap<String, String>,
     /// What makes two runs of the flow the same: the hash of each key of its steps, by the key's path.
     pub identity: BTreeMap<String, String>,
     /// The folder of the file: relative paths start from here.
@@ -180,6 +182,7 @@ impl Flow {
             hosts: self.hosts.clone(),
             entry: self.entry.clone(),
             values: self.values.clone(),
+            inputs: self.inputs.clone(),
             identity: self.identity.clone(),
             base_dir: self.base_dir.clone(),
             state_dir: self.state_dir.clone(),

@@ -9,7 +9,9 @@ use aqueduct_commit::{
     Began, Committed, End, Epoch, FlowLog, ManifestPart, NewRun, Published, Resumed, Start, Target,
     Transaction,
 };
-use aqueduct_core::{Clock, Durable, Error, Fs, Mode, Output, Part, Positions, Result, Stored, StoredPart};
+use aqueduct_core::{
+    Clock, Durable, Error, ErrorKind, Fs, Mode, Output, Part, Positions, Result, Stored, StoredPart,
+};
 use aqueduct_primitives::Tasks;
 
 use crate::flow::Flow;
@@ -36,6 +38,8 @@ pub(super) struct Commits {
     target_of: Vec<Option<usize>>,
     /// By target what is there.
     stored: Vec<Arc<Stored>>,
+    /// What the run was given from outside and depends on.
+    inputs: BTreeMap<String, String>,
     places: Option<Places>,
     run_id: String,
     base_dir: PathBuf,
@@ -72,6 +76,7 @@ impl Commits {
             transaction: None,
             target_of: vec![None; flow.steps.len()],
             stored: Vec::new(),
+            inputs: BTreeMap::new(),
             places: None,
             run_id: flow.run.id.clone(),
             base_dir: absolute(&flow.base_dir),
@@ -81,10 +86,12 @@ impl Commits {
             published: Vec::new(),
         };
         let Some(opening) = opening else { return Ok(commits) };
-        let mut targets: Vec<Target> = Vec::new();
+        commits.inputs = flow.inputs.clone();
+        let (mut targets, mut is_chosen) = (Vec::<Target>::new(), Vec::new());
         for at in 0..flow.steps.len() {
             if let Some((output, mode)) = flow.output_of(at) {
                 let mode = if opening.start == Start::FullRefresh { Mode::Replace } else { mode.mode };
+                is_chosen.push(output.mode.is_some() || opening.start == Start::FullRefresh);
                 commits.target_of[at] = Some(targets.len());
                 // The log names it: it must be the same from wherever the next run is started.
                 let path = absolute(&output.path);
@@ -102,6 +109,13 @@ impl Commits {
         let modes: Vec<_> = new_run.targets.iter().map(|target| target.mode).collect();
         let (log, start) = (opening.log, opening.start);
         let transaction = commits.tasks.block(move || log.begin(new_run, start)).await??;
+        let is_same = (0..)
+            .zip(&modes)
+            .zip(is_chosen)
+            .filter(|((_, mode), is_chosen)| **mode == Mode::Replace && !is_chosen);
+        for ((target, _), _) in is_same {
+            check_inputs(&transaction, target, &flow.inputs)?;
+        }
         let stored = modes.into_iter().enumerate();
         commits.stored =
             stored.map(|(target, mode)| Arc::new(stored_in(&transaction, target, mode))).collect();
@@ -172,7 +186,8 @@ impl Commits {
         let replaced = self.stored.iter().map(|stored| stored.replaced()).enumerate().collect();
         let described = self.stored.iter().map(|stored| stored.described()).enumerate();
         let tables = described.filter_map(|(target, table)| Some((target, table?.clone()))).collect();
-        let (epoch, now) = (Epoch { parts: by_target, replaced, tables, ..epoch }, self.clock.now());
+        let inputs = serde_json::to_value(&self.inputs).ok();
+        let (epoch, now) = (Epoch { parts: by_target, replaced, tables, inputs, ..epoch }, self.clock.now());
         let (transaction, committed) = self
             .tasks
             .block(move || {
@@ -214,6 +229,30 @@ impl Commits {
             tracing::warn!(error = %error.chain(), "what an earlier run kept was not removed; the next run will");
         }
     }
+}
+
+/// What is there and would be replaced was made of the same inputs, or the flow says that it is to be replaced.
+fn check_inputs(transaction: &Transaction, target: usize, now: &BTreeMap<String, String>) -> Result<()> {
+    let there = transaction.previous(target).and_then(|manifest| manifest.inputs.clone());
+    let Some(Ok(before)) = there.map(serde_json::from_value::<BTreeMap<String, String>>) else {
+        return Ok(());
+    };
+    if before == *now {
+        return Ok(());
+    }
+    let told = |inputs: &BTreeMap<String, String>| match inputs.is_empty() {
+        true => "nothing given".to_owned(),
+        false => inputs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", "),
+    };
+    let message = "what is there was made of other inputs, and this run would replace it. Choose `mode: append`, \
+                   `mode: replace_partitions` or `mode: replace` at the sink, or a path with the value in it; or \
+                   replace it this once with `--full-refresh`";
+    let error = Error::new(ErrorKind::Conflict, "replace output", message);
+    let error = error.with("before", told(&before)).with("now", told(now));
+    Err(match transaction.folder(target) {
+        Some(folder) => error.with("path", folder.display()),
+        None => error,
+    })
 }
 
 /// What earlier runs have written to a target, as far as one of this mode looks at it.

@@ -239,7 +239,7 @@ enum Wanted {
     /// Those that the rows lie in, where a key has its folder.
     Of(BTreeSet<String>),
     /// These, and those with a key among them.
-    Anywhere { of: BTreeSet<String>, keys: Keys },
+    Anywhere { of: BTreeSet<String>, keys: Box<Keys> },
 }
 
 /// The keys that came, and those that are there with the place of their folder.
@@ -258,7 +258,7 @@ impl Wanted {
             (true, _) => Ok(Self::None),
             (false, false) => Ok(Self::Of(BTreeSet::new())),
             (false, true) => {
-                let keys = Keys::new(merge, desk, memory)?;
+                let keys = Box::new(Keys::new(merge, desk, memory)?);
                 Ok(Self::Anywhere { of: BTreeSet::new(), keys })
             }
         }
