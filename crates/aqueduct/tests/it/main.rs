@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod chaos;
+mod clean;
 mod commands;
 mod components;
 mod disks;
@@ -19,5 +20,7 @@ mod outputs;
 mod rejects;
 mod resumed;
 mod servers;
+mod stalled;
+mod state;
 mod verify;
 mod window;

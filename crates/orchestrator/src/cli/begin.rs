@@ -66,7 +66,7 @@ impl Program {
     }
 
     /// Says why a log cannot be used; the exit code.
-    fn refuse(&self, error: &Error) -> u8 {
+    pub(super) fn refuse(&self, error: &Error) -> u8 {
         self.say_error(&error.chain());
         if error.kind() == ErrorKind::Newer { exit::WRONG } else { exit::FAILED }
     }

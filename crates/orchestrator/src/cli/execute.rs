@@ -34,7 +34,7 @@ pub(super) async fn execute(
     progress: ProgressKind,
 ) -> Executed {
     let fs = StdFs;
-    let Ready { flow, plan, opening, lock } = match ready(program, &fs, asked) {
+    let Ready { flow, plan, opening, lock } = match ready(program, asked) {
         Ok(ready) => ready,
         Err(code) => return Executed { code, report: None },
     };
@@ -62,7 +62,7 @@ struct Ready {
 }
 
 /// Plans a flow, takes its lock and opens its log; the exit code if that cannot be, said why.
-fn ready(program: &Program, fs: &dyn Fs, asked: Asked<'_>) -> Result<Ready, u8> {
+fn ready(program: &Program, asked: Asked<'_>) -> Result<Ready, u8> {
     let planned = |flow: &Flow| {
         plan(flow).map_err(|errors| {
             program.console.line(&errors.to_string());
@@ -71,12 +71,19 @@ fn ready(program: &Program, fs: &dyn Fs, asked: Asked<'_>) -> Result<Ready, u8> 
     };
     // What does not fit is refused before anything is touched.
     planned(&asked.flow)?;
-    let lock = FlowLock::take(fs, &asked.flow.state_dir, &asked.flow.lock_name()).map_err(|error| {
-        program.say_error(&error.to_string());
-        if matches!(error, LockError::Running { .. }) { exit::RUNNING } else { exit::FAILED }
-    })?;
+    let lock = program.lock(&asked.flow.state_dir, &asked.flow.lock_name())?;
     let (flow, opening) = program.begin(asked)?;
     Ok(Ready { plan: planned(&flow)?, flow, opening, lock })
+}
+
+impl Program {
+    /// Takes the lock of a flow; the exit code if that cannot be, said why.
+    pub(super) fn lock(&self, state_dir: &Path, name: &str) -> Result<FlowLock, u8> {
+        FlowLock::take(&StdFs, state_dir, name).map_err(|error| {
+            self.say_error(&error.to_string());
+            if matches!(error, LockError::Running { .. }) { exit::RUNNING } else { exit::FAILED }
+        })
+    }
 }
 
 /// Of each output, whether rows replace what is there, and why not.

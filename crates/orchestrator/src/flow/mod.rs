@@ -44,6 +44,7 @@ use arrow::datatypes::SchemaRef;
 pub(crate) use check::expectation;
 pub(crate) use document::read_document;
 pub use error::{FlowError, FlowErrors};
+pub(crate) use error::{did_you_mean, list as list_of};
 pub use load::load;
 pub use masks::Masks;
 pub(crate) use node::Places;
