@@ -18,6 +18,7 @@ mod memory;
 mod mistakes;
 mod outputs;
 mod rejects;
+mod replay;
 mod resumed;
 mod servers;
 mod stalled;

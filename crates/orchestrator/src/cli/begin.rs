@@ -72,7 +72,7 @@ impl Program {
     }
 }
 
-fn fixed_now(run: &RunIdentity, start: Start) -> BTreeMap<String, String> {
+pub(super) fn fixed_now(run: &RunIdentity, start: Start) -> BTreeMap<String, String> {
     let mut fixed =
         BTreeMap::from([(RUN.to_owned(), run.id.clone()), (STARTED.to_owned(), run.started.to_rfc3339())]);
     if start == Start::FullRefresh {

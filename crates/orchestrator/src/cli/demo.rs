@@ -64,7 +64,8 @@ async fn run_demo(
     let started = Instant::now();
     let reload = |run| program.load_for(&named, run);
     let asked = Asked { flow, run, start: Start::Fresh, reload: &reload };
-    let ended = execute(program, asked, RunOptions { limit_rows: None, stop }, arguments.progress).await;
+    let ended =
+        execute(program, asked, RunOptions { stop, ..RunOptions::default() }, arguments.progress).await;
     let elapsed = started.elapsed();
     if let Some(report) = &ended.report {
         program.write_out(table(report, arguments.files, elapsed).as_bytes());

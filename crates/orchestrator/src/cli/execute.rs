@@ -33,11 +33,20 @@ pub(super) async fn execute(
     options: RunOptions,
     progress: ProgressKind,
 ) -> Executed {
-    let fs = StdFs;
-    let Ready { flow, plan, opening, lock } = match ready(program, asked) {
-        Ok(ready) => ready,
-        Err(code) => return Executed { code, report: None },
-    };
+    match ready(program, asked) {
+        Ok(ready) => carry_out(program, ready, options, progress).await,
+        Err(code) => Executed { code, report: None },
+    }
+}
+
+/// Runs a flow that is ready, and says how it went.
+pub(super) async fn carry_out(
+    program: &Program,
+    ready: Ready,
+    options: RunOptions,
+    progress: ProgressKind,
+) -> Executed {
+    let Ready { flow, plan, opening, lock } = ready;
     say_how_it_writes(&flow);
     let state_dir = flow.state_dir.clone();
     let console = program.console.clone();
@@ -49,16 +58,16 @@ pub(super) async fn execute(
     drop(lock);
     let report = masked(ended.report, &program.console);
     let code = say_how_it_ended(program, &report, ended.failure.as_ref());
-    keep(program, &fs, &state_dir, &report);
+    keep(program, &StdFs, &state_dir, &report);
     Executed { code, report: Some(report) }
 }
 
 /// A flow that may run now.
-struct Ready {
-    flow: Flow,
-    plan: Plan,
-    opening: Opening,
-    lock: FlowLock,
+pub(super) struct Ready {
+    pub(super) flow: Flow,
+    pub(super) plan: Plan,
+    pub(super) opening: Opening,
+    pub(super) lock: FlowLock,
 }
 
 /// Plans a flow, takes its lock and opens its log; the exit code if that cannot be, said why.

@@ -7,6 +7,7 @@ mod clean;
 mod demo;
 mod execute;
 mod preview;
+mod replay;
 mod run;
 mod runs;
 mod settings;
@@ -113,7 +114,7 @@ impl Program {
             Command::Runs(options) => runs::runs(self, &options),
             Command::State(options) => state::state(self, &options),
             Command::Clean(options) => clean::clean(self, options),
-            Command::Replay(_) => exit::FAILED,
+            Command::Replay(options) => replay::replay(self, options).await,
             Command::Check(options) => self.print(|out| {
                 describe::check(&options.flow, &options.settings(SecretMode::Hidden)?, &self.registry, out)
             }),

@@ -12,6 +12,8 @@ use aqueduct_commit::{FlowLog, KeptChange};
 use aqueduct_core::{Clock, StdFs, SystemClock, run_id};
 use serde_json::Value;
 
+pub(super) use self::told::REPLAYED;
+
 use self::fields::{assign, check_step, of_step};
 use super::arguments::{StateAction, StateArguments};
 use super::{Program, exit};

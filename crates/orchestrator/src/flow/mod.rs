@@ -85,6 +85,8 @@ pub struct Flow {
     pub http: HttpOptions,
     /// Credentials and endpoints of object stores.
     pub storage: StorageOptions,
+    /// Whether rows are added to the outputs, whatever their mode.
+    pub(crate) adds_only: bool,
     /// The steps, each after its inputs.
     pub steps: Vec<Step>,
     /// The columns that each step gives (a sink: takes); `None` is unknown until run.
@@ -188,6 +190,7 @@ impl Flow {
             commit: self.commit.clone(),
             http: self.http.clone(),
             storage: self.storage.clone(),
+            adds_only: self.adds_only,
             steps: Vec::new(),
             schemas: Vec::new(),
             tests: self.tests.clone(),

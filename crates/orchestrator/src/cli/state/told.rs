@@ -14,7 +14,7 @@ use crate::progress::grouped;
 use crate::report::timestamp;
 
 /// Under this name it is kept which letters were replayed: no step has it.
-pub(super) const REPLAYED: &str = ".replayed";
+pub(in crate::cli) const REPLAYED: &str = ".replayed";
 
 /// What is told of a value is no longer than this: `export` tells all of it.
 const MAX_VALUE_CHARS: usize = 200;
