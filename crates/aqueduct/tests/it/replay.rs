@@ -145,6 +145,29 @@ fn what_cannot_be_replayed_is_named_and_stays() {
 }
 
 #[test]
+fn a_record_never_says_that_it_stood_in_a_letter_and_a_row_of_a_stage_says_where_it_stood() {
+    let job = Job::with_flow(&FLOW.replace("source: { files: {", "source: { files: { origin: true,"));
+    job.write("in.ndjson", ndjson(0..3) + "x\n");
+    job.run("run flow.yaml").exits(0);
+    job.run("replay rejected flow.yaml").exits(2).says(&["`source` adds `_file` and `_row`"]);
+
+    let job = Job::with_flow(
+        &FLOW
+            .replace("source: { files: {", "source: { files: { origin: true,")
+            .replace("sink:", "stages: [{ cast: { text: int64 } }]\nsink:"),
+    );
+    job.write("in.ndjson", "{\"n\":1,\"text\":\"5\"}\n{\"n\":2,\"text\":\"six\"}\n");
+    job.run("run flow.yaml").exits(0);
+    mend(&job, "six", "6");
+    job.run("replay rejected flow.yaml").exits(0);
+    let mended = &rows(&job)[1];
+    assert_eq!(
+        (&mended["text"], &mended["_file"], &mended["_row"]),
+        (&6.into(), &"in.ndjson".into(), &2.into())
+    );
+}
+
+#[test]
 fn a_flow_into_one_file_and_one_with_several_entries_are_refused_and_nothing_is_touched() {
     let job = Job::with_flow(&FLOW.replace("path: out", "path: out.ndjson"));
     job.write("in.ndjson", ndjson(0..3) + "x\n");

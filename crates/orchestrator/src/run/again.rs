@@ -10,8 +10,8 @@ use aqueduct_core::{
     BatchStream, Context, MemoryNeed, OtherFiles, Planning, Positions, Problem, Registry, Result, Source,
     SourceCaps, SourceConfig,
 };
-use aqueduct_formats::{FILE, ROW, type_text};
-use arrow::datatypes::SchemaRef;
+use aqueduct_formats::{EXTRA, FILE, ROW, type_text};
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use serde_json::json;
@@ -32,10 +32,10 @@ pub(crate) struct Again {
 /// What the files hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum What {
-    /// Records of a source.
-    Records,
     /// Files of a source, as they are.
     Files,
+    /// Records of a source.
+    Records,
     /// Rows of a stage's input.
     Rows,
 }
@@ -45,15 +45,16 @@ pub(crate) enum What {
 /// # Errors
 /// A step cannot read it again, or its columns are not known.
 pub(crate) fn over_rejected(flow: Flow, again: &[Again], registry: &Registry) -> Result<Flow, String> {
-    let beside = beside_joins(&flow);
+    let beside = beside_joins(&flow)?;
     let mut over = Over { flow: added_to(flow), extra: Vec::new(), taken: BTreeSet::new() };
-    for one in again {
+    let mut in_order: Vec<_> = again.iter().collect();
+    // How records are read is told by the source as it reads files.
+    in_order.sort_by_key(|one| one.what);
+    for one in in_order {
         let at = over.flow.step_named(&one.step)?;
         if beside.contains(&at) {
-            return Err(format!(
-                "`{}` stands at the side of a join, whose rows cannot be made again",
-                one.step
-            ));
+            let name = &one.step;
+            return Err(format!("`{name}` stands at the side of a join, whose rows cannot be made again"));
         }
         match one.what {
             What::Rows => over.stage(at, one, registry)?,
@@ -73,19 +74,40 @@ fn added_to(mut flow: Flow) -> Flow {
 }
 
 /// The steps that lead to the side of a join and nowhere else.
-fn beside_joins(flow: &Flow) -> BTreeSet<usize> {
-    let is_side = |step: &Step, input: usize| step.has_side_input && step.inputs.last() == Some(&input);
-    let mut beside = BTreeSet::new();
+///
+/// # Errors
+/// A source leads to both: without its rows the join would find nothing.
+fn beside_joins(flow: &Flow) -> Result<BTreeSet<usize>, String> {
+    let (mut beside, mut leads_there) = (BTreeSet::new(), BTreeSet::new());
     // Each step comes after its inputs.
-    for at in (0..flow.steps.len()).rev().filter(|at| !flow.steps[*at].is_sink()) {
-        let mut readers =
-            (0..flow.steps.len()).filter(|reader| flow.steps[*reader].inputs.contains(&at)).peekable();
-        let is_read = readers.peek().is_some();
-        if is_read && readers.all(|reader| beside.contains(&reader) || is_side(&flow.steps[reader], at)) {
+    for at in (0..flow.steps.len()).rev() {
+        let readers: Vec<_> =
+            (0..flow.steps.len()).filter(|reader| flow.steps[*reader].inputs.contains(&at)).collect();
+        let is_side = |reader: &usize| {
+            let step = &flow.steps[*reader];
+            step.has_side_input && step.inputs.last() == Some(&at)
+        };
+        if !readers.is_empty() && readers.iter().all(|one| beside.contains(one) || is_side(one)) {
             beside.insert(at);
         }
+        if readers.iter().any(|one| leads_there.contains(one) || is_side(one)) {
+            leads_there.insert(at);
+        }
     }
-    beside
+    match flow
+        .steps
+        .iter()
+        .enumerate()
+        .find(|(at, step)| step.is_source() && leads_there.contains(at) && !beside.contains(at))
+    {
+        None => Ok(beside),
+        Some((_, source)) => {
+            let name = &source.name;
+            Err(format!(
+                "`{name}` is read by a join on both sides; what was rejected alone would find nothing there"
+            ))
+        }
+    }
 }
 
 /// A flow that is being changed.
@@ -104,7 +126,7 @@ impl Over {
             return Err(format!("`{}` is no source any more", again.step));
         };
         let records = match again.what {
-            What::Records => Some(texts(&schema, &again.step)?),
+            What::Records => Some(columns_of_records(&schema, &again.step)?),
             What::Files | What::Rows => None,
         };
         let files = OtherFiles { list: again.list.clone(), records };
@@ -116,7 +138,7 @@ impl Over {
             let readers =
                 (0..self.flow.steps.len()).filter(|reader| self.flow.steps[*reader].inputs.contains(&at));
             let readers = readers.collect();
-            self.extra.push((internal(format!("{}.files", again.step), kind, Vec::new()), schema, readers));
+            self.extra.push((internal(format!("{}.records", again.step), kind, Vec::new()), schema, readers));
         }
         Ok(())
     }
@@ -127,7 +149,7 @@ impl Over {
             return Err(format!("`{}` has no input", again.step));
         };
         let schema = self.columns(*input)?;
-        let records = Some(texts(&schema, &again.step)?);
+        let records = Some(texts(&schema, &[], &again.step)?);
         let factory = registry.source("files").ok_or("this program has no source `files`")?;
         let rows = factory.configure(json!({ "paths": "rows.ndjson", "format": "ndjson" })).ok();
         let config = rows.and_then(|rows| rows.over(&OtherFiles { list: again.list.clone(), records }));
@@ -178,10 +200,9 @@ impl Over {
     }
 }
 
-/// Columns as they are written in `schema:`. Those that say where a row comes from are added when it is read.
-fn texts(schema: &SchemaRef, step: &str) -> Result<Vec<(String, String)>, String> {
-    let own = schema.fields().iter().filter(|field| ![FILE, ROW].contains(&field.name().as_str()));
-    let text = |field: &Arc<arrow::datatypes::Field>| {
+/// Columns as they are written in `schema:`, but for some.
+fn texts(schema: &SchemaRef, but: &[&str], step: &str) -> Result<Vec<(String, String)>, String> {
+    let text = |field: &Arc<Field>| {
         let text = type_text(field.data_type()).ok_or_else(|| {
             format!(
                 "column `{}` of `{step}` is {}, which is not read from text",
@@ -191,7 +212,19 @@ fn texts(schema: &SchemaRef, step: &str) -> Result<Vec<(String, String)>, String
         })?;
         Ok((field.name().clone(), text))
     };
-    own.map(text).collect()
+    schema.fields().iter().filter(|field| !but.contains(&field.name().as_str())).map(text).collect()
+}
+
+/// The columns of a source's records. That source itself adds what it does not know, and cannot say any more where a record
+/// stood.
+fn columns_of_records(schema: &SchemaRef, step: &str) -> Result<Vec<(String, String)>, String> {
+    if schema.index_of(FILE).is_ok() || schema.index_of(ROW).is_ok() {
+        return Err(format!(
+            "`{step}` adds `{FILE}` and `{ROW}`, which would be those of a letter; mend the input and run the flow again, or \
+             replay without `origin`"
+        ));
+    }
+    texts(schema, &[EXTRA], step)
 }
 
 /// A source without rows.
@@ -223,5 +256,33 @@ impl Source for Silent {
 
     fn run(self: Box<Self>, _cx: Context, _from: Positions) -> BatchStream {
         futures::stream::empty().boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::fake::load_yaml;
+
+    fn beside(text: &str) -> Result<Vec<String>, String> {
+        let flow = load_yaml(text).unwrap_or_else(|errors| panic!("{errors}")).remove(0);
+        let beside = beside_joins(&flow)?;
+        Ok(beside.into_iter().map(|at| flow.steps[at].name.clone()).collect())
+    }
+
+    fn joined(main: &str, side: &str) -> Result<Vec<String>, String> {
+        beside(&format!(
+            "name: x\nsources: {{ a: {{ files: {{ paths: [a] }} }}, b: {{ files: {{ paths: [b] }} }} }}\nstages: {{ few: {{ input: {main}, \
+             limit: 5 }}, j: {{ input: few, join: {{ with: {side} }} }} }}\nsinks: {{ o: {{ input: j, parquet: {{ path: o }} }} }}\n"
+        ))
+    }
+
+    #[test]
+    fn what_is_read_at_the_side_of_a_join_alone_is_told_from_what_is_not() {
+        let text = "name: x\nsource: { files: { paths: [a] } }\nstages: [{ limit: 5 }]\nsink: { parquet: { path: o } }\n";
+        assert_eq!(beside(text), Ok(Vec::new()));
+        assert_eq!(joined("a", "b"), Ok(vec!["b".to_owned()]));
+        let told = joined("[a, b]", "b").unwrap_err();
+        assert!(told.contains("`b` is read by a join on both sides"), "{told}");
     }
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use aqueduct_commit::{KeyStore, Keyed};
-use aqueduct_core::{Error, ErrorKind, Fs, FsFile, Result, StdFs};
+use aqueduct_core::{Error, ErrorKind, Fs, FsFile, OtherFiles, Result, StdFs};
 use serde::Deserialize;
 
 use crate::flow::{Flow, StepKind};
@@ -151,7 +151,10 @@ fn placed(flow: &Flow, line: &[u8]) -> Result<(Place, String), String> {
     match &flow.steps[at].kind {
         StepKind::Sink(_) => Err(format!("`{name}` is a sink, and rejects nothing")),
         StepKind::Stage(_) => row_of_stage(name, letter),
-        StepKind::Source(_) if letter.raw.is_empty() => {
+        StepKind::Source(source) if letter.raw.is_empty() => {
+            if source.over(&OtherFiles { list: PathBuf::new(), records: None }).is_none() {
+                return Err(format!("what `{name}` reads is not there a second time"));
+            }
             let place = Place { step: name, what: What::Files, suffix: "list", header: None };
             Ok((place, whole_file(flow, &letter)?))
         }
