@@ -120,14 +120,20 @@ impl FlowLog {
             if !seen.insert(&output.path) || !sweep.has_staged(output)? {
                 continue;
             }
-            match Dataset::claim(&self.disk, output) {
+            let claimed = match sweep.how {
+                Clean::Tell => Dataset::look(&self.disk, output),
+                Clean::Remove => Dataset::claim(&self.disk, output),
+            };
+            match claimed {
                 Ok(claim) => {
                     let cleaned = self.clean_stages(&claim, &owner, sweep);
-                    claim.release();
+                    if sweep.how == Clean::Remove {
+                        claim.release();
+                    }
                     cleaned?;
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    sweep.cleaned.kept_back.push(error.chain())
+                    sweep.cleaned.kept_back.push(error.chain());
                 }
                 Err(error) => return Err(error),
             }

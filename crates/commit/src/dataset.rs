@@ -10,7 +10,7 @@ use crate::folders::Folders;
 use crate::foreign;
 use crate::history::{Epoch, Pending};
 use crate::layout::{HIDDEN, Layout};
-use crate::lock::OutputLock;
+use crate::lock::{self, OutputLock};
 use crate::manifest::{Manifest, ManifestPart};
 use crate::record::{Change, OutputRef};
 use crate::stage::{Owner, Stage};
@@ -44,6 +44,18 @@ impl Dataset {
             }
         }
         Ok(claimed)
+    }
+
+    /// An output to look at, not locked: nothing on the disk is changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: another run is writing it.
+    pub(crate) fn look(disk: &Disk, output: &OutputRef) -> Result<Self> {
+        let layout = Self::layout_of(output)?;
+        if lock::is_held(disk, &layout)? {
+            return Err(lock::held(&layout));
+        }
+        Ok(Self { disk: disk.clone(), layout, mode: output.mode, made: Vec::new(), lock: None })
     }
 
     /// Whether somebody has left something staged for an output.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aqueduct_commit::{FlowLog, KeptChange, Stands};
+use aqueduct_commit::{FlowLog, KeptChange, KeysKept, Stands};
 use aqueduct_core::{ErrorKind, Result};
 use aqueduct_testkit::faults::{Fault, SimFs};
 use serde_json::{Value, json};
@@ -124,4 +124,14 @@ fn a_writer_that_was_thought_dead_writes_nothing_after_an_edit() {
     let error = slow.edit(change(Some(1.into()))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(!log(&trial, &disk).kept().contains_key("step"));
+}
+
+#[test]
+fn keys_are_told_from_other_values_and_those_of_a_newer_version_are_refused() {
+    let run = json!({ "name": "seen-00000001.keys", "keys": 5, "bytes": 90, "blake3": "" });
+    let of = |format: u64| json!({ "kept": [], "seen": { "format": format, "versioned": false, "runs": [run, run] } });
+    let kept = KeysKept::of(&of(1)).unwrap().unwrap();
+    assert_eq!((kept.n_keys, kept.n_bytes, kept.files.len()), (10, 180, 2));
+    assert_eq!(KeysKept::of(&json!({ "since": 7 })).unwrap(), None);
+    assert_eq!(KeysKept::of(&of(99)).unwrap_err().kind(), ErrorKind::Newer);
 }

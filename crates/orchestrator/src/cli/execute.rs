@@ -34,7 +34,7 @@ pub(super) async fn execute(
     progress: ProgressKind,
 ) -> Executed {
     match ready(program, asked) {
-        Ok(ready) => carry_out(program, ready, options, progress).await,
+        Ok(ready) => Box::pin(carry_out(program, ready, options, progress)).await,
         Err(code) => Executed { code, report: None },
     }
 }

@@ -88,7 +88,7 @@ impl Program {
         let at_end = vec![(REPLAYED.to_owned(), Arc::new(replayed))];
         let options = RunOptions { limit_rows: None, stop, at_end };
         let ready = Ready { flow, plan, opening, lock };
-        Ok(carry_out(self, ready, options, arguments.progress).await.code)
+        Ok(Box::pin(carry_out(self, ready, options, arguments.progress)).await.code)
     }
 
     /// Letters do not say of which entry of a matrix they are.

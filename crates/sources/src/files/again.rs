@@ -33,3 +33,39 @@ pub(crate) fn options(read: &ReadOptions, files: &OtherFiles) -> ReadOptions {
         ..read.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(options: serde_json::Value) -> ReadOptions {
+        serde_json::from_value(options).unwrap()
+    }
+
+    #[test]
+    fn records_are_read_as_they_stood_whatever_their_file_was_packed_in() {
+        let auto = read(json!({}));
+        for (file, told) in [
+            ("a.csv.gz", Some("csv")),
+            ("a.json", Some("ndjson")),
+            ("https://h/a.tsv?x=1", Some("tsv")),
+            ("a.parquet", None),
+        ] {
+            assert_eq!(suffix(&auto, file), told, "{file}");
+        }
+        assert_eq!(suffix(&read(json!({"format": "csv"})), "a"), Some("csv"));
+        let columns = vec![("n".to_owned(), "int64".to_owned())];
+        let records = OtherFiles { list: "l".into(), records: Some(columns.clone()) };
+        let packed = read(
+            json!({"format": "json", "records": "/rows", "compression": "gzip", "csv": {"delimiter": ";"}}),
+        );
+        let again = options(&packed, &records);
+        assert_eq!((again.format, again.compression.named()), (FormatOption::Auto, Some(Compression::None)));
+        assert_eq!((again.records, again.schema, again.csv.delimiter), (None, columns, Some(';')));
+        let declared = read(json!({"schema": {"t": "timestamp('%d/%m/%Y')"}}));
+        assert_eq!(options(&declared, &records).schema, declared.schema, "with its hints");
+        let files = OtherFiles { records: None, ..records };
+        assert_eq!(options(&packed, &files).compression.named(), Some(Compression::Gzip));
+    }
+}

@@ -300,3 +300,28 @@ fn create(path: &Path) -> Result<BufWriter<Box<dyn FsFile>>> {
 fn failed(path: &Path, error: std::io::Error) -> Error {
     Error::io("gather letters", path.display(), error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_one_by_one_and_one_that_is_too_long_does_not_hide_the_next() {
+        let long = "x".repeat(3 << 20);
+        let text = format!("one\r\n\n{long}\ntwo");
+        let mut lines = BufReader::new(text.as_bytes());
+        let mut read = Vec::new();
+        while let Some(line) = next_line(&mut lines).unwrap() {
+            read.push(String::from_utf8(line).unwrap());
+        }
+        assert_eq!(read.iter().map(|line| line.trim().len()).collect::<Vec<_>>(), [3, 0, 2 << 20, 3]);
+        assert_eq!((read[0].as_str(), read[3].as_str()), ("one", "two"));
+    }
+
+    #[test]
+    fn a_letter_that_was_edited_is_another() {
+        let letter = br#"{"step":"source","raw":"1"}"#;
+        assert_eq!(key(letter), key(&letter.clone()));
+        assert_ne!(key(letter), key(br#"{"step":"source","raw":"2"}"#));
+    }
+}

@@ -36,7 +36,7 @@ pub(super) fn shown(flow: &Flow, log: &FlowLog) -> Result<String> {
         Some(last) => lines.push(("last run".to_owned(), run_shown(&last))),
         None => lines.push(("last run".to_owned(), "none has committed anything".to_owned())),
     }
-    for (source, positions) in last.iter().flat_map(|last| last.positions) {
+    for (source, positions) in last.iter().flat_map(positions) {
         lines.extend(
             positions.iter().map(|(split, position)| (source.clone(), position_shown(split, position))),
         );
@@ -67,15 +67,14 @@ pub(super) fn exported(flow: &Flow, log: &FlowLog) -> Value {
         Value::Object(splits.collect())
     };
     let last = log.last_run();
-    let positions =
-        last.iter().flat_map(|last| last.positions).map(|(source, one)| (source.clone(), position(one)));
+    let told = last.iter().flat_map(positions).map(|(source, one)| (source.clone(), position(one)));
     let steps = kept(log).map(|(step, value)| (step.to_owned(), value.clone()));
     json!({
         "flow": flow.name,
         "entry": flow.entry.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect::<Map<_, _>>(),
         "state": flow.flow_dir().display().to_string(),
         "last_run": last_run,
-        "positions": positions.collect::<Map<_, _>>(),
+        "positions": told.collect::<Map<_, _>>(),
         "steps": steps.collect::<Map<_, _>>(),
     })
 }
@@ -111,6 +110,12 @@ fn kept(log: &FlowLog) -> impl Iterator<Item = (&str, &Value)> {
         !step.contains(".input") || value.get("run_id").and_then(Value::as_str) == unfinished
     };
     log.kept().iter().filter(counts).map(|(step, value)| (step.as_str(), value))
+}
+
+/// How far sources were read: of a run that is complete, they were read to their end.
+fn positions<'a>(last: &LastRun<'a>) -> impl Iterator<Item = (&'a String, &'a Positions)> + use<'a> {
+    let is_open = last.stands != Stands::Finished;
+    last.positions.iter().filter(move |_| is_open)
 }
 
 fn run_shown(last: &LastRun<'_>) -> String {
