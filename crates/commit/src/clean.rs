@@ -80,10 +80,11 @@ impl FlowLog {
     }
 
     /// The files that are named by values with which some run may begin.
-    fn files_of_keys(&self) -> Result<BTreeSet<String>> {
+    fn files_of_keys(&self) -> Result<BTreeSet<PathBuf>> {
         let mut named = BTreeSet::new();
-        for value in self.history.all_kept() {
-            named.extend(KeysKept::of(value)?.into_iter().flat_map(|kept| kept.files));
+        for (step, value) in self.history.all_kept() {
+            let files = KeysKept::of(value)?.into_iter().flat_map(|kept| kept.files);
+            named.extend(files.map(|file| self.flow_dir.join("steps").join(step).join(file)));
         }
         Ok(named)
     }
@@ -100,11 +101,11 @@ impl FlowLog {
         runs.filter(|entry| unfinished.is_none() || has_ended(entry)).try_for_each(|run| sweep.take(&run))
     }
 
-    fn clean_keys(&self, named: &BTreeSet<String>, sweep: &mut Sweep<'_>) -> Result<()> {
+    fn clean_keys(&self, named: &BTreeSet<PathBuf>, sweep: &mut Sweep<'_>) -> Result<()> {
         for step in sweep.entries(&self.flow_dir.join("steps"))? {
             for file in sweep.entries(&step.path)? {
                 let name = file.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if !file.is_dir && is_keys_file(name) && !named.contains(name) {
+                if !file.is_dir && is_keys_file(name) && !named.contains(&file.path) {
                     sweep.take(&file)?;
                 }
             }

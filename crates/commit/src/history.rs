@@ -141,10 +141,10 @@ impl History {
         if self.unfinished().is_some() { &self.kept } else { self.kept_for_later() }
     }
 
-    /// All values that some run may yet begin with.
-    pub(crate) fn all_kept(&self) -> impl Iterator<Item = &Value> {
-        let before = self.run.iter().flat_map(|run| run.kept_before.values());
-        self.kept.values().chain(before)
+    /// All values that some run may yet begin with, by step.
+    pub(crate) fn all_kept(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let before = self.run.iter().flat_map(|run| &run.kept_before);
+        self.kept.iter().chain(before)
     }
 
     /// What a run that begins so may know of what steps kept.

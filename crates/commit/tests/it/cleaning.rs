@@ -117,6 +117,7 @@ fn folders_of_runs_that_have_ended_and_files_of_keys_that_no_value_names_go() {
         ("runs/r0/source/inputs.ndjson", "12345"),
         ("runs/r9/join.input0/0.arrow", "1"),
         ("steps/once/seen-00000099.keys", "123"),
+        ("steps/other/seen-00000001.keys", "1234"),
         ("steps/once/notes.txt", "mine"),
         ("log/draft-9-r9", "12"),
     ] {
@@ -132,6 +133,7 @@ fn folders_of_runs_that_have_ended_and_files_of_keys_that_no_value_names_go() {
             ("/state/flows/test/runs/r0", 5),
             ("/state/flows/test/runs/r9", 1),
             ("/state/flows/test/steps/once/seen-00000099.keys", 3),
+            ("/state/flows/test/steps/other/seen-00000001.keys", 4),
         ]
     );
     let mut left = disk.files_below(keys);
