@@ -11,7 +11,7 @@ use crate::foreign;
 use crate::history::{Epoch, Pending};
 
 use crate::layout::{HIDDEN, Layout};
-use crate::lock::OutputLock;
+use crate::lock::{self, OutputLock};
 use crate::manifest::{Manifest, ManifestPart};
 use crate::names;
 use crate::record::{Change, OutputRef};
@@ -35,8 +35,7 @@ impl Dataset {
     /// # Errors
     /// [`ErrorKind::Conflict`]: another run is writing it.
     pub(crate) fn claim(disk: &Disk, output: &OutputRef) -> Result<Self> {
-        let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true, mode: None };
-        let layout = Layout::of(&at)?;
+        let layout = Self::layout_of(output)?;
         let made = disk.missing_above(layout.parent())?;
         let mut claimed = Self { disk: disk.clone(), layout, mode: output.mode, made, lock: None };
         match OutputLock::take(disk, &claimed.layout) {
@@ -49,10 +48,27 @@ impl Dataset {
         Ok(claimed)
     }
 
+    /// An output to look at, not locked: nothing on the disk is changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: another run is writing it.
+    pub(crate) fn look(disk: &Disk, output: &OutputRef) -> Result<Self> {
+        let layout = Self::layout_of(output)?;
+        if lock::is_held(disk, &layout)? {
+            return Err(lock::held(&layout));
+        }
+        Ok(Self { disk: disk.clone(), layout, mode: output.mode, made: Vec::new(), lock: None })
+    }
+
     /// Whether somebody has left something staged for an output.
     pub(crate) fn has_staged(disk: &Disk, output: &OutputRef) -> Result<bool> {
+        Ok(!Stage::all(disk, &Self::layout_of(output)?)?.is_empty())
+    }
+
+    /// The paths of an output.
+    pub(crate) fn layout_of(output: &OutputRef) -> Result<Layout> {
         let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true, mode: None };
-        Ok(!Stage::all(disk, &Layout::of(&at)?)?.is_empty())
+        Layout::of(&at)
     }
 
     /// Whether nothing of a run is public before its end.
@@ -123,6 +139,21 @@ impl Dataset {
             }
         }
         Ok(())
+    }
+
+    /// All that was staged for it.
+    pub(crate) fn stages(&self) -> Result<Vec<Stage>> {
+        Stage::all(&self.disk, &self.layout)
+    }
+
+    /// Whether the newest commit of a log has something staged there that is not public yet.
+    pub(crate) fn has_to_publish(&self, stage: &Stage, newest: &Pending<'_>) -> Result<bool> {
+        let at = newest.outputs.iter().position(|output| output.path == self.layout.path);
+        let change = at.and_then(|at| newest.epochs.last()?.outputs.get(at));
+        match change.and_then(|change| change.manifest.as_ref()) {
+            Some(hashed) => Ok(stage.waiting_manifest(&self.disk, newest.n, hashed)?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Staging folders that the log of another flow decides about.

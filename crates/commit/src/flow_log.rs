@@ -14,18 +14,18 @@ use crate::history::{History, Pending, Run};
 use crate::letters;
 use crate::log::{Log, Put};
 use crate::manifest::Manifest;
-use crate::record::{About, Begin, Event, OutputRef};
-use crate::run::{Began, NewRun, Resumed, Start, Target};
+use crate::record::{About, Begin, Edit, Event, OutputRef};
+use crate::run::{Began, KeptChange, LastRun, NewRun, Resumed, Stands, Start, Target};
 use crate::stage::{Owner, Stage};
 use crate::transaction::{Beginning, Claimed, Transaction};
 
 /// A flow's log, read and not yet written to.
 #[derive(Debug)]
 pub struct FlowLog {
-    disk: Disk,
-    flow_dir: PathBuf,
+    pub(crate) disk: Disk,
+    pub(crate) flow_dir: PathBuf,
     log: Log,
-    history: History,
+    pub(crate) history: History,
 }
 
 /// A run that has committed something and has not ended.
@@ -54,6 +54,45 @@ impl FlowLog {
     pub fn unfinished(&self) -> Option<Unfinished<'_>> {
         let run = self.history.unfinished()?;
         Some(Unfinished { run_id: &run.run_id, fixed: &run.begin.fixed, identity: &run.begin.identity })
+    }
+
+    /// The last run that has committed something.
+    pub fn last_run(&self) -> Option<LastRun<'_>> {
+        let run = self.history.last_committed()?;
+        let is_unfinished =
+            self.history.unfinished().is_some_and(|unfinished| unfinished.run_id == run.run_id);
+        let stands = match (run.is_complete, is_unfinished) {
+            (true, _) => Stands::Finished,
+            (false, true) => Stands::Unfinished,
+            (false, false) => Stands::Dropped,
+        };
+        let committed = run.committed.unwrap_or(run.started);
+        let (run_id, positions) = (run.run_id.as_str(), &run.positions);
+        Some(LastRun { run_id, started: run.started, committed, stands, positions, counts: run.counts })
+    }
+
+    /// What steps keep, by step, as the next run will find it.
+    pub fn kept(&self) -> &BTreeMap<String, Value> {
+        self.history.kept_now()
+    }
+
+    /// Gives steps other values to keep, or none, in one record: all of it is so, or nothing. From then on a process that was
+    /// thought dead cannot write to this log, and an unfinished run is not gone on with. Whoever calls it holds the flow's lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: another process has taken over. Or the disk fails; after it, whoever opens the log next sees
+    /// whether it is so.
+    pub fn edit(&mut self, change: KeptChange) -> Result<()> {
+        let KeptChange { flow, name, now, kept } = change;
+        let edit = Edit { kept };
+        self.log.prepare()?;
+        match self.log.put(&About { flow: &flow, run_id: &name, written: now }, Event::Edit(edit.clone())) {
+            Put::Done => {
+                self.history.edit(edit);
+                Ok(())
+            }
+            Put::Refused(error) | Put::Unknown(error) => Err(error),
+        }
     }
 
     /// Begins a run, or goes on with one. In this order: claims the outputs; writes the record from which on nobody else

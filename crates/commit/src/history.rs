@@ -6,7 +6,7 @@ use aqueduct_core::{Error, ErrorKind, Positions, Result};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::record::{Begin, Change, Commit, Counters, Counts, Event, Letter, OutputRef, Record};
+use crate::record::{Begin, Change, Commit, Counters, Counts, Edit, Event, Letter, OutputRef, Record};
 
 /// What a log says.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +34,10 @@ pub(crate) struct Run {
     pub(crate) counters: Counters,
     /// Nothing more comes of it.
     pub(crate) has_ended: bool,
+    /// When it committed last.
+    pub(crate) committed: Option<DateTime<Utc>>,
     /// It has ended with all of its rows.
-    is_complete: bool,
+    pub(crate) is_complete: bool,
     /// What steps kept before it.
     kept_before: BTreeMap<String, Value>,
 }
@@ -71,6 +73,7 @@ impl History {
             Event::Epoch(commit) => self.commit(&about, commit, false)?,
             Event::Finish(commit) => self.commit(&about, commit, true)?,
             Event::Abandon => self.run_named(&about.1)?.has_ended = true,
+            Event::Edit(edit) => self.edit(edit),
         }
         Ok(())
     }
@@ -91,6 +94,7 @@ impl History {
             counts: Counts::default(),
             counters: Counters::new(),
             has_ended: false,
+            committed: None,
             is_complete: false,
             kept_before,
         });
@@ -105,6 +109,7 @@ impl History {
         run.counts = commit.counts;
         run.counters = commit.counters;
         run.has_ended = ends;
+        run.committed = Some(about.2);
         run.is_complete = ends;
         for (source, splits) in commit.positions {
             let positions = run.positions.entry(source).or_default();
@@ -114,6 +119,32 @@ impl History {
         }
         self.kept.extend(commit.kept);
         Ok(())
+    }
+
+    /// Of a run that was under way, nothing more comes.
+    pub(crate) fn edit(&mut self, edit: Edit) {
+        self.kept = self.kept_for_later().clone();
+        for (step, value) in edit.kept {
+            match value {
+                Some(value) => self.kept.insert(step, value),
+                None => self.kept.remove(&step),
+            };
+        }
+        if let Some(run) = &mut self.run {
+            run.has_ended = true;
+            run.kept_before.clone_from(&self.kept);
+        }
+    }
+
+    /// What the next run will know of what steps kept, if it is not told to forget.
+    pub(crate) fn kept_now(&self) -> &BTreeMap<String, Value> {
+        if self.unfinished().is_some() { &self.kept } else { self.kept_for_later() }
+    }
+
+    /// All values that some run may yet begin with, by step.
+    pub(crate) fn all_kept(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let before = self.run.iter().flat_map(|run| &run.kept_before);
+        self.kept.iter().chain(before)
     }
 
     /// What a run that begins so may know of what steps kept.
@@ -143,10 +174,20 @@ impl History {
 
     /// What the newest epoch or finish says is to be public, of whichever run.
     pub(crate) fn newest(&self) -> Option<Pending<'_>> {
-        let committed = self.run.iter().chain(&self.before).find(|run| !run.epochs.is_empty())?;
+        let committed = self.last_committed()?;
         let n = committed.epochs.last()?.n;
         let (outputs, epochs) = (&committed.begin.outputs, &committed.epochs);
         Some(Pending { n, run_id: &committed.run_id, outputs, epochs })
+    }
+
+    /// The last run that has committed something.
+    pub(crate) fn last_committed(&self) -> Option<&Run> {
+        self.run.iter().chain(&self.before).find(|run| !run.epochs.is_empty())
+    }
+
+    /// The outputs of the newest runs.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = &OutputRef> {
+        self.run.iter().chain(&self.before).flat_map(|run| &run.begin.outputs)
     }
 
     /// The run to go on with: it has committed something, and has not ended.

@@ -59,6 +59,7 @@
 //!
 //! All calls block; make them through `Tasks::block` from async code. Knows nothing of what the rows mean.
 
+mod clean;
 mod dataset;
 mod disk;
 mod flow_log;
@@ -79,10 +80,13 @@ mod transaction;
 mod verify;
 
 pub use aqueduct_core::Mode;
+pub use clean::{Clean, Cleaned, Leftover};
 pub use flow_log::{FlowLog, Unfinished};
-pub use keys::{KeyStats, KeyStore, Keyed, KeysIn, Remembering};
+pub use keys::{KeyStats, KeyStore, Keyed, KeysIn, KeysKept, Remembering};
 pub use manifest::{LogStamp, Manifest, ManifestPart};
 pub use record::{Counters, Counts, Letter};
-pub use run::{Began, Committed, End, Epoch, NewRun, Published, Resumed, Start, Target};
+pub use run::{
+    Began, Committed, End, Epoch, KeptChange, LastRun, NewRun, Published, Resumed, Stands, Start, Target,
+};
 pub use transaction::Transaction;
 pub use verify::{Flaw, Verified, verify};

@@ -31,11 +31,7 @@ impl OutputLock {
             disk.create_durable_dir(&layout.home())?;
             match disk.0.try_lock(&path) {
                 Ok(Some(held)) => return Ok(Self { disk: disk.clone(), path, _held: held }),
-                Ok(None) => {
-                    let message = "another run is writing this output; wait for it, or choose another path";
-                    return Err(Error::new(ErrorKind::Conflict, "lock output", message)
-                        .with("path", layout.path.display()));
-                }
+                Ok(None) => return Err(held(layout)),
                 // Its holder has just left, and has taken the file with it, the folder maybe.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io("lock output", path.display(), error)),
@@ -43,6 +39,29 @@ impl OutputLock {
         }
         let message = "the lock file vanishes again and again; is something else cleaning this folder?";
         Err(Error::new(ErrorKind::Io, "lock output", message).with("path", path.display()))
+    }
+}
+
+/// Somebody else writes the output.
+pub(crate) fn held(layout: &Layout) -> Error {
+    let message = "another run is writing this output; wait for it, or choose another path";
+    Error::new(ErrorKind::Conflict, "lock output", message).with("path", layout.path.display())
+}
+
+/// Whether somebody writes an output now. Leaves the lock file as it is.
+///
+/// # Errors
+/// The file cannot be looked at.
+pub(crate) fn is_held(disk: &Disk, layout: &Layout) -> Result<bool> {
+    let path = layout.lock();
+    if !disk.exists(&path)? {
+        return Ok(false);
+    }
+    match disk.0.try_lock(&path) {
+        Ok(lock) => Ok(lock.is_none()),
+        // Its holder has just left.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("lock output", path.display(), error)),
     }
 }
 

@@ -103,8 +103,7 @@ impl Log {
     pub(crate) fn prepare(&self) -> Result<()> {
         self.disk.create_durable_dir(&self.folder)?;
         for entry in self.disk.list(&self.folder)? {
-            let name = entry.path.file_name().map(|name| name.to_string_lossy());
-            if name.is_some_and(|name| name.starts_with(DRAFT_PREFIX)) {
+            if is_draft(&entry.path) {
                 self.disk.remove_file(&entry.path)?;
             }
         }
@@ -162,6 +161,11 @@ impl Log {
             Err(error) => Put::Unknown(error),
         }
     }
+}
+
+/// Whether a file is a record that was being written.
+pub(crate) fn is_draft(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DRAFT_PREFIX))
 }
 
 fn fenced(path: &Path) -> Error {

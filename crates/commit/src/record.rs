@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::{Mode, Target};
 
-/// The format written by this version. A newer one is refused, never guessed at.
-const VERSION: u32 = 1;
+/// The newest format that this version knows. A newer one is refused, never guessed at. A record has the oldest format that has
+/// its event.
+const VERSION: u32 = 2;
 
 /// One entry of the log. As a file: its JSON in one line, and the BLAKE3 of that line in the next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,24 @@ pub(crate) enum Event {
     Finish(Commit),
     /// The run will not be gone on with.
     Abandon,
+    /// What steps keep was changed by hand. A run that was under way will not be gone on with.
+    Edit(Edit),
+}
+
+impl Event {
+    /// The first format that has it.
+    fn version(&self) -> u32 {
+        match self {
+            Self::Begin(_) | Self::Epoch(_) | Self::Finish(_) | Self::Abandon => 1,
+            Self::Edit(_) => 2,
+        }
+    }
+}
+
+/// What some steps keep from now on, in the place of what they kept; nothing, where a step is to forget.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Edit {
+    pub(crate) kept: BTreeMap<String, Option<Value>>,
 }
 
 /// What a run is, as of its begin.
@@ -183,7 +202,7 @@ impl Record {
     /// The record that comes after one of this number and hash.
     pub(crate) fn after(tip: &Tip, about: &About<'_>, event: Event) -> Self {
         Self {
-            version: VERSION,
+            version: event.version(),
             n: tip.n + 1,
             previous: tip.hash.clone(),
             flow: about.flow.to_owned(),
@@ -223,6 +242,15 @@ mod tests {
     fn a_record_reads_back_as_it_was_written() {
         let (bytes, hash) = record().encode().unwrap();
         assert_eq!(Record::decode(&bytes).unwrap(), (record(), hash));
+    }
+
+    #[test]
+    fn only_an_event_that_older_versions_do_not_know_is_refused_by_them() {
+        let about = About { flow: "f", run_id: "r", written: DateTime::UNIX_EPOCH };
+        let edit = Edit { kept: BTreeMap::from([("a".into(), None), ("b".into(), Some(Value::from(1)))]) };
+        let edited = Record::after(&Tip::default(), &about, Event::Edit(edit));
+        assert_eq!((record().version, edited.version), (1, 2));
+        assert_eq!(Record::decode(&edited.encode().unwrap().0).unwrap().0, edited);
     }
 
     #[test]

@@ -71,6 +71,47 @@ pub struct Resumed {
     pub counters: Counters,
 }
 
+/// A run that has committed something, as the log tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct LastRun<'a> {
+    /// Its name.
+    pub run_id: &'a str,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it committed last.
+    pub committed: DateTime<Utc>,
+    /// Whether more comes of it.
+    pub stands: Stands,
+    /// How far each source was read.
+    pub positions: &'a BTreeMap<String, Positions>,
+    /// Its rows.
+    pub counts: Counts,
+}
+
+/// Whether more comes of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stands {
+    /// It is complete.
+    Finished,
+    /// The next run goes on with it.
+    Unfinished,
+    /// It is not complete and will not be; what it committed stays.
+    Dropped,
+}
+
+/// A change of what steps keep that no run makes.
+#[derive(Clone, Debug)]
+pub struct KeptChange {
+    /// The flow's name.
+    pub flow: String,
+    /// Names the change, as a run is named.
+    pub name: String,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// By step the value from now on; nothing, where it is to forget. Steps that are not named keep what they keep.
+    pub kept: BTreeMap<String, Option<Value>>,
+}
+
 /// What is to become durable at once.
 #[derive(Clone, Debug, Default)]
 pub struct Epoch {

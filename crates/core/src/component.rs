@@ -79,6 +79,16 @@ impl Planning {
     }
 }
 
+/// Files that a source is to read in the place of its own.
+#[derive(Clone, Debug)]
+pub struct OtherFiles {
+    /// A file that names them, one a line.
+    pub list: PathBuf,
+    /// If they hold single records of the source's files, one after the other: the columns, by name and type, for a source that
+    /// declares none. If they are whole files, nothing.
+    pub records: Option<Vec<(String, String)>>,
+}
+
 /// The validated options of a source.
 #[async_trait]
 pub trait SourceConfig: Send + Sync {
@@ -105,6 +115,17 @@ pub trait SourceConfig: Send + Sync {
     /// Whether it reads only what no earlier run of the flow has committed: outputs are then added to.
     fn is_incremental(&self) -> bool {
         false
+    }
+
+    /// How a file must be named that holds records of this source, so that [`SourceConfig::over`] reads them: a suffix,
+    /// `ndjson` say. Nothing, where it has no records in a file of this name.
+    fn suffix_of_records(&self, _file: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// The same source over other files. Nothing, where it reads no files.
+    fn over(&self, _files: &OtherFiles) -> Option<Box<dyn SourceConfig>> {
+        None
     }
 
     /// Reads as much as it takes to know the schema.

@@ -26,8 +26,8 @@ pub use bytes_io::{ByteStream, RandomAccess};
 pub use clock::{Clock, SystemClock};
 pub use columns::{column_clashes, find_column, only_input, pointer_to};
 pub use component::{
-    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, Output, Planning, Problem, SinkConfig, SinkFactory,
-    SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
+    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, OtherFiles, Output, Planning, Problem, SinkConfig,
+    SinkFactory, SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
 };
 pub use context::{
     Context, IN_FLIGHT_PART, NoticeList, Notices, RecordRoom, RunContext, Scratch, Services, StepContext,

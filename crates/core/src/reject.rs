@@ -1,6 +1,7 @@
 //! What is wrong with one row, file or item: a value that the flow's policy decides on.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::Result;
 
@@ -43,6 +44,13 @@ pub struct Origin {
     /// The column.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
+    /// The record that names the fields of this one, as CSV has it: with it, the record can be read by itself.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
+    pub header: Option<Arc<str>>,
+}
+
+fn text<S: serde::Serializer>(header: &Option<Arc<str>>, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.serialize_str(header.as_deref().unwrap_or_default())
 }
 
 impl fmt::Display for Origin {

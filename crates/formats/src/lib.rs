@@ -25,4 +25,4 @@ pub use spec::{
     DecodeSpec, Decoded, DecodedLimits, DecodedStream, EXTRA, FILE, LargeRecords, NeedsSpool, ROW, RowReject,
     declared_schema, memory_need, output_schema,
 };
-pub use types::{ColumnType, TimeFormat, parse_type, timestamp, without_hints};
+pub use types::{ColumnType, TimeFormat, parse_type, timestamp, type_text, without_hints};

@@ -136,6 +136,8 @@ pub struct RowReject {
     pub message: String,
     /// The row as it was, or its first 64 KiB.
     pub raw: Vec<u8>,
+    /// The record that names its fields, if there is one.
+    pub header: Option<Arc<str>>,
 }
 
 impl RowReject {
@@ -150,6 +152,7 @@ impl RowReject {
                 row: Some(self.row),
                 byte: self.byte,
                 column: self.column,
+                header: self.header,
             },
             raw: self.raw,
         }

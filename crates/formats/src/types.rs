@@ -55,6 +55,29 @@ pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
+/// A type as it is written in `schema:`; nothing, if it cannot be written there.
+///
+/// ```
+/// # use arrow::datatypes::DataType;
+/// let text = aqueduct_formats::type_text(&DataType::Decimal128(10, 2));
+/// assert_eq!(text.as_deref(), Some("decimal(10,2)"));
+/// ```
+pub fn type_text(data_type: &DataType) -> Option<String> {
+    match data_type {
+        DataType::Timestamp(..) if *data_type == timestamp() => Some("timestamp".to_owned()),
+        DataType::Decimal128(precision, scale) => Some(format!("decimal({precision},{scale})")),
+        DataType::List(item) => Some(format!("list<{}>", type_text(item.data_type())?)),
+        DataType::Struct(fields) => {
+            let field = |field: &Arc<Field>| {
+                let name = field.name().replace('\'', "''");
+                Some(format!("'{name}': {}", type_text(field.data_type())?))
+            };
+            Some(format!("struct<{}>", fields.iter().map(field).collect::<Option<Vec<_>>>()?.join(", ")))
+        }
+        scalar => SCALARS.iter().find(|(_, one)| one == scalar).map(|(name, _)| (*name).to_owned()),
+    }
+}
+
 impl ColumnType {
     /// A type whose text needs no hint.
     pub fn plain(data_type: DataType) -> Self {

@@ -36,9 +36,15 @@ impl<'a> Ledger<'a> {
         self.forget_oldest()
     }
 
+    /// The oldest reports, beyond the number that is kept.
+    pub(crate) fn too_many(&self) -> Result<Vec<PathBuf>> {
+        let mut kept = self.files()?;
+        kept.truncate(kept.len().saturating_sub(MAX_KEPT_RUNS));
+        Ok(kept)
+    }
+
     fn forget_oldest(&self) -> Result<()> {
-        let kept = self.files()?;
-        for path in kept.iter().take(kept.len().saturating_sub(MAX_KEPT_RUNS)) {
+        for path in &self.too_many()? {
             self.fs.remove_file(path).map_err(|error| Error::io("forget run", path.display(), error))?;
         }
         Ok(())

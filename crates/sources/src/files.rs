@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use aqueduct_core::{
-    ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, Planning, Problem, Result, Source,
-    SourceConfig,
+    ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, OtherFiles, Planning, Problem, Result,
+    Source, SourceConfig,
 };
 use aqueduct_formats::{ReadOptions, declared_schema, output_schema};
 use aqueduct_net::{Fetcher, HttpOptions, Location};
@@ -24,6 +24,7 @@ use crate::file_set::input::{Inputs, ListSpec, of_list, of_patterns};
 use crate::file_set::memory::need_of_files;
 use crate::file_set::{FileSet, Settings};
 
+pub(crate) mod again;
 mod look;
 
 /// The component.
@@ -143,6 +144,19 @@ impl SourceConfig for Config {
 
     fn largest_record(&self) -> ByteCount {
         self.read.largest_record()
+    }
+
+    fn suffix_of_records(&self, file: &str) -> Option<&'static str> {
+        again::suffix(&self.read, file)
+    }
+
+    fn over(&self, files: &OtherFiles) -> Option<Box<dyn SourceConfig>> {
+        Some(Box::new(Self {
+            paths: Some(again::listed(files)),
+            list: None,
+            read: again::options(&self.read, files),
+            ..self.clone()
+        }))
     }
 
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {

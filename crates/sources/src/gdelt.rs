@@ -8,8 +8,8 @@
 use std::path::Path;
 
 use aqueduct_core::{
-    ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, Planning, Problem, Result, Source,
-    SourceConfig, units,
+    ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, OtherFiles, Planning, Problem, Result,
+    Source, SourceConfig, units,
 };
 use aqueduct_formats::{CsvOptions, Format, FormatOption, ReadOptions, declared_schema, output_schema};
 use aqueduct_net::{Fetcher, HttpOptions, Location, Trust};
@@ -26,6 +26,7 @@ use crate::file_set::input::{Found, Input, Inputs, list_lines};
 use crate::file_set::memory::need_of_files;
 use crate::file_set::verify::Expected;
 use crate::file_set::{FileSet, Settings};
+use crate::files::{self, again};
 use crate::when::{When, range};
 
 mod columns;
@@ -179,6 +180,23 @@ impl SourceConfig for Config {
 
     fn largest_record(&self) -> ByteCount {
         self.max_record_bytes
+    }
+
+    fn suffix_of_records(&self, file: &str) -> Option<&'static str> {
+        again::suffix(&self.read_options(), file)
+    }
+
+    fn over(&self, files: &OtherFiles) -> Option<Box<dyn SourceConfig>> {
+        Some(Box::new(files::Config {
+            paths: Some(again::listed(files)),
+            list: None,
+            window: self.window,
+            order: files::Order::Any,
+            origin: self.origin,
+            allow_empty: self.allow_empty,
+            read: again::options(&self.read_options(), files),
+            http: self.http.clone(),
+        }))
     }
 
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::{
-    BatchStream, ByteStream, ComponentInfo, Context, Error, Factory, MemoryNeed, Planning, Positions,
-    Problem, Result, Source, SourceCaps, SourceConfig,
+    BatchStream, ByteStream, ComponentInfo, Context, Error, Factory, MemoryNeed, OtherFiles, Planning,
+    Positions, Problem, Result, Source, SourceCaps, SourceConfig,
 };
 use aqueduct_formats::{
     Compression, CompressionOption, DecodeSpec, DecodedLimits, ReadOptions, declared_schema, decode, infer,
     memory_need, output_schema,
 };
+use aqueduct_net::HttpOptions;
 use aqueduct_primitives::{ByteCount, Tasks};
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
@@ -32,6 +33,7 @@ use crate::file_set::open::FLUSH_AFTER;
 use crate::file_set::oversize::sorted_out;
 use crate::file_set::peek::Peek;
 use crate::file_set::read::admit;
+use crate::files::{self, again};
 
 /// The component.
 pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -96,6 +98,25 @@ impl SourceConfig for Config {
 
     fn largest_record(&self) -> ByteCount {
         self.read.largest_record()
+    }
+
+    fn suffix_of_records(&self, file: &str) -> Option<&'static str> {
+        again::suffix(&self.read, file)
+    }
+
+    /// What came over standard input is not there a second time: records only.
+    fn over(&self, files: &OtherFiles) -> Option<Box<dyn SourceConfig>> {
+        files.records.as_ref()?;
+        Some(Box::new(files::Config {
+            paths: Some(again::listed(files)),
+            list: None,
+            window: None,
+            order: files::Order::Any,
+            origin: false,
+            allow_empty: false,
+            read: again::options(&self.read, files),
+            http: HttpOptions::default(),
+        }))
     }
 
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {

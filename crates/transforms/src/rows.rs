@@ -82,6 +82,7 @@ fn reject(row: &RecordBatch, error: &Error, cx: &Context) -> Reject {
         row: number.filter(|numbers| numbers.is_valid(0)).map(|n| n.as_primitive::<UInt64Type>().value(0)),
         byte: None,
         column: error.context("column").map(str::to_owned),
+        header: None,
     };
     let message = match error.context("expression") {
         Some(expression) => format!("{} in `{expression}`", error.message()),

@@ -1,67 +1,11 @@
 //! Runs that are stopped, killed, or started twice: the output is as it was, and the next run goes on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
-use aqueduct_testkit::http::{Answer, Gate, Server};
 use rustix::process::Signal;
-use tokio::sync::watch;
 
-use crate::job::{Job, Running, ndjson};
-
-/// Two files; the second one waits half-way from the second run on, until its gate is opened.
-struct Stalled {
-    job: Job,
-    server: Server,
-    stalls: Arc<AtomicBool>,
-    gate: Gate,
-    /// How often the second file was asked for.
-    asked: watch::Sender<u64>,
-}
-
-impl Stalled {
-    /// After a first run, which wrote 0 to 19.
-    async fn after_a_run() -> Self {
-        let (server, gate, stalls) =
-            (Server::start().await, Gate::closed(), Arc::new(AtomicBool::new(false)));
-        server.file("/0.ndjson", ndjson(0..10));
-        let (is_stalled, waits, asked) = (Arc::clone(&stalls), gate.clone(), watch::Sender::new(0));
-        let was_asked = asked.clone();
-        server.route("/1.ndjson", move |_| {
-            was_asked.send_modify(|n| *n += 1);
-            let (first, second) = (ndjson(10..15), ndjson(15..20));
-            let answer = Answer::new(200).header("Content-Length", first.len() + second.len()).send(first);
-            if is_stalled.load(SeqCst) { answer.wait_for(&waits).send(second) } else { answer.send(second) }
-        });
-        let flow = r#"
-name: stalled
-source: { files: { paths: ["BASE/0.ndjson", "BASE/1.ndjson"], schema: { n: int64 }, window: 1 } }
-sink: { ndjson: { path: out } }
-"#;
-        let job = Job::with_flow(&flow.replace("BASE", &server.url("")));
-        job.run("run flow.yaml").exits(0);
-        stalls.store(true, SeqCst);
-        Self { job, server, stalls, gate, asked }
-    }
-
-    /// A run that has had all but the end of the second file: that one is asked for, and is the only one being sent.
-    async fn start(&self, words: &str) -> Running {
-        let mut asked = self.asked.subscribe();
-        let run = self.job.start(words);
-        asked.changed().await.unwrap();
-        self.server.until_bodies(1).await;
-        run
-    }
-
-    /// The numbers in the output, whatever its parts are called.
-    fn numbers(&self) -> Vec<i64> {
-        let parts = self.job.files("out").into_iter().filter(|name| !name.contains("_aqueduct"));
-        let mut numbers: Vec<_> =
-            parts.flat_map(|part| self.job.numbers(&format!("out/{part}")).unwrap()).collect();
-        numbers.sort_unstable();
-        numbers
-    }
-}
+use crate::job::Job;
+use crate::stalled::Stalled;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_ends_with_130_and_the_next_one_goes_on() {

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod chaos;
+mod clean;
 mod commands;
 mod components;
 mod disks;
@@ -17,8 +18,11 @@ mod memory;
 mod mistakes;
 mod outputs;
 mod rejects;
+mod replay;
 mod resumed;
 mod servers;
+mod stalled;
+mod state;
 mod updated;
 mod verify;
 mod window;

@@ -187,6 +187,47 @@ struct Kept {
     runs: Vec<RunName>,
 }
 
+/// Whether a file is one that keys are kept in, by its name.
+pub(crate) fn is_keys_file(name: &str) -> bool {
+    number(name).is_some()
+}
+
+/// Keys that a committed value stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysKept {
+    /// How many, those that were seen again and again more than once.
+    pub n_keys: u64,
+    /// Bytes of their files.
+    pub n_bytes: u64,
+    /// Their files, in the folder of the keys.
+    pub files: Vec<String>,
+}
+
+impl KeysKept {
+    /// The keys that a value stands for, or a field of it; nothing, if it is a value of another kind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Newer`]: a newer version wrote it.
+    pub fn of(value: &Value) -> Result<Option<Self>> {
+        let fields = value.as_object().into_iter().flat_map(|object| object.values());
+        let is_of_keys =
+            |value: &&Value| ["format", "versioned", "runs"].iter().all(|key| value.get(key).is_some());
+        let Some(kept) = std::iter::once(value).chain(fields).find(is_of_keys) else { return Ok(None) };
+        let format = kept.get("format").and_then(Value::as_u64).unwrap_or_default();
+        if format > u64::from(VERSION) {
+            let error =
+                Error::new(ErrorKind::Newer, "read seen keys", "written by a newer aqueduct; use that one");
+            return Err(error.with("version", format).with("known", VERSION));
+        }
+        let Ok(kept) = Kept::deserialize(kept) else { return Ok(None) };
+        Ok(Some(Self {
+            n_keys: kept.runs.iter().map(|run| run.keys).sum(),
+            n_bytes: kept.runs.iter().map(|run| run.bytes).sum(),
+            files: kept.runs.into_iter().map(|run| run.name).collect(),
+        }))
+    }
+}
+
 /// A value without what a newer version may have changed.
 #[derive(Deserialize)]
 struct Header {

@@ -110,7 +110,7 @@ impl Flow {
         }
     }
 
-    fn open(&self, fs: &Arc<dyn Fs>) -> Result<FlowLog> {
+    pub(crate) fn open(&self, fs: &Arc<dyn Fs>) -> Result<FlowLog> {
         FlowLog::open(fs, &Path::new("/state/flows").join(self.name))
     }
 

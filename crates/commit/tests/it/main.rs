@@ -1,6 +1,10 @@
 //! Publishing as a user of the crate sees it: on a real disk, and on one that fails at every step in turn.
 
 #[cfg(test)]
+mod cleaning;
+#[cfg(test)]
+mod edits;
+#[cfg(test)]
 mod flow;
 #[cfg(test)]
 mod key_kills;

@@ -127,6 +127,7 @@ fn bad_row(row: usize, field: &Field, message: String) -> RowReject {
         reason: "type",
         message,
         raw: Vec::new(),
+        header: None,
     }
 }
 

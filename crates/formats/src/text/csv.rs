@@ -4,6 +4,8 @@
 //! start of a field, empty lines and comments passed over. Cutting blocks and splitting records go by the
 //! same rules, which is why both are here rather than in a library.
 
+use std::sync::Arc;
+
 use aqueduct_core::{Error, ErrorKind, Result, nearest};
 use arrow::datatypes::SchemaRef;
 
@@ -11,6 +13,9 @@ use super::column::Fields;
 use super::fill::{Filling, fill_text};
 use super::value::BadValue;
 use crate::{CsvOptions, Format, NewFields, ReadOptions};
+
+/// A longer header is not told with a bad row.
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// The characters with a meaning.
 #[derive(Clone, Debug)]
@@ -175,6 +180,8 @@ pub(crate) fn trim_line_end(record: &[u8]) -> &[u8] {
 /// Which field goes where.
 pub(crate) struct CsvPlan {
     pub(crate) dialect: Dialect,
+    /// The record that names the fields.
+    pub(crate) header: Option<Arc<str>>,
     targets: Vec<Target>,
 }
 
@@ -189,7 +196,8 @@ enum Target {
 impl CsvPlan {
     /// Fields by place.
     pub(crate) fn by_place(dialect: Dialect, schema: &SchemaRef) -> Self {
-        Self { dialect, targets: (0..schema.fields().len()).map(Target::Column).collect() }
+        let targets = (0..schema.fields().len()).map(Target::Column).collect();
+        Self { dialect, header: None, targets }
     }
 
     /// Fields by the names in the header.
@@ -215,7 +223,13 @@ impl CsvPlan {
                 "no name in the header is that of a column; with no header, say `csv: {header: false}`",
             ));
         }
-        Ok(Self { dialect, targets })
+        Ok(Self { dialect, header: None, targets })
+    }
+
+    /// The same, that knows the record which names the fields, unless that is too long to be told with each bad row.
+    pub(crate) fn with_header(self, record: &[u8]) -> Self {
+        let header = std::str::from_utf8(record).ok().filter(|text| text.len() <= MAX_HEADER_BYTES);
+        Self { header: header.map(Arc::from), ..self }
     }
 
     /// Fills the columns from a record.

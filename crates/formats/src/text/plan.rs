@@ -20,6 +20,16 @@ pub(crate) struct Plan {
     pub(crate) max_record_bytes: ByteCount,
 }
 
+impl Plan {
+    /// The record that names the fields of the others, if there is one.
+    pub(crate) fn header(&self) -> Option<Arc<str>> {
+        match &self.kind {
+            PlanKind::Csv(plan) => plan.header.clone(),
+            _ => None,
+        }
+    }
+}
+
 /// What a record is.
 pub(crate) enum PlanKind {
     /// One JSON value.
@@ -71,8 +81,10 @@ fn plan_csv(
         return Ok(Some((CsvPlan::by_place(dialect, schema), 0)));
     }
     let Some((start, end)) = first_record(&dialect, text) else { return Ok(None) };
-    let names = column_names(&dialect, trim_line_end(&text[start..end]))?;
-    Ok(Some((CsvPlan::by_header(dialect, &names, schema, options)?, end)))
+    let header = trim_line_end(&text[start..end]);
+    let names = column_names(&dialect, header)?;
+    let plan = CsvPlan::by_header(dialect, &names, schema, options)?;
+    Ok(Some((plan.with_header(header), end)))
 }
 
 /// Start and end of the first record that is one.

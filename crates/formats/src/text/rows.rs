@@ -177,6 +177,7 @@ impl<'a> Rows<'a> {
             reason,
             message,
             raw: record.get(..MAX_RAW_BYTES).unwrap_or(record).to_vec(),
+            header: self.plan.header(),
         });
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aqueduct_primitives::ByteCount;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::describe::{ExplainFormat, ListFormat};
 use crate::logging::{LogFormat, Verbosity};
@@ -68,6 +68,24 @@ pub(super) enum Command {
     },
     /// List the runs of the flows here, or tell one in detail.
     Runs(RunsArguments),
+    /// Show what a flow keeps from run to run, or change it.
+    ///
+    /// Of each entry of the matrix: the last run that committed something, how far its sources were read, what its steps keep.
+    /// `set` and `reset` are one record in the flow's log: done as a whole or not at all, and seen by the next run. They are
+    /// refused while a run is not finished, but for `reset` without a step, which drops that run, too.
+    State(StateArguments),
+    /// Remove what killed and forgotten runs left behind.
+    ///
+    /// Staged files that no commit speaks of, folders of runs that have ended, spilled rows that nobody holds, files of seen
+    /// keys that were replaced. Never an output, the log, or what an unfinished run goes on with. Flows that are running are left
+    /// as they are, and named.
+    Clean(CleanArguments),
+    /// Run rejected items through a flow once more.
+    ///
+    /// Each is read as its source would read it, in the place of all that the sources have, and its rows are added to the
+    /// outputs. What was replayed is committed with those rows: doing it again does nothing twice. What is rejected once more
+    /// is kept aside once more.
+    Replay(ReplayArguments),
     /// Run the flow's own tests.
     Test(FlowArguments),
     /// Read a committed output again and prove its rows and checksums.
@@ -100,6 +118,13 @@ pub(super) enum Command {
 pub(super) struct FlowArguments {
     /// The flow file: YAML, JSON or TOML.
     pub(super) flow: PathBuf,
+    #[command(flatten)]
+    pub(super) values: ValueArguments,
+}
+
+/// The values given for a flow.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct ValueArguments {
     /// Give a variable its value, or override the key of the file that the dots lead to.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(super) set: Vec<(String, String)>,
@@ -169,6 +194,54 @@ pub(super) struct RunsArguments {
     /// The state folder.
     #[arg(long, default_value = ".aqueduct", value_name = "DIR")]
     pub(super) state: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct StateArguments {
+    #[command(flatten)]
+    pub(super) flow: FlowArguments,
+    /// What to do.
+    #[arg(value_enum, default_value_t)]
+    pub(super) action: StateAction,
+    /// For `set`, STEP.FIELD=VALUE; for `reset`, a step.
+    #[arg(value_name = "K=V|STEP")]
+    pub(super) what: Option<String>,
+}
+
+/// What to do with a flow's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum StateAction {
+    /// Tell it.
+    #[default]
+    Show,
+    /// Give a value that a step keeps another one: `set SOURCE.since=2026-01-31`.
+    Set,
+    /// Forget what a step keeps; without a step, what all of them keep, and an unfinished run.
+    Reset,
+    /// Tell all of it, as JSON.
+    Export,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct CleanArguments {
+    /// The flow file; without it, all flows whose state is in `.aqueduct`.
+    pub(super) flow: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) values: ValueArguments,
+    /// Only tell what would be removed.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ReplayArguments {
+    /// What was rejected: a file, or a folder of them.
+    pub(super) rejected: PathBuf,
+    #[command(flatten)]
+    pub(super) flow: FlowArguments,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(super) progress: ProgressKind,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -66,13 +66,13 @@ impl Program {
     }
 
     /// Says why a log cannot be used; the exit code.
-    fn refuse(&self, error: &Error) -> u8 {
+    pub(super) fn refuse(&self, error: &Error) -> u8 {
         self.say_error(&error.chain());
         if error.kind() == ErrorKind::Newer { exit::WRONG } else { exit::FAILED }
     }
 }
 
-fn fixed_now(run: &RunIdentity, start: Start) -> BTreeMap<String, String> {
+pub(super) fn fixed_now(run: &RunIdentity, start: Start) -> BTreeMap<String, String> {
     let mut fixed =
         BTreeMap::from([(RUN.to_owned(), run.id.clone()), (STARTED.to_owned(), run.started.to_rfc3339())]);
     if start == Start::FullRefresh {

@@ -7,7 +7,7 @@ use aqueduct_primitives::{ByteCount, Tasks};
 use comfy_table::{Table, presets};
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::{DemoArguments, FlowArguments};
+use super::arguments::{DemoArguments, FlowArguments, ValueArguments};
 use super::begin::Asked;
 use super::execute::{Signals, execute};
 use super::{Program, exit};
@@ -52,7 +52,7 @@ async fn run_demo(
         .replace("{to}", &interval(arguments.files).format("%Y-%m-%dT%H:%M:%SZ").to_string());
     let file = folder.path().join("demo.yaml");
     std::fs::write(&file, &text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
-    let named = FlowArguments { flow: file, set: Vec::new(), only: Vec::new(), memory: None, env_file: None };
+    let named = FlowArguments { flow: file, values: ValueArguments::default() };
     let run = RunIdentity::default();
     let flow = match program.load_for(&named, run.clone()) {
         Ok(flows) => flows.into_iter().next().ok_or("the demo's flow is empty")?,
@@ -64,7 +64,8 @@ async fn run_demo(
     let started = Instant::now();
     let reload = |run| program.load_for(&named, run);
     let asked = Asked { flow, run, start: Start::Fresh, reload: &reload };
-    let ended = execute(program, asked, RunOptions { limit_rows: None, stop }, arguments.progress).await;
+    let ended =
+        execute(program, asked, RunOptions { stop, ..RunOptions::default() }, arguments.progress).await;
     let elapsed = started.elapsed();
     if let Some(report) = &ended.report {
         program.write_out(table(report, arguments.files, elapsed).as_bytes());

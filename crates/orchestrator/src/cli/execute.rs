@@ -33,11 +33,20 @@ pub(super) async fn execute(
     options: RunOptions,
     progress: ProgressKind,
 ) -> Executed {
-    let fs = StdFs;
-    let Ready { flow, plan, opening, lock } = match ready(program, &fs, asked) {
-        Ok(ready) => ready,
-        Err(code) => return Executed { code, report: None },
-    };
+    match ready(program, asked) {
+        Ok(ready) => Box::pin(carry_out(program, ready, options, progress)).await,
+        Err(code) => Executed { code, report: None },
+    }
+}
+
+/// Runs a flow that is ready, and says how it went.
+pub(super) async fn carry_out(
+    program: &Program,
+    ready: Ready,
+    options: RunOptions,
+    progress: ProgressKind,
+) -> Executed {
+    let Ready { flow, plan, opening, lock } = ready;
     say_how_it_writes(&flow);
     let state_dir = flow.state_dir.clone();
     let console = program.console.clone();
@@ -49,20 +58,20 @@ pub(super) async fn execute(
     drop(lock);
     let report = masked(ended.report, &program.console);
     let code = say_how_it_ended(program, &report, ended.failure.as_ref());
-    keep(program, &fs, &state_dir, &report);
+    keep(program, &StdFs, &state_dir, &report);
     Executed { code, report: Some(report) }
 }
 
 /// A flow that may run now.
-struct Ready {
-    flow: Flow,
-    plan: Plan,
-    opening: Opening,
-    lock: FlowLock,
+pub(super) struct Ready {
+    pub(super) flow: Flow,
+    pub(super) plan: Plan,
+    pub(super) opening: Opening,
+    pub(super) lock: FlowLock,
 }
 
 /// Plans a flow, takes its lock and opens its log; the exit code if that cannot be, said why.
-fn ready(program: &Program, fs: &dyn Fs, asked: Asked<'_>) -> Result<Ready, u8> {
+fn ready(program: &Program, asked: Asked<'_>) -> Result<Ready, u8> {
     let planned = |flow: &Flow| {
         plan(flow).map_err(|errors| {
             program.console.line(&errors.to_string());
@@ -71,12 +80,19 @@ fn ready(program: &Program, fs: &dyn Fs, asked: Asked<'_>) -> Result<Ready, u8> 
     };
     // What does not fit is refused before anything is touched.
     planned(&asked.flow)?;
-    let lock = FlowLock::take(fs, &asked.flow.state_dir, &asked.flow.lock_name()).map_err(|error| {
-        program.say_error(&error.to_string());
-        if matches!(error, LockError::Running { .. }) { exit::RUNNING } else { exit::FAILED }
-    })?;
+    let lock = program.lock(&asked.flow.state_dir, &asked.flow.lock_name())?;
     let (flow, opening) = program.begin(asked)?;
     Ok(Ready { plan: planned(&flow)?, flow, opening, lock })
+}
+
+impl Program {
+    /// Takes the lock of a flow; the exit code if that cannot be, said why.
+    pub(super) fn lock(&self, state_dir: &Path, name: &str) -> Result<FlowLock, u8> {
+        FlowLock::take(&StdFs, state_dir, name).map_err(|error| {
+            self.say_error(&error.to_string());
+            if matches!(error, LockError::Running { .. }) { exit::RUNNING } else { exit::FAILED }
+        })
+    }
 }
 
 /// Of each output, whether rows replace what is there, and why not.

@@ -3,12 +3,15 @@
 mod arguments;
 mod begin;
 mod chaos;
+mod clean;
 mod demo;
 mod execute;
 mod preview;
+mod replay;
 mod run;
 mod runs;
 mod settings;
+mod state;
 mod test_flow;
 mod verify;
 
@@ -109,6 +112,9 @@ impl Program {
             Command::Chaos { script } => chaos::chaos(self, script).await,
             Command::Verify { path } => verify::verify(self, path).await,
             Command::Runs(options) => runs::runs(self, &options),
+            Command::State(options) => state::state(self, &options),
+            Command::Clean(options) => clean::clean(self, options),
+            Command::Replay(options) => replay::replay(self, options).await,
             Command::Check(options) => self.print(|out| {
                 describe::check(&options.flow, &options.settings(SecretMode::Hidden)?, &self.registry, out)
             }),

@@ -33,7 +33,7 @@ pub(super) async fn preview(program: &Program, arguments: PreviewArguments) -> u
         }
     };
     let stop = CancellationToken::new();
-    let options = RunOptions { limit_rows: None, stop: stop.clone() };
+    let options = RunOptions { stop: stop.clone(), ..RunOptions::default() };
     let ended = tokio::select! {
         ended = run::run(flow, plan, None, options, async |_| std::future::pending().await) => ended,
         () = Signals::listen().stop(stop, program.console.clone()) => return exit::INTERRUPTED,

@@ -34,7 +34,7 @@ pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
     let work = async {
         let mut ended = Vec::new();
         for flow in flows {
-            let options = RunOptions { limit_rows: arguments.limit, stop: stop.clone() };
+            let options = RunOptions { limit_rows: arguments.limit, stop: stop.clone(), at_end: Vec::new() };
             let asked = Asked { flow, run: run.clone(), start, reload: &reload };
             ended.push(execute(program, asked, options, arguments.progress).await);
             if stop.is_cancelled() {

@@ -1,6 +1,6 @@
 //! From the arguments of a command to flows.
 
-use super::arguments::FlowArguments;
+use super::arguments::{FlowArguments, ValueArguments};
 use super::{Program, exit};
 use crate::flow::{Flow, RunIdentity, SecretMode, Settings, load, read_env_file};
 
@@ -10,6 +10,12 @@ impl FlowArguments {
     /// # Errors
     /// The file of variables cannot be read.
     pub(super) fn settings(&self, secrets: SecretMode) -> Result<Settings, String> {
+        self.values.settings(secrets)
+    }
+}
+
+impl ValueArguments {
+    fn settings(&self, secrets: SecretMode) -> Result<Settings, String> {
         let mut settings = Settings {
             set: self.set.clone(),
             only: self.only.clone(),

@@ -287,6 +287,7 @@ impl Loader<'_> {
             commit: options.commit,
             http: options.http.requests,
             storage: options.storage,
+            adds_only: false,
             steps: Vec::new(),
             schemas: Vec::new(),
             tests: options.tests.into_iter().map(Into::into).collect(),

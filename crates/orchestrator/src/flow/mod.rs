@@ -45,6 +45,7 @@ use arrow::datatypes::SchemaRef;
 pub(crate) use check::expectation;
 pub(crate) use document::read_document;
 pub use error::{FlowError, FlowErrors};
+pub(crate) use error::{did_you_mean, list as list_of};
 pub use load::load;
 pub use masks::Masks;
 pub(crate) use node::Places;
@@ -87,6 +88,8 @@ pub struct Flow {
     pub http: HttpOptions,
     /// Credentials and endpoints of object stores.
     pub storage: StorageOptions,
+    /// Whether rows are added to the outputs, whatever their mode.
+    pub(crate) adds_only: bool,
     /// The steps, each after its inputs.
     pub steps: Vec<Step>,
     /// The columns that each step gives (a sink: takes); `None` is unknown until run.
@@ -191,6 +194,7 @@ impl Flow {
             commit: self.commit.clone(),
             http: self.http.clone(),
             storage: self.storage.clone(),
+            adds_only: self.adds_only,
             steps: Vec::new(),
             schemas: Vec::new(),
             tests: self.tests.clone(),

@@ -5,6 +5,9 @@ use aqueduct_core::{Mode, Output};
 use crate::flow::error::Mistake;
 use crate::flow::{Flow, StepKind};
 
+/// Why rows are added where a flow says otherwise.
+const REPLAY: &str = "what was rejected is replayed";
+
 /// How a sink's rows relate to those that earlier runs wrote to the same place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OutputMode {
@@ -39,6 +42,9 @@ impl Flow {
         let step = self.steps.get(at)?;
         let StepKind::Sink(sink) = &step.kind else { return None };
         let output = sink.output(&self.planning(step))?;
+        if self.adds_only {
+            return Some((output, OutputMode { mode: Mode::Append, because: Some(REPLAY.to_owned()) }));
+        }
         let mode = match (output.mode, self.what_remembers(at)) {
             (Some(mode), _) => OutputMode { mode, because: None },
             (None, Some(because)) => OutputMode { mode: Mode::Append, because: Some(because) },

@@ -21,8 +21,8 @@ pub(super) struct Committing<'r> {
     pub(super) run: &'r RunContext,
     pub(super) steps: &'r [PreparedStep],
     pub(super) contexts: &'r [Context],
-    /// Copies of what goes into global stages, by name.
-    pub(super) copies: Vec<(String, Arc<Durable>)>,
+    /// What is kept beside what steps keep, by name: copies of what goes into global stages, say.
+    pub(super) beside: Vec<(String, Arc<Durable>)>,
 }
 
 impl Committing<'_> {
@@ -93,8 +93,8 @@ impl Committing<'_> {
     async fn keep(&self) -> Result<BTreeMap<String, Value>> {
         let mut kept = BTreeMap::new();
         let of_steps = self.contexts.iter().filter_map(|cx| Some((cx.step(), cx.durable()?)));
-        let of_copies = self.copies.iter().map(|(name, durable)| (name.as_str(), &**durable));
-        for (name, durable) in of_steps.chain(of_copies) {
+        let beside = self.beside.iter().map(|(name, durable)| (name.as_str(), &**durable));
+        for (name, durable) in of_steps.chain(beside) {
             let Some(keeper) = durable.keeper() else { continue };
             let value = keeper.keep().await.map_err(|error| error.with("step", name))?;
             kept.extend(value.map(|value| (name.to_owned(), value)));

@@ -28,9 +28,9 @@ pub(super) enum Opened {
 pub(super) async fn drive(prepared: Prepared, options: RunOptions) -> (Vec<OutputReport>, Option<Failure>) {
     let Prepared { when, run, steps, kinds, contexts, commits, rejects, .. } = prepared;
     let graph = Graph { run: &run, steps: &steps, contexts: &contexts };
-    let copies = Vec::new();
+    let beside = Vec::new();
     let mut committing =
-        Committing { commits, rejects, run: &run, steps: &steps, contexts: &contexts, copies };
+        Committing { commits, rejects, run: &run, steps: &steps, contexts: &contexts, beside };
     let failure = rows_to_commits(&graph, kinds, &mut committing, (when, &options)).await.err();
     committing.rejects.leave();
     let published = committing.commits.close(failure.is_none()).await;
@@ -74,7 +74,8 @@ async fn rows_to_commits(
     let mut wiring = Wiring::new(graph, options, midway.ok(), sender.clone(), &committing.commits);
     let driven = wiring.all(opened, &schemas);
     let pace = wiring.pace(when, &driven);
-    committing.copies = wiring.into_copies();
+    committing.beside = wiring.into_copies();
+    committing.beside.extend(options.at_end.iter().cloned());
     let parts = sinks::drive(driven, (sender, reports), committing, pace, &options.stop).await?;
     Ok(committing.commit(parts, BTreeMap::new(), End::Finish).await?)
 }

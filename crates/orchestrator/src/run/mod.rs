@@ -4,6 +4,7 @@
 //! sources are opened (and only now is every schema known), stages are bound, sinks are opened, rows move,
 //! sinks are sealed, outputs are published. An error before the first row leaves nothing behind.
 
+mod again;
 mod build;
 mod checkpoints;
 mod collect;
@@ -21,7 +22,7 @@ mod wiring;
 use std::sync::Arc;
 
 use aqueduct_commit::Resumed;
-use aqueduct_core::{Clock, Error, ErrorKind, Mode, SystemClock};
+use aqueduct_core::{Clock, Durable, Error, ErrorKind, Mode, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 use crate::flow::{Flow, FlowErrors};
@@ -31,6 +32,7 @@ use crate::report::{OutputReport, Report, Status, StepReport, timestamp};
 
 use build::Prepared;
 
+pub(crate) use again::{Again, What, over_rejected};
 pub(crate) use collect::{CollectSink, Collected};
 pub(crate) use commits::Opening;
 pub(crate) use live::{Live, LiveStep, Role};
@@ -43,6 +45,8 @@ pub(crate) struct RunOptions {
     pub(crate) limit_rows: Option<u64>,
     /// Cancelled when the run is to stop.
     pub(crate) stop: CancellationToken,
+    /// What is kept beside what steps keep, by name. A run that has any commits at its end alone.
+    pub(crate) at_end: Vec<(String, Arc<Durable>)>,
 }
 
 /// Why a run ended without being done.

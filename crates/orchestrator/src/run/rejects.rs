@@ -226,6 +226,7 @@ impl State {
             "message": reject.message,
             "origin": reject.origin,
             "step": step,
+            "run": part_run,
             "raw": String::from_utf8_lossy(&reject.raw),
         });
         writeln!(letters.file, "{line}").map_err(|error| failed(&letters.place.staged, error))

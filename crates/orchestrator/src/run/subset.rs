@@ -76,7 +76,7 @@ fn ancestors(flow: &Flow, of: impl Iterator<Item = usize>) -> BTreeSet<usize> {
     found
 }
 
-fn internal(name: String, kind: StepKind, inputs: Vec<usize>) -> Step {
+pub(super) fn internal(name: String, kind: StepKind, inputs: Vec<usize>) -> Step {
     Step {
         name,
         kind,

@@ -37,6 +37,9 @@ impl Midway {
         if !commits.can_commit() || options.limit_rows.is_some() {
             return Err("only some rows are asked for".into());
         }
+        if !options.at_end.is_empty() {
+            return Err("all of it is committed at once".into());
+        }
         let named = |at: usize, why: &str| Err(format!("`{}` {why}", graph.contexts[at].step()));
         for at in (0..opened.len()).filter(|at| !graph.steps[*at].is_behind_global) {
             let step = &graph.steps[at];

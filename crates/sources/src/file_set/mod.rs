@@ -239,7 +239,7 @@ impl Looked {
                 Ok(_) => self.head.push(queued),
                 Err(error) => {
                     opener.cx.metrics().files_total.add(1);
-                    give_up(&opener.cx, &queued.input, error)?;
+                    give_up(&opener.cx, &queued.input, 0, error)?;
                     self.given_up.end(queued.number);
                 }
             }
@@ -251,8 +251,8 @@ impl Looked {
     }
 }
 
-/// Hands a file that cannot be read, or not to its end, to the policy.
-fn give_up(cx: &Context, input: &Input, error: Error) -> Result<()> {
+/// Hands a file that cannot be read, or not to its end, to the policy. `n_rows` of it were given.
+fn give_up(cx: &Context, input: &Input, n_rows: u64, error: Error) -> Result<()> {
     if input.may_be_missing && error.kind() == ErrorKind::NotFound {
         cx.gap(format!("{} is listed, and missing", input.name));
         return Ok(());
@@ -264,7 +264,11 @@ fn give_up(cx: &Context, input: &Input, error: Error) -> Result<()> {
         item: RejectedItem::File,
         reason: reason(error.kind()),
         message: error.chain(),
-        origin: Origin { file: input.name.to_string(), ..Origin::default() },
+        origin: Origin {
+            file: input.name.to_string(),
+            row: (n_rows > 0).then_some(n_rows + 1),
+            ..Origin::default()
+        },
         raw: Vec::new(),
     })
 }

@@ -221,7 +221,7 @@ mod tests {
 
     fn bad(row: u64) -> RowReject {
         let (byte, column, message, raw) = (None, None, String::new(), Vec::new());
-        RowReject { row, byte, column, reason: "json", message, raw }
+        RowReject { row, byte, column, reason: "json", message, raw, header: None }
     }
 
     #[tokio::test]

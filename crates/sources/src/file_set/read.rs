@@ -158,7 +158,10 @@ impl Consumer {
         }
         match end {
             End::Whole => self.cx.metrics().files_done.add(1),
-            End::Failed(error) => give_up(&self.cx, &file.input, error)?,
+            End::Failed(error) => {
+                let n_rows = self.progress.partial(file.number).map_or(0, |partial| partial.rows);
+                give_up(&self.cx, &file.input, n_rows, error)?;
+            }
         }
         self.progress.end(file.number);
         let mut positions = Positions::done(Arc::clone(&file.input.name));
