@@ -278,3 +278,29 @@ fn another_day_that_was_given_replaces_nothing_unless_that_was_chosen() {
     job.run("run flow.yaml --set day=tue").exits(0);
     assert_eq!(job.files("by").iter().filter(|name| name.ends_with(".ndjson")).count(), 2);
 }
+
+#[test]
+fn rows_that_were_rejected_are_merged_when_they_are_replayed() {
+    let flow = |cast: &str| {
+        format!(
+            "name: nightly\nexecution: {{ on_error: dead_letter, max_rejected: 100 }}\n\
+             source: {{ files: {{ paths: [\"in/*.ndjson\"], schema: {{ id: int64, day: string, raw: string, note: string }} }} }}\n\
+             stages: [{{ with: {{ at: \"{cast}(raw AS BIGINT)\" }} }}, {{ select: [id, day, at, note] }}]\n\
+             sink: {{ parquet: {{ path: lake, partition_by: [day], mode: merge, keys: [id] }} }}\n"
+        )
+    };
+    let job = Job::with_flow(&flow("CAST"));
+    let line = |id: u64, raw: &str, note: &str| {
+        format!("{{\"id\":{id},\"day\":\"mon\",\"raw\":\"{raw}\",\"note\":\"{note}\"}}\n")
+    };
+    job.write("in/new.ndjson", line(1, "1", "a") + &line(2, "2", "a"));
+    job.run("run flow.yaml").exits(0);
+    job.write("in/new.ndjson", line(1, "7 o'clock", "b") + &line(3, "3", "b"));
+    job.run("run flow.yaml").exits(0);
+    assert_eq!(rows(&job), [row(1, "mon", 1, "a"), row(2, "mon", 2, "a"), row(3, "mon", 3, "b")].into());
+    job.write("flow.yaml", flow("7 * TRY_CAST").replace("(raw AS BIGINT)", "(left(raw, 1) AS BIGINT)"));
+    job.run("replay rejected flow.yaml").exits(0);
+    assert_eq!(rows(&job), [row(1, "mon", 49, "b"), row(2, "mon", 2, "a"), row(3, "mon", 3, "b")].into());
+    job.run("replay rejected flow.yaml").exits(0);
+    assert_eq!(rows(&job).len(), 3);
+}

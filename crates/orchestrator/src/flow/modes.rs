@@ -42,7 +42,8 @@ impl Flow {
         let step = self.steps.get(at)?;
         let StepKind::Sink(sink) = &step.kind else { return None };
         let output = sink.output(&self.planning(step))?;
-        if self.adds_only {
+        // Rows that are merged find their place by their keys, whenever they come.
+        if self.adds_only && output.mode != Some(Mode::Merge) {
             return Some((output, OutputMode { mode: Mode::Append, because: Some(REPLAY.to_owned()) }));
         }
         let mode = match (output.mode, self.what_remembers(at)) {
