@@ -221,8 +221,7 @@ impl Unseen {
             Some(durable) => (KeysIn::Folder(durable.dir().clone()), self.kept_before(durable)?),
             None => (KeysIn::Scratch(cx.scratch().clone()), None),
         };
-        let fallback = cx.durable().and_then(Durable::fallback);
-        let beside = fallback.and_then(|value| KeptValue::deserialize(value).ok()).map(|kept| kept.seen);
+        let beside = cx.durable().and_then(Durable::fallback).cloned();
         let fs = Arc::clone(cx.fs());
         let opened =
             cx.tasks().block(move || KeyStore::open_beside(&fs, place, how, value.as_ref(), beside.as_ref()));

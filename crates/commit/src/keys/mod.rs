@@ -248,8 +248,8 @@ impl KeyStore {
         Self::open_beside(fs, place, how, kept, None)
     }
 
-    /// [`KeyStore::open`] beside another value, which may count again in the place of this one: the files that it names stay.
-    /// One that names no keys of this kind has none.
+    /// [`KeyStore::open`] beside another value, which may count again in the place of this one: the files stay that it names,
+    /// or a field of it.
     ///
     /// # Errors
     /// As [`KeyStore::open`].
@@ -281,9 +281,8 @@ impl KeyStore {
             has_failed: false,
             stats: KeyStats::default(),
         };
-        let beside = beside.and_then(|beside| Kept::deserialize(beside).ok());
-        store.commits.beside =
-            beside.into_iter().flat_map(|beside| beside.runs).map(|run| run.name).collect();
+        let beside = beside.map(KeysKept::of).transpose()?.flatten();
+        store.commits.beside = beside.into_iter().flat_map(|beside| beside.files).collect();
         store.open_runs(kept.map(|kept| Kept::read(kept, how)).transpose()?.unwrap_or_default())?;
         Ok(store)
     }
