@@ -169,7 +169,11 @@ impl FlowLog {
             stages.push((stage, previous));
         }
         let kept = self.history.kept_from(&run_id, start == Start::FullRefresh);
-        Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages, kept })
+        let kept_without = match refs.iter().any(OutputRef::waits_for_end) {
+            true => self.history.kept_without(&run_id),
+            false => BTreeMap::new(),
+        };
+        Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages, kept, kept_without })
     }
 
     /// Whether an unfinished run is gone on with.
@@ -266,14 +270,14 @@ impl FlowLog {
 
     fn transaction(self, begun: Begun, mut claims: Vec<Dataset>, run: NewRun) -> Transaction {
         claims.split_off(run.targets.len()).into_iter().for_each(Dataset::release);
-        let Begun { began, run_id, log_id, resumed, stages, kept } = begun;
+        let Begun { began, run_id, log_id, resumed, stages, kept, kept_without } = begun;
         let claimed =
             |((dataset, target), (stage, previous)): ((Dataset, Target), (Stage, Option<Manifest>))| {
                 Claimed::new(dataset, target, stage, previous)
             };
         let outputs = claims.into_iter().zip(run.targets).zip(stages).map(claimed).collect();
         let epochs = resumed.map(|run| run.epochs).unwrap_or_default();
-        let begun = Beginning { run_id, log_id, began, epochs, kept };
+        let begun = Beginning { run_id, log_id, began, epochs, kept, kept_without };
         Transaction::new(self.disk, self.log, run.flow, begun, outputs)
     }
 }
@@ -287,6 +291,7 @@ struct Begun {
     /// By target, with what is public there.
     stages: Vec<(Stage, Option<Manifest>)>,
     kept: BTreeMap<String, Value>,
+    kept_without: BTreeMap<String, Value>,
 }
 
 fn changed_keys(unfinished: &Run, run: &NewRun) -> Vec<String> {

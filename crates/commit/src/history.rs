@@ -156,6 +156,14 @@ impl History {
         }
     }
 
+    /// What counts again if the run of this name, gone on with or about to begin, never sees its end.
+    pub(crate) fn kept_without(&self, run_id: &str) -> BTreeMap<String, Value> {
+        match &self.run {
+            Some(run) if run.run_id == run_id => run.kept_before.clone(),
+            _ => self.kept_for_later().clone(),
+        }
+    }
+
     /// The same for any later run. Rows of a run that waited for its end and will not see it are nowhere: what was kept
     /// for them was never kept.
     fn kept_for_later(&self) -> &BTreeMap<String, Value> {

@@ -41,7 +41,7 @@
 //!     now,
 //!     identity: BTreeMap::new(),
 //!     fixed: BTreeMap::new(),
-//!     targets: vec![Target { output, mode: Mode::Append }],
+//!     targets: vec![Target { output, mode: Mode::Append, is_filled_last: false }],
 //! };
 //! let log = FlowLog::open(&fs, Path::new(".aqueduct/flows/events"))?;
 //! let mut run = log.begin(run, Start::Resume)?;

@@ -79,16 +79,24 @@ pub(crate) struct OutputRef {
     pub(crate) path: PathBuf,
     pub(crate) is_file: bool,
     pub(crate) mode: Mode,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_filled_last: bool,
 }
 
 impl OutputRef {
     pub(crate) fn of(target: &Target) -> Self {
-        Self { path: target.output.path.clone(), is_file: target.output.is_file, mode: target.mode }
+        let Target { output, mode, is_filled_last } = target;
+        Self {
+            path: output.path.clone(),
+            is_file: output.is_file,
+            mode: *mode,
+            is_filled_last: *is_filled_last,
+        }
     }
 
     /// Whether nothing of a run is public here before its end.
     pub(crate) fn waits_for_end(&self) -> bool {
-        self.is_file || self.mode != Mode::Append
+        self.is_file || self.mode != Mode::Append || self.is_filled_last
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Target {
     pub output: Output,
     /// How it relates to what is there.
     pub mode: Mode,
+    /// Whether it gets its rows when all have been read, because a stage before it gives none earlier: what steps keep of a run
+    /// that never sees its end is forgotten then, for its rows are nowhere.
+    pub is_filled_last: bool,
 }
 
 /// What becomes of a run that has not ended.

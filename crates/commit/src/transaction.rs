@@ -32,6 +32,7 @@ pub struct Transaction {
     outputs: Vec<Claimed>,
     opening: u64,
     kept: BTreeMap<String, Value>,
+    kept_without: BTreeMap<String, Value>,
     state: State,
 }
 
@@ -138,13 +139,14 @@ pub(crate) struct Beginning {
     pub(crate) began: Began,
     pub(crate) epochs: Vec<Recorded>,
     pub(crate) kept: BTreeMap<String, Value>,
+    pub(crate) kept_without: BTreeMap<String, Value>,
 }
 
 impl Transaction {
     pub(crate) fn new(disk: Disk, log: Log, flow: String, begun: Beginning, outputs: Vec<Claimed>) -> Self {
-        let Beginning { run_id, log_id, began, epochs, kept } = begun;
+        let Beginning { run_id, log_id, began, epochs, kept, kept_without } = begun;
         let (opening, state) = (log.tip().n, State::Open);
-        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, opening, kept, state }
+        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, opening, kept, kept_without, state }
     }
 
     /// The run's name: of one that is gone on with, its own.
@@ -165,6 +167,11 @@ impl Transaction {
     /// What steps kept with the last commit that counts, by step.
     pub fn kept(&self) -> &BTreeMap<String, Value> {
         &self.kept
+    }
+
+    /// What counts again, by step, if this run waits for its end and never sees it.
+    pub fn kept_without(&self) -> &BTreeMap<String, Value> {
+        &self.kept_without
     }
 
     /// Where the sink of a target writes its parts, each under its name or any other. On the output's file system.

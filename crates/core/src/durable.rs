@@ -13,10 +13,11 @@ use crate::Result;
 ///
 /// Only what a commit names counts. A step that keeps something registers a [`Keeper`]; at each commit, when all rows that
 /// were let in are written, the runner asks it for one JSON value and commits that with the rows. What is too large for a
-/// value lies in files in [`Durable::dir`] that the value names; a file that it does not name is a leftover of a commit
-/// that never was, and whoever opens the folder next removes it.
+/// value lies in files in [`Durable::dir`] that the value names; a file that neither it nor the
+/// [fallback](Durable::fallback) names is a leftover of a commit that never was, and whoever opens the folder next removes it.
 pub struct Durable {
     kept: Option<Value>,
+    fallback: Option<Value>,
     dir: PathBuf,
     run_dir: PathBuf,
     keeper: OnceLock<Arc<dyn Keeper>>,
@@ -36,12 +37,24 @@ pub trait Keeper: Send + Sync {
 impl Durable {
     /// With what the last commit kept; nothing is made on the disk.
     pub fn new(kept: Option<Value>, dir: PathBuf, run_dir: PathBuf) -> Self {
-        Self { kept, dir, run_dir, keeper: OnceLock::new() }
+        Self { kept, fallback: None, dir, run_dir, keeper: OnceLock::new() }
+    }
+
+    /// With what counts again if the run never sees its end.
+    #[must_use]
+    pub fn with_fallback(self, fallback: Option<Value>) -> Self {
+        Self { fallback, ..self }
     }
 
     /// What the step's last commit kept, in this or an earlier run of the flow.
     pub fn kept(&self) -> Option<&Value> {
         self.kept.as_ref()
+    }
+
+    /// What counts again if the run never sees its end: what an earlier run kept, where this one replaces its rows at the end,
+    /// or begins without what was kept. Files that it names stay until the run is complete.
+    pub fn fallback(&self) -> Option<&Value> {
+        self.fallback.as_ref()
     }
 
     /// A folder of the step's own that outlives the run. Who writes there makes it.

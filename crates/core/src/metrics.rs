@@ -44,6 +44,8 @@ pub struct StepMetrics {
     pub files_done: Counter,
     /// Files, pages or documents there are, as far as known.
     pub files_total: Counter,
+    /// Files that earlier runs have committed: there, and not read again.
+    pub files_known: Counter,
     /// Bytes read from outside (a source, as they came: compressed) or written (a sink).
     pub bytes: Counter,
     /// Requests made again.
@@ -70,7 +72,7 @@ impl StepMetrics {
         }
     }
 
-    fn named(&self) -> [(&'static str, &Counter); 13] {
+    fn named(&self) -> [(&'static str, &Counter); 14] {
         [
             ("rows_in", &self.rows_in),
             ("rows_out", &self.rows_out),
@@ -80,6 +82,7 @@ impl StepMetrics {
             ("files_rejected", &self.files_rejected),
             ("files_done", &self.files_done),
             ("files_total", &self.files_total),
+            ("files_known", &self.files_known),
             ("bytes", &self.bytes),
             ("retries", &self.retries),
             ("spilled_bytes", &self.spilled_bytes),

@@ -31,6 +31,21 @@ impl Validator {
         *self == Self::default()
     }
 
+    /// A name for the version, the same wherever the same is known: the ETag, else when it was changed and how long it is. A
+    /// length alone is none: another version may have it, too.
+    pub fn name(&self) -> Option<String> {
+        if let Some(etag) = &self.etag {
+            return Some(format!("etag {}", opaque(etag)));
+        }
+        let n_bytes = self.n_bytes.map(|n_bytes| n_bytes.to_string()).unwrap_or_default();
+        self.modified.as_ref().map(|modified| format!("changed {modified}, bytes {n_bytes}"))
+    }
+
+    /// The ETag that promises the same bytes wherever it is the same at one place (RFC 9110, section 8.8.1), if there is one.
+    pub fn strong_etag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
+    }
+
     /// Whether a file of which this was known has become another. ETags decide where both have one, weak ones too
     /// (RFC 9110, section 8.8.3.2); else the time of the last change and the length. A version that had a name and
     /// cannot be recognised any more is another; where no more than a length was ever known, only another length is.
@@ -61,7 +76,8 @@ fn short(etag: &str) -> String {
     if etag.len() <= MAX_ETAG_BYTES {
         return etag.to_owned();
     }
-    format!("\"blake3-{}\"", blake3::hash(opaque(etag).as_bytes()).to_hex())
+    let weak = if etag.starts_with("W/") { "W/" } else { "" };
+    format!("{weak}\"blake3-{}\"", blake3::hash(opaque(etag).as_bytes()).to_hex())
 }
 
 fn opaque(etag: &str) -> &str {
@@ -100,6 +116,20 @@ mod tests {
         ] {
             assert_eq!(was.has_become_another(&is), is_another, "{was} and then {is}");
         }
+    }
+
+    #[test]
+    fn a_version_is_named_by_its_etag_else_by_time_and_length() {
+        let (a, weak_a) = (Some("\"a\""), Some("W/\"a\""));
+        assert_eq!(of(a, Some(1), Some(5)).name(), of(weak_a, Some(2), None).name());
+        assert_ne!(of(None, Some(1), Some(5)).name(), of(None, Some(2), Some(5)).name());
+        assert_ne!(of(None, Some(1), Some(5)).name(), of(None, Some(1), Some(6)).name());
+        assert_eq!(of(None, None, Some(1)).name(), None);
+        let long = format!("W/\"{}\"", "x".repeat(200));
+        let strong =
+            [of(a, None, None), of(weak_a, None, None), of(Some(&long), None, None), of(None, Some(1), None)]
+                .map(|one| one.strong_etag().map(str::to_owned));
+        assert_eq!(strong, [a.map(str::to_owned), None, None, None]);
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub struct Report {
     pub rows_rejected: u64,
     /// Bad files that the policy took.
     pub files_rejected: u64,
+    /// Files that earlier runs of the flow have committed: there, and not read again.
+    #[serde(default)]
+    pub files_known: u64,
     /// Bad rows and files by reason.
     pub rejected_by_reason: BTreeMap<String, u64>,
     /// What should have been there and was not; the first thousand.

@@ -22,7 +22,10 @@ use serde::Deserialize;
 
 use crate::file_set::input::{Inputs, ListSpec, of_list, of_patterns};
 use crate::file_set::memory::need_of_files;
+use crate::file_set::seen::OnlyNew;
 use crate::file_set::{FileSet, Settings};
+
+pub use crate::file_set::seen::By;
 
 pub(crate) mod again;
 mod look;
@@ -51,9 +54,12 @@ pub struct Config {
     /// Whether to add the columns `_file` and `_row` (from 1 in each file).
     #[serde(default)]
     pub origin: bool,
-    /// Whether it is fine that there is no file at all.
+    /// Whether it is fine that there is no file at all. Files of earlier runs count.
     #[serde(default)]
     pub allow_empty: bool,
+    /// Read only files that no earlier run of the flow has committed: `{by: modified}`. Rows are then added to those of
+    /// earlier runs.
+    pub incremental: Option<Incremental>,
     /// How files are read.
     #[serde(flatten)]
     pub read: ReadOptions,
@@ -111,6 +117,15 @@ pub enum Order {
     Listed,
 }
 
+/// How files of earlier runs are known.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Incremental {
+    /// By what a file is known again.
+    #[serde(default)]
+    pub by: By,
+}
+
 fn first_column() -> usize {
     1
 }
@@ -139,11 +154,15 @@ impl SourceConfig for Config {
     }
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
-        need_of_files(self.n_files(planning.max_concurrency))
+        need_of_files(self.n_files(planning.max_concurrency), self.is_incremental())
     }
 
     fn largest_record(&self) -> ByteCount {
         self.read.largest_record()
+    }
+
+    fn is_incremental(&self) -> bool {
+        self.incremental.is_some()
     }
 
     fn suffix_of_records(&self, file: &str) -> Option<&'static str> {
@@ -154,6 +173,7 @@ impl SourceConfig for Config {
         Some(Box::new(Self {
             paths: Some(again::listed(files)),
             list: None,
+            incremental: None,
             read: again::options(&self.read, files),
             ..self.clone()
         }))
@@ -170,9 +190,10 @@ impl SourceConfig for Config {
             what: self.names().into_iter().map(shown).collect::<Vec<_>>().join(", "),
             options: self.read.clone(),
             is_remote: self.is_remote(),
+            incremental: self.incremental.map(|Incremental { by }| OnlyNew { by, retry_gaps: None }),
         };
         let inputs = self.inputs(&fetcher, cx)?;
-        Ok(Box::new(FileSet::open(cx, fetcher, settings, inputs).await?))
+        Ok(Box::new(FileSet::open(cx, fetcher, settings, |_| inputs).await?))
     }
 }
 

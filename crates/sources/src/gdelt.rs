@@ -1,11 +1,16 @@
 //! `gdelt`: GDELT 2.0's 15-minute files of events, mentions and the knowledge graph.
 //!
+//! Without `to`, each run reads what no earlier one has committed, from what the first run took `from` for up to what the list
+//! has; the clock decides about nothing but what `from` means in that run. What is missing is asked for again.
+//!
 //! Order: none between files, by row within one. Memory: as for [`files`](crate::files), and one byte for each
 //! interval asked for: the master list, of 115 MB, is read line by line. Sizes and digests are checked against
 //! it; an interval that is not in it, or whose file is gone, is reported as a gap.
 //! Formats: the GDELT 2.0 codebooks; the list: <http://data.gdeltproject.org/gdeltv2/masterfilelist.txt>.
 
+use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use aqueduct_core::{
     ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, OtherFiles, Planning, Problem, Result,
@@ -17,13 +22,16 @@ use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::list::Intervals;
+use crate::file_set::gaps::Gaps;
 use crate::file_set::input::{Found, Input, Inputs, list_lines};
 use crate::file_set::memory::need_of_files;
+use crate::file_set::seen::{By, OnlyNew, Reach, Seen};
 use crate::file_set::verify::Expected;
 use crate::file_set::{FileSet, Settings};
 use crate::files::{self, again};
@@ -39,6 +47,9 @@ pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
     example: "gdelt: { dataset: events, from: 2026-01-01, to: 2026-01-07 }",
 });
 
+/// So many missing intervals are looked up together.
+const MISSING_AT_ONCE: usize = 1000;
+
 /// GDELT's own server answers plain HTTP with a redirect to this.
 const OFFICIAL_BASE_URL: &str = "https://data.gdeltproject.org/gdeltv2";
 
@@ -48,10 +59,20 @@ const OFFICIAL_BASE_URL: &str = "https://data.gdeltproject.org/gdeltv2";
 pub struct Config {
     /// Which files.
     pub dataset: Dataset,
-    /// The first instant or day: `2026-01-31`, `2026-01-31T12:00:00Z`, `today`, `-7d`.
+    /// The first instant or day: `2026-01-31`, `2026-01-31T12:00:00Z`, `today`, `-7d`. Without `to`, what the first run took
+    /// it for stays.
     pub from: String,
-    /// The instant before which, or the last day. Default now.
+    /// The instant before which, or the last day. Without it each run reads what there is and no earlier run has committed.
     pub to: Option<String>,
+    /// Without `to`: a missing interval is asked for again by later runs, until the list has gone on for so long. Then a
+    /// warning says that it is given up.
+    #[serde(
+        default = "three_days",
+        deserialize_with = "units::duration",
+        serialize_with = "units::write_duration"
+    )]
+    #[schemars(with = "units::Period")]
+    pub retry_gaps: Duration,
     /// What stands before `/masterfilelist.txt` and the names of the files.
     #[serde(default = "official_base_url")]
     pub base_url: String,
@@ -119,6 +140,10 @@ fn official_base_url() -> String {
     OFFICIAL_BASE_URL.into()
 }
 
+fn three_days() -> Duration {
+    Duration::from_secs(3 * 86_400)
+}
+
 fn default_max_record_bytes() -> ByteCount {
     ReadOptions::default().max_record_bytes
 }
@@ -175,11 +200,15 @@ impl SourceConfig for Config {
     }
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
-        need_of_files(self.window.unwrap_or(planning.max_concurrency))
+        need_of_files(self.window.unwrap_or(planning.max_concurrency), self.is_incremental())
     }
 
     fn largest_record(&self) -> ByteCount {
         self.max_record_bytes
+    }
+
+    fn is_incremental(&self) -> bool {
+        self.to.is_none()
     }
 
     fn suffix_of_records(&self, file: &str) -> Option<&'static str> {
@@ -194,6 +223,7 @@ impl SourceConfig for Config {
             order: files::Order::Any,
             origin: self.origin,
             allow_empty: self.allow_empty,
+            incremental: None,
             read: again::options(&self.read_options(), files),
             http: self.http.clone(),
         }))
@@ -210,8 +240,13 @@ impl SourceConfig for Config {
             allow_empty: self.allow_empty,
             what: format!("{} from {} in {}", self.dataset.name(), self.from, list),
             is_remote: list.is_remote(),
+            incremental: self
+                .is_incremental()
+                .then_some(OnlyNew { by: By::Name, retry_gaps: Some(self.retry_gaps) }),
         };
-        let inputs = self.inputs(list, fetcher.clone(), cx)?;
+        let range = self.range(cx)?;
+        let files = fetcher.clone();
+        let inputs = |seen: Option<&Seen>| self.inputs((list, range), files, cx, seen.cloned());
         Ok(Box::new(FileSet::open(cx, fetcher, settings, inputs).await?))
     }
 }
@@ -243,35 +278,88 @@ impl Config {
         self.url_of(&format!("masterfilelist{translation}.txt"))
     }
 
-    fn intervals(&self, cx: &Context) -> Result<Intervals> {
-        let now = cx.clock().now();
+    fn range(&self, cx: &Context) -> Result<Range<DateTime<Utc>>> {
         let when = |text: &String| {
             text.parse::<When>().map_err(|message| Error::new(ErrorKind::Config, "read time", message))
         };
-        let range = range(when(&self.from)?, self.to.as_ref().map(when).transpose()?, now);
-        Ok(Intervals::new(range, now))
+        Ok(range(when(&self.from)?, self.to.as_ref().map(when).transpose()?, cx.clock().now()))
     }
 
-    /// The files of the master list within the range, as they come in it. What is missing is said at its end.
-    fn inputs(&self, list: Location, fetcher: Fetcher, cx: &Context) -> Result<Inputs> {
-        let (config, cx, suffix) = (self.clone(), cx.clone(), self.suffix());
-        let mut intervals = self.intervals(&cx)?;
-        let lines = list_lines(list, fetcher, &cx);
-        Ok(Box::pin(try_stream! {
+    /// The files of the master list, as they come in it. What is missing is said at its end.
+    fn inputs(
+        &self,
+        (list, range): (Location, Range<DateTime<Utc>>),
+        fetcher: Fetcher,
+        cx: &Context,
+        seen: Option<Seen>,
+    ) -> Inputs {
+        let (config, base_dir, suffix, now) =
+            (self.clone(), cx.base_dir().to_owned(), self.suffix(), cx.clock().now());
+        let mut intervals = match &seen {
+            Some(seen) => Intervals::without_end(self.first(seen, range.start), now),
+            None => Intervals::new(range, now),
+        };
+        let lines = list_lines(list, fetcher, cx);
+        Box::pin(try_stream! {
             futures::pin_mut!(lines);
             while let Some(line) = lines.next().await {
                 let line = line?;
                 let Some(listed) = list::parse(&line, &suffix) else { continue };
                 if intervals.take(listed.at) {
-                    yield Found::Input(Box::new(config.input(&listed, cx.base_dir())?));
+                    yield Found::Input(Box::new(config.input(&listed, &base_dir)?));
                 }
             }
-            for at in intervals.missing() {
-                let name = config.dataset.name();
-                let at = at.format("%Y-%m-%dT%H:%M:%SZ");
-                yield Found::Gap(format!("{name} of {at}: missing in the master list"));
+            let gaps = seen.as_ref().and_then(|seen| config.reach(seen, &intervals));
+            let mut missing = intervals.missing().peekable();
+            while missing.peek().is_some() {
+                let some: Vec<_> = missing.by_ref().take(MISSING_AT_ONCE).collect();
+                for found in config.missing(some, gaps.zip(seen.as_ref()), &base_dir).await? {
+                    yield found;
+                }
             }
-        }))
+        })
+    }
+
+    /// From where on, if there is no end: what the first run took `from` for, unless that was edited, and at least `from`.
+    fn first(&self, seen: &Seen, from: DateTime<Utc>) -> DateTime<Utc> {
+        let kept = seen.reach().filter(|reach| reach.from == self.from);
+        let before = kept.and_then(|reach| DateTime::from_timestamp(reach.first, 0));
+        before.map_or(from, |before| before.min(from))
+    }
+
+    /// Remembers how far the list goes now.
+    fn reach(&self, seen: &Seen, intervals: &Intervals) -> Option<Gaps> {
+        let newest = intervals.newest()?.timestamp().max(0).unsigned_abs();
+        let before = seen.reach().map_or(0, |reach| reach.newest);
+        let (from, first) = (self.from.clone(), intervals.start().timestamp());
+        seen.set_reach(Reach { from, first, newest: newest.max(before) });
+        seen.gaps()
+    }
+
+    /// What to say of intervals that the list does not have.
+    async fn missing(
+        &self,
+        missing: Vec<DateTime<Utc>>,
+        gaps: Option<(Gaps, &Seen)>,
+        base_dir: &Path,
+    ) -> Result<Vec<Found>> {
+        let told = |at: &DateTime<Utc>| {
+            format!(
+                "{} of {}: missing in the master list",
+                self.dataset.name(),
+                at.format("%Y-%m-%dT%H:%M:%SZ")
+            )
+        };
+        let Some((gaps, seen)) = gaps else {
+            return Ok(missing.iter().map(|at| Found::Gap(told(at))).collect());
+        };
+        let file = |at: &DateTime<Utc>| {
+            let name = format!("{}{}", at.format("%Y%m%d%H%M%S"), self.suffix());
+            let location = Location::parse(&self.url_of(&name), base_dir)?;
+            Ok((Input::new(location, Trust::Flow), told(at)))
+        };
+        let files = missing.iter().map(file).collect::<Result<Vec<_>>>()?;
+        Ok(gaps.unlisted(seen, files).await?.into_iter().map(Found::Missing).collect())
     }
 
     /// The list still has `http:` links of GDELT's own server, and mirrors have a copy of the list: only the

@@ -114,6 +114,7 @@ impl SourceConfig for Config {
             order: files::Order::Any,
             origin: false,
             allow_empty: false,
+            incremental: None,
             read: again::options(&self.read, files),
             http: HttpOptions::default(),
         }))

@@ -221,8 +221,10 @@ impl Unseen {
             Some(durable) => (KeysIn::Folder(durable.dir().clone()), self.kept_before(durable)?),
             None => (KeysIn::Scratch(cx.scratch().clone()), None),
         };
+        let beside = cx.durable().and_then(Durable::fallback).cloned();
         let fs = Arc::clone(cx.fs());
-        let opened = cx.tasks().block(move || KeyStore::open(&fs, place, how, value.as_ref()));
+        let opened =
+            cx.tasks().block(move || KeyStore::open_beside(&fs, place, how, value.as_ref(), beside.as_ref()));
         let remembered = Remembered { store: opened.await??, _memory: reservation };
         let store = Arc::new(Mutex::new(remembered));
         if let Some(durable) = cx.durable() {

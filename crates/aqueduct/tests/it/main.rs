@@ -12,6 +12,7 @@ mod components;
 mod disks;
 mod examples;
 mod globals;
+mod incremental;
 mod interrupted;
 mod job;
 mod memory;

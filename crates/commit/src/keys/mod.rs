@@ -168,13 +168,16 @@ struct Commits {
     committed: BTreeSet<String>,
     /// Those of the last value that was given, committed or not.
     given: Option<BTreeSet<String>>,
-    /// Those that nobody reads any more, and that one of the two may name.
+    /// Those of a value that may count again.
+    beside: BTreeSet<String>,
+    /// Those that nobody reads any more, and that one of the three may name.
     replaced: Vec<String>,
 }
 
 impl Commits {
     fn names(&self, name: &str) -> bool {
-        self.committed.contains(name) || self.given.as_ref().is_some_and(|given| given.contains(name))
+        let is_given = self.given.as_ref().is_some_and(|given| given.contains(name));
+        is_given || self.committed.contains(name) || self.beside.contains(name)
     }
 }
 
@@ -242,6 +245,21 @@ impl KeyStore {
     /// [`ErrorKind::Conflict`]: a file is gone or damaged, by its name; a newer version wrote it; keys were kept with
     /// versions and are asked for without, or the other way round.
     pub fn open(fs: &Arc<dyn Fs>, place: KeysIn, how: Remembering, kept: Option<&Value>) -> Result<Self> {
+        Self::open_beside(fs, place, how, kept, None)
+    }
+
+    /// [`KeyStore::open`] beside another value, which may count again in the place of this one: the files stay that it names,
+    /// or a field of it.
+    ///
+    /// # Errors
+    /// As [`KeyStore::open`].
+    pub fn open_beside(
+        fs: &Arc<dyn Fs>,
+        place: KeysIn,
+        how: Remembering,
+        kept: Option<&Value>,
+        beside: Option<&Value>,
+    ) -> Result<Self> {
         let disk = Disk(Arc::clone(fs));
         let home = match place {
             KeysIn::Folder(folder) => Home::durable(disk, folder),
@@ -263,6 +281,8 @@ impl KeyStore {
             has_failed: false,
             stats: KeyStats::default(),
         };
+        let beside = beside.map(KeysKept::of).transpose()?.flatten();
+        store.commits.beside = beside.into_iter().flat_map(|beside| beside.files).collect();
         store.open_runs(kept.map(|kept| Kept::read(kept, how)).transpose()?.unwrap_or_default())?;
         Ok(store)
     }
@@ -271,7 +291,7 @@ impl KeyStore {
         self.commits.committed = names.iter().map(|run| run.name.clone()).collect();
         for name in self.home.names()? {
             self.next_number = self.next_number.max(number(&name).map_or(1, |n| n.saturating_add(1)));
-            if !self.commits.committed.contains(&name) {
+            if !self.commits.names(&name) {
                 self.home.remove(&name)?;
             }
         }
@@ -299,6 +319,24 @@ impl KeyStore {
                 store.admit_some(rows, &mut passes)?;
             }
             Ok(passes)
+        })
+    }
+
+    /// Of each key the greatest version that was seen, if it was. Nothing is seen by being asked for, and keys that were not
+    /// seen for long are not forgotten by it.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is damaged.
+    pub fn known(&mut self, keys: &[u128]) -> Result<Vec<Option<u128>>> {
+        self.guarded(|store| {
+            let mut versions = Vec::with_capacity(keys.len());
+            for keys in keys.chunks(store.plan.at_once) {
+                let rows: Vec<_> = keys.iter().map(|key| Keyed { key: *key, version: 0 }).collect();
+                let found = store.look_up(&rows)?;
+                let known = keys.iter().map(|key| store.known_of(*key, &found));
+                versions.extend(known.map(|entry| entry.map(|entry| entry.version)));
+            }
+            Ok(versions)
         })
     }
 
@@ -354,9 +392,7 @@ impl KeyStore {
         }
         let found = self.look_up(rows)?;
         for row in rows {
-            let in_run = |key| found.binary_search_by_key(&key, |entry: &Entry| entry.key).ok();
-            let known = self.memtable.get(row.key).or_else(|| found.get(in_run(row.key)?).copied());
-            let known = known.filter(|entry| !self.is_forgotten(entry.day));
+            let known = self.known_of(row.key, &found);
             let is_new = known.is_none_or(|known| self.layout.versioned && row.version > known.version);
             let version = if is_new { row.version } else { known.map_or(0, |known| known.version) };
             let is_older = known.is_some_and(|known| known.day < self.today);
@@ -366,6 +402,13 @@ impl KeyStore {
             passes.push(is_new);
         }
         Ok(())
+    }
+
+    /// What is known of a key, in memory or of what was found in runs.
+    fn known_of(&self, key: u128, found: &[Entry]) -> Option<Entry> {
+        let in_run = |key| found.binary_search_by_key(&key, |entry: &Entry| entry.key).ok();
+        let known = self.memtable.get(key).or_else(|| found.get(in_run(key)?).copied());
+        known.filter(|entry| !self.is_forgotten(entry.day))
     }
 
     /// What runs know of the keys that are not in memory, by key. What a newer run knows of a key is what counts.

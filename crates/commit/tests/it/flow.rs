@@ -99,6 +99,7 @@ impl Flow {
                 mode: None,
             },
             mode: self.outputs[at].mode,
+            is_filled_last: false,
         };
         NewRun {
             flow: self.name.into(),

@@ -50,6 +50,8 @@ impl Oracle {
 enum Action {
     /// Rows by key and version.
     Admit(Vec<(u64, u128)>),
+    /// What is known of keys.
+    Ask(Vec<u64>),
     /// A commit that succeeds.
     Commit,
     /// A commit that fails after the keys were kept, which ends the run.
@@ -63,6 +65,7 @@ fn action() -> impl Strategy<Value = Action> {
     let row = (0_u64..120, 0_u128..4);
     prop_oneof![
         6 => prop::collection::vec(row, 0..40).prop_map(Action::Admit),
+        3 => prop::collection::vec(0_u64..150, 0..40).prop_map(Action::Ask),
         3 => Just(Action::Commit),
         1 => Just(Action::FailedCommit),
         1 => Just(Action::Reopen),
@@ -88,6 +91,13 @@ fn compare(how: Remembering, actions: Vec<Action>) -> Result<()> {
                     rows.iter().map(|(n, version)| Keyed { key: key(*n), version: *version }).collect();
                 let expected: Vec<_> = rows.iter().map(|row| now.admit(how, *row, today)).collect();
                 assert_eq!(store.admit(&rows, today)?, expected);
+            }
+            // When a key is forgotten is said where keys are let in.
+            Action::Ask(_) if how.forget_after_days.is_some() => {}
+            Action::Ask(numbers) => {
+                let keys: Vec<_> = numbers.iter().map(|n| key(*n)).collect();
+                let known = |key: &u128| now.0.get(key).map(|known| if how.versioned { known.0 } else { 0 });
+                assert_eq!(store.known(&keys)?, keys.iter().map(known).collect::<Vec<_>>());
             }
             Action::Commit => committed = (Some(store.keep()?), now.clone()),
             Action::LaterBy(days) => today += days,
@@ -119,6 +129,27 @@ fn rows(numbers: impl IntoIterator<Item = u64>) -> Vec<Keyed> {
 
 fn n_passing(store: &mut KeyStore, numbers: impl IntoIterator<Item = u64>, today: u16) -> usize {
     store.admit(&rows(numbers), today).unwrap().into_iter().filter(|passes| *passes).count()
+}
+
+#[test]
+fn what_may_count_again_stays_however_often_others_are_kept() {
+    let disk = SimFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(disk.clone());
+    let mut store = open(&disk, LITTLE, None).unwrap();
+    n_passing(&mut store, 0..100, 0);
+    let before = store.keep().unwrap();
+    drop(store);
+    for begins_with in [None, Some(&before)] {
+        let folder = KeysIn::Folder(FOLDER.into());
+        let mut store = KeyStore::open_beside(&fs, folder, LITTLE, begins_with, Some(&before)).unwrap();
+        for n in 0..10 {
+            n_passing(&mut store, 1000 * n..1000 * n + 100, 0);
+            store.keep().unwrap();
+        }
+        drop(store);
+        let mut store = open(&disk, LITTLE, Some(&before)).unwrap();
+        assert_eq!(n_passing(&mut store, 0..110, 0), 10);
+    }
 }
 
 /// Numbers whose keys have one upper half: no page ends where its fence could tell them apart.

@@ -38,7 +38,7 @@ fn begin(fs: &Arc<dyn Fs>, output: &Output, run_id: &str) -> Result<Transaction>
         now: now(),
         identity: BTreeMap::new(),
         fixed: BTreeMap::new(),
-        targets: vec![Target { output: output.clone(), mode: Mode::Replace }],
+        targets: vec![Target { output: output.clone(), mode: Mode::Replace, is_filled_last: false }],
     };
     FlowLog::open(fs, &parent.join("state"))?.begin(run, Start::Resume)
 }

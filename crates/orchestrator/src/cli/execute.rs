@@ -137,6 +137,7 @@ fn summary(report: &Report) -> String {
     for (n, what) in [
         (report.rows_rejected, "rows rejected"),
         (report.files_rejected, "files rejected"),
+        (report.files_known, "files committed before"),
         (report.gaps.len() as u64, "missing"),
     ] {
         if n > 0 {

@@ -3,7 +3,7 @@
 use aqueduct_core::{Mode, Output};
 
 use crate::flow::error::Mistake;
-use crate::flow::{Flow, StepKind};
+use crate::flow::{Flow, Step, StepKind};
 
 /// Why rows are added where a flow says otherwise.
 const REPLAY: &str = "what was rejected is replayed";
@@ -56,18 +56,31 @@ impl Flow {
 
     /// The first step before this one whose rows depend on earlier runs.
     fn what_remembers(&self, at: usize) -> Option<String> {
+        self.first_before(at, |step| {
+            let does = match &step.kind {
+                StepKind::Source(source) => source.is_incremental().then_some("reads"),
+                StepKind::Stage(stage) => stage.remembers().then_some("lets pass"),
+                StepKind::Sink(_) => None,
+            };
+            does.map(|does| format!("`{}` {does} only what no earlier run has committed", step.name))
+        })
+    }
+
+    /// Whether a stage before this step gives no row before it has taken in all.
+    pub(crate) fn is_behind_global(&self, at: usize) -> bool {
+        let is_global = |step: &Step| matches!(&step.kind, StepKind::Stage(stage) if stage.spills());
+        self.first_before(at, |step| is_global(step).then_some(())).is_some()
+    }
+
+    /// What is found first on the ways back from a step.
+    fn first_before<T>(&self, at: usize, find: impl Fn(&Step) -> Option<T>) -> Option<T> {
         let mut open = self.steps.get(at)?.inputs.clone();
         let mut seen = std::collections::BTreeSet::new();
         while let Some(before) = open.pop() {
             let step = self.steps.get(before).filter(|_| seen.insert(before));
             let Some(step) = step else { continue };
-            let remembers = match &step.kind {
-                StepKind::Source(source) => source.is_incremental(),
-                StepKind::Stage(stage) => stage.remembers(),
-                StepKind::Sink(_) => false,
-            };
-            if remembers {
-                return Some(format!("`{}` lets pass only what no earlier run has committed", step.name));
+            if let Some(found) = find(step) {
+                return Some(found);
             }
             open.extend(&step.inputs);
         }

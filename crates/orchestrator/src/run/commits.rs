@@ -95,7 +95,8 @@ impl Commits {
                 commits.target_of[at] = Some(targets.len());
                 // The log names it: it must be the same from wherever the next run is started.
                 let path = absolute(&output.path);
-                targets.push(Target { output: Output { path, ..output }, mode });
+                let is_filled_last = flow.is_behind_global(at);
+                targets.push(Target { output: Output { path, ..output }, mode, is_filled_last });
             }
         }
         let new_run = NewRun {
@@ -162,7 +163,8 @@ impl Commits {
     pub(super) fn durable(&self, step: &str) -> Option<Durable> {
         let (transaction, places) = (self.transaction.as_ref()?, self.places.as_ref()?);
         let run_dir = places.runs.join(&self.run_id).join(step);
-        Some(Durable::new(transaction.kept().get(step).cloned(), places.steps.join(step), run_dir))
+        let durable = Durable::new(transaction.kept().get(step).cloned(), places.steps.join(step), run_dir);
+        Some(durable.with_fallback(transaction.kept_without().get(step).cloned()))
     }
 
     /// Makes parts durable and public, by step, with all that belongs to them.

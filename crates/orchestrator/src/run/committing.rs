@@ -21,6 +21,8 @@ pub(super) struct Committing<'r> {
     pub(super) run: &'r RunContext,
     pub(super) steps: &'r [PreparedStep],
     pub(super) contexts: &'r [Context],
+    /// Whether only the first rows of each source were let in: of what it has read, sources keep nothing.
+    pub(super) is_trial: bool,
     /// What is kept beside what steps keep, by name: copies of what goes into global stages, say.
     pub(super) beside: Vec<(String, Arc<Durable>)>,
 }
@@ -92,7 +94,9 @@ impl Committing<'_> {
     /// What steps keep, as far as they do.
     async fn keep(&self) -> Result<BTreeMap<String, Value>> {
         let mut kept = BTreeMap::new();
-        let of_steps = self.contexts.iter().filter_map(|cx| Some((cx.step(), cx.durable()?)));
+        let steps =
+            self.steps.iter().zip(self.contexts).filter(|(step, _)| !(self.is_trial && step.is_source));
+        let of_steps = steps.filter_map(|(_, cx)| Some((cx.step(), cx.durable()?)));
         let beside = self.beside.iter().map(|(name, durable)| (name.as_str(), &**durable));
         for (name, durable) in of_steps.chain(beside) {
             let Some(keeper) = durable.keeper() else { continue };

@@ -28,9 +28,9 @@ pub(super) enum Opened {
 pub(super) async fn drive(prepared: Prepared, options: RunOptions) -> (Vec<OutputReport>, Option<Failure>) {
     let Prepared { when, run, steps, kinds, contexts, commits, rejects, .. } = prepared;
     let graph = Graph { run: &run, steps: &steps, contexts: &contexts };
-    let beside = Vec::new();
+    let (beside, is_trial) = (Vec::new(), options.limit_rows.is_some());
     let mut committing =
-        Committing { commits, rejects, run: &run, steps: &steps, contexts: &contexts, beside };
+        Committing { commits, rejects, run: &run, steps: &steps, contexts: &contexts, is_trial, beside };
     let failure = rows_to_commits(&graph, kinds, &mut committing, (when, &options)).await.err();
     committing.rejects.leave();
     let published = committing.commits.close(failure.is_none()).await;

@@ -179,6 +179,7 @@ impl About {
             rows_duplicate: 0,
             rows_rejected: 0,
             files_rejected: 0,
+            files_known: 0,
             rejected_by_reason: std::collections::BTreeMap::new(),
             gaps: Vec::new(),
             warnings: Vec::new(),
@@ -212,6 +213,7 @@ fn fill(report: &mut Report, live: &Live, notices: &aqueduct_core::Notices, outp
     report.rows_duplicate = live.total(|m| m.rows_duplicate.get());
     report.rows_rejected = live.total(|m| m.rows_rejected.get());
     report.files_rejected = live.total(|m| m.files_rejected.get());
+    report.files_known = live.total(|m| m.files_known.get());
     report.bytes_in = live.sum(Role::Source, |m| m.bytes.get());
     report.bytes_out = outputs.iter().map(|output| output.bytes).sum();
     report.memory_peak_bytes = live.reserved_peak().get();

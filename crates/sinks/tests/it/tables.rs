@@ -143,7 +143,7 @@ async fn a_sealed_table_is_published_with_its_manifest() {
         now: written,
         identity: Default::default(),
         fixed: Default::default(),
-        targets: vec![Target { output: output.clone(), mode: Mode::Replace }],
+        targets: vec![Target { output: output.clone(), mode: Mode::Replace, is_filled_last: false }],
     };
     let log = FlowLog::open(&fs, &place.dir.path().join("state")).unwrap();
     let mut run = log.begin(run, Start::Resume).unwrap();

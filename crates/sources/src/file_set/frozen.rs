@@ -15,8 +15,9 @@ use async_stream::try_stream;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Found, Input, Inputs};
+use super::input::{Found, Input, Inputs, Missing};
 use super::ndjson::{Disk, Lines, failed, make_folder, rename};
+use super::progress::Partial;
 use super::verify::Expected;
 
 const INPUTS: &str = "inputs.ndjson";
@@ -33,7 +34,9 @@ const MAX_END_BYTES: usize = 64;
 #[serde(rename_all = "snake_case")]
 enum Line {
     Input(Record),
+    Known(Record),
     Gap(String),
+    Missing(Missing),
     /// So many inputs there are.
     End(u64),
 }
@@ -51,6 +54,10 @@ pub(crate) struct Record {
     may_be_missing: bool,
     #[serde(default, skip_serializing_if = "Validator::is_empty")]
     listed: Validator,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    begun: Option<Partial>,
 }
 
 /// A location, with what it takes to fetch from it.
@@ -122,7 +129,9 @@ impl Frozen {
                     lines.push(&Line::Input(Record::of(&input)))?;
                     n_inputs += 1;
                 }
+                Found::Known(input) => lines.push(&Line::Known(Record::of(&input)))?,
                 Found::Gap(gap) => lines.push(&Line::Gap(gap))?,
+                Found::Missing(missing) => lines.push(&Line::Missing(missing))?,
             }
             if lines.is_due() {
                 let path = fresh.clone();
@@ -147,7 +156,9 @@ impl Frozen {
             while let Some(line) = lines.next().await {
                 match read_line(&line?, &path)? {
                     Line::Input(record) => yield Found::Input(Box::new(record.into_input()?)),
+                    Line::Known(record) => yield Found::Known(Box::new(record.into_input()?)),
                     Line::Gap(gap) => yield Found::Gap(gap),
+                    Line::Missing(missing) => yield Found::Missing(missing),
                     Line::End(_) => break,
                 }
             }
@@ -230,12 +241,12 @@ impl Record {
             Trust::Flow => NamedBy::Flow,
             Trust::Data { origin } => NamedBy::Data(origin.as_ref().map(ToString::to_string)),
         };
-        let (may_be_missing, listed) = (input.may_be_missing, input.listed.clone());
-        Self { at: Place::of(&input.location), by, n_bytes, md5, may_be_missing, listed }
+        let Input { may_be_missing, listed, digest, begun, .. } = input.clone();
+        Self { at: Place::of(&input.location), by, n_bytes, md5, may_be_missing, listed, digest, begun }
     }
 
     pub(crate) fn into_input(self) -> Result<Input> {
-        let Self { at, by, n_bytes, md5, may_be_missing, listed } = self;
+        let Self { at, by, n_bytes, md5, may_be_missing, listed, digest, begun } = self;
         let trust = match by {
             NamedBy::Flow => Trust::Flow,
             NamedBy::Data(None) => Trust::Data { origin: None },
@@ -245,7 +256,8 @@ impl Record {
             },
         };
         let expected = Expected { n_bytes, md5 };
-        Ok(Input { expected, may_be_missing, listed, ..Input::new(at.into_location()?, trust) })
+        let input = Input::new(at.into_location()?, trust);
+        Ok(Input { expected, may_be_missing, listed, digest, begun, ..input })
     }
 }
 
@@ -296,6 +308,8 @@ mod tests {
                 let input = Input {
                     expected: Expected { n_bytes: Some(7), md5: Some("ab".into()) },
                     may_be_missing: true,
+                    digest: Some("cd".into()),
+                    begun: Some(Partial { rows: 7, ..Partial::default() }),
                     listed: serde_json::from_str(r#"{"etag":"\"v1\""}"#).unwrap(),
                     ..Input::new(location.clone(), trust)
                 };

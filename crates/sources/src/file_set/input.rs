@@ -9,10 +9,12 @@ use async_stream::try_stream;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 
 use super::lines::lines;
 use super::open::Opened;
 use super::progress::Partial;
+use super::seen::Key;
 use super::verify::{Expected, verified};
 
 /// What a search for files comes upon, in order. An error is about all of the rest, and the last item.
@@ -23,8 +25,32 @@ pub(crate) type Inputs = BoxStream<'static, Result<Found>>;
 pub(crate) enum Found {
     /// A file to read.
     Input(Box<Input>),
+    /// A file that earlier runs have committed: not to be read, but for its columns.
+    Known(Box<Input>),
     /// Something that should be there and is not, in words.
     Gap(String),
+    /// The same, where it is known how long that is so.
+    Missing(Missing),
+}
+
+/// Something that should be there and is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    /// In words.
+    pub(crate) told: String,
+    /// Whether nobody will ask for it any more.
+    pub(crate) is_given_up: bool,
+    /// What is to be remembered of it with the next commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<Note>,
+}
+
+/// Since when something is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    pub(crate) key: Key,
+    /// See [`Gaps`](super::gaps::Gaps).
+    pub(crate) since: u64,
 }
 
 /// A file to read.
@@ -40,8 +66,12 @@ pub(crate) struct Input {
     pub(crate) expected: Expected,
     /// Whether it may be missing: then it is a gap, not a bad file.
     pub(crate) may_be_missing: bool,
-    /// What the listing told of its version.
+    /// What is known of its version before it is read: of the listing, or because it was asked for.
     pub(crate) listed: Validator,
+    /// The BLAKE3 of its bytes, in hex, where that tells whether it is new.
+    pub(crate) digest: Option<String>,
+    /// How far earlier runs have committed it.
+    pub(crate) begun: Option<Partial>,
 }
 
 /// A file to read, on its way into the window.
@@ -68,7 +98,7 @@ impl Input {
     pub(crate) fn new(location: Location, trust: Trust) -> Self {
         let name = location.to_string().into();
         let (expected, listed) = (Expected::default(), Validator::default());
-        Self { location, name, trust, expected, may_be_missing: false, listed }
+        Self { location, name, trust, expected, may_be_missing: false, listed, digest: None, begun: None }
     }
 }
 

@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aqueduct_core::{Durable, Error, Keeper, Result};
+use aqueduct_core::{Durable, Error, Result};
 use aqueduct_net::Validator;
 use async_stream::try_stream;
-use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::frozen::{Record, damaged};
 use super::input::Input;
@@ -37,11 +35,9 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// The journal of a run, which the runner asks at each commit from now on. Nothing is made on the disk.
-    pub(crate) fn register(disk: Disk, durable: &Durable) -> Self {
-        let journal = Self { disk, dir: durable.run_dir().clone(), lines: Arc::default() };
-        durable.register(Arc::new(journal.clone()));
-        journal
+    /// The journal of a run. Nothing is made on the disk.
+    pub(crate) fn new(disk: Disk, durable: &Durable) -> Self {
+        Self { disk, dir: durable.run_dir().clone(), lines: Arc::default() }
     }
 
     /// Takes over from an earlier process what it noted of files that are done; what it noted of others was never
@@ -122,6 +118,14 @@ impl Journal {
         if is_due { self.write(Lines::write_out).await } else { Ok(()) }
     }
 
+    /// Makes durable what was noted. The positions say which lines count: nothing is left to commit beside them.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn sync(&self) -> Result<()> {
+        self.write(Lines::sync).await
+    }
+
     async fn write(&self, how: fn(&mut Lines) -> std::io::Result<()>) -> Result<()> {
         let (journal, path) = (self.clone(), self.dir.join(READ));
         let write = move |_: &dyn aqueduct_core::Fs| {
@@ -137,15 +141,6 @@ impl Journal {
 
     fn lock(&self) -> MutexGuard<'_, Option<Lines>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl Keeper for Journal {
-    /// The positions say which lines count: nothing is left to commit beside them.
-    async fn keep(&self) -> Result<Option<Value>> {
-        self.write(Lines::sync).await?;
-        Ok(None)
     }
 }
 

@@ -14,6 +14,8 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::seen::need_of_keys;
+
 /// Of a file's reserve, one part in so many is for the decoder's blocks.
 const DECODER_PART: u64 = 2;
 /// Of a file's reserve, one part in so many is the largest batch: three may wait outside the decoder (sent,
@@ -26,10 +28,13 @@ fn need_of_file() -> MemoryNeed {
     MemoryNeed::between(min.saturating_mul(DECODER_PART), want.saturating_mul(DECODER_PART))
 }
 
-/// What the planner must keep for a step that reads so many files at once.
-pub(crate) fn need_of_files(n_files: usize) -> MemoryNeed {
+/// What the planner must keep for a step that reads so many files at once, and for the keys of earlier ones if it reads new
+/// ones only.
+pub(crate) fn need_of_files(n_files: usize, is_incremental: bool) -> MemoryNeed {
     let MemoryNeed { min, want } = need_of_file();
-    MemoryNeed::between(min, want.saturating_mul(n_files.max(1) as u64))
+    let (min_keys, max_keys) = if is_incremental { need_of_keys() } else { Default::default() };
+    let want = want.saturating_mul(n_files.max(1) as u64).saturating_add(max_keys);
+    MemoryNeed::between(min.saturating_add(min_keys), want)
 }
 
 /// How a share is divided.

@@ -13,8 +13,12 @@
 //! are done and rows that were given of others ([`progress`]); rejects are told together with the batch that covers them. What
 //! the numbers of the files mean lies in a folder of the run ([`frozen`]), and which versions of them were read
 //! ([`journal`]): a file that changed in between ends the run ([`unchanged`]).
+//!
+//! Where only new files are to be read, what earlier runs have committed is known by keys ([`seen`]), and left out of the
+//! list before it is fixed ([`sift`]).
 
 pub(crate) mod frozen;
+pub(crate) mod gaps;
 pub(crate) mod input;
 pub(crate) mod journal;
 pub(crate) mod lines;
@@ -25,29 +29,37 @@ pub(crate) mod oversize;
 pub(crate) mod peek;
 pub(crate) mod progress;
 pub(crate) mod read;
+pub(crate) mod seen;
+pub(crate) mod sift;
 pub(crate) mod spool;
 pub(crate) mod unchanged;
 pub(crate) mod verify;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aqueduct_core::{
-    BatchStream, Context, Error, ErrorKind, Origin, Positions, Reject, RejectedItem, Result, Source,
-    SourceCaps,
+    BatchStream, Context, Durable, Error, ErrorKind, Keeper, Origin, Positions, Reject, RejectedItem, Result,
+    Source, SourceCaps,
 };
 use aqueduct_formats::{ReadOptions, declared_schema, output_schema};
-use aqueduct_net::Fetcher;
+use aqueduct_net::{Fetcher, Validator};
+use aqueduct_primitives::ByteCount;
 use arrow::datatypes::{Schema, SchemaRef};
+use async_stream::try_stream;
+use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use serde_json::Value;
 
 use self::frozen::Frozen;
-use self::input::{Found, Input, Inputs, Queued};
+use self::input::{Found, Input, Inputs, Missing, Queued};
 use self::journal::Journal;
 use self::memory::Division;
 use self::ndjson::Disk;
 use self::open::Opener;
 use self::progress::{Progress, SPLIT};
+use self::seen::{Ended, OnlyNew, Seen, memory_of_keys};
+use self::sift::Sift;
 
 /// So many empty files are passed over in search of one that tells the columns. More would be a list of empty
 /// files, all opened before the first row.
@@ -70,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) what: String,
     /// Whether some come over a network.
     pub(crate) is_remote: bool,
+    /// By what files of earlier runs are known, which are not read again.
+    pub(crate) incremental: Option<OnlyNew>,
 }
 
 /// Files, ready to be read.
@@ -92,6 +106,52 @@ pub(crate) struct FileSet {
 struct Kept {
     journal: Journal,
     frozen: Frozen,
+    seen: Option<Seen>,
+}
+
+impl Kept {
+    /// The list of the run, made of what is new if that is asked for; from now on each commit asks what is kept.
+    async fn open(
+        cx: &Context,
+        durable: &Durable,
+        opener: &Opener,
+        only_new: Option<OnlyNew>,
+        inputs: impl FnOnce(Option<&Seen>) -> Inputs + Send,
+    ) -> Result<Self> {
+        let seen = match only_new {
+            Some(only_new) => Some(Seen::open(cx, durable, only_new, &opener.options).await?),
+            None => None,
+        };
+        let inputs = inputs(seen.as_ref());
+        let inputs = match &seen {
+            Some(seen) => {
+                let (cx, fetcher, seen) = (cx.clone(), opener.fetcher.clone(), seen.clone());
+                Sift::new(cx, fetcher, opener.division, seen).only_new(inputs)
+            }
+            None => inputs,
+        };
+        let frozen = Frozen::open(cx, durable, inputs).await?;
+        let journal = Journal::new(Disk::of(cx), durable);
+        durable.register(Arc::new(FilesKeeper { journal: journal.clone(), seen: seen.clone() }));
+        Ok(Self { journal, frozen, seen })
+    }
+}
+
+/// Makes durable what is known of files.
+struct FilesKeeper {
+    journal: Journal,
+    seen: Option<Seen>,
+}
+
+#[async_trait]
+impl Keeper for FilesKeeper {
+    async fn keep(&self) -> Result<Option<Value>> {
+        self.journal.sync().await?;
+        match &self.seen {
+            Some(seen) => Ok(Some(seen.keep().await?)),
+            None => Ok(None),
+        }
+    }
 }
 
 impl FileSet {
@@ -106,10 +166,12 @@ impl FileSet {
         cx: &Context,
         fetcher: Fetcher,
         settings: Settings,
-        inputs: Inputs,
+        inputs: impl FnOnce(Option<&Seen>) -> Inputs + Send,
     ) -> Result<Self> {
-        let Settings { options, window, is_ordered, origin, allow_empty, what, is_remote } = settings;
-        let division = Division::of(cx.share().total(), window);
+        let Settings { options, window, is_ordered, origin, allow_empty, what, is_remote, incremental } =
+            settings;
+        let keys = incremental.map_or(ByteCount::ZERO, |_| memory_of_keys(cx.share().total()));
+        let division = Division::of(cx.share().total().saturating_sub(keys), window);
         check_memory(cx, division)?;
         if division.n_files < window {
             tracing::debug!(window, n_files = division.n_files, "fewer files at once, to keep to the memory");
@@ -117,14 +179,16 @@ impl FileSet {
         let declared = declared_schema(&options, options.format.named())?;
         let opener = Arc::new(Opener::new(cx, fetcher, options, origin, division));
         let (kept, inputs) = match cx.durable() {
-            None => (None, inputs),
+            None => (None, inputs(None)),
             Some(durable) => {
-                let frozen = Frozen::open(cx, durable, inputs).await?;
-                let inputs = frozen.inputs();
-                (Some(Kept { journal: Journal::register(Disk::of(cx), durable), frozen }), inputs)
+                let kept = Kept::open(cx, durable, &opener, incremental, inputs).await?;
+                let inputs = kept.frozen.inputs();
+                (Some(kept), inputs)
             }
         };
-        let mut inputs = numbered(inputs, cx);
+        let committed = Committed::default();
+        let seen = kept.as_ref().and_then(|kept| kept.seen.clone());
+        let mut inputs = numbered(inputs, cx, seen.as_ref(), &committed);
         let known = match (&kept, declared) {
             (_, Some(declared)) => Some(declared),
             (Some(kept), None) => kept.frozen.columns().await?,
@@ -136,10 +200,13 @@ impl FileSet {
                 looked.head.extend(inputs.next().await.transpose()?);
                 (schema, false)
             }
-            None => (looked.for_columns(&opener, &mut inputs).await?, true),
+            None => {
+                let columns = looked.for_columns(&opener, seen.as_ref(), &mut inputs).await?;
+                (columns_or_earlier(columns, &opener, &committed).await?, true)
+            }
         };
         let Looked { head, given_up } = looked;
-        if head.is_empty() {
+        if head.is_empty() && committed.is_empty() {
             check_emptiness(cx, allow_empty, &what)?;
         }
         if let Some(kept) = kept.as_ref().filter(|_| is_found) {
@@ -151,22 +218,74 @@ impl FileSet {
     }
 }
 
-/// Gives each file its number, and tells what is missing.
-fn numbered(inputs: Inputs, cx: &Context) -> BoxStream<'static, Result<Queued>> {
-    let cx = cx.clone();
-    let found = inputs.filter_map(move |found| {
-        let input = match found {
-            Ok(Found::Input(input)) => Some(Ok(*input)),
-            Ok(Found::Gap(gap)) => {
-                cx.gap(gap);
-                None
+/// The first few files that earlier runs have committed.
+#[derive(Clone, Default)]
+struct Committed(Arc<Mutex<Vec<Input>>>);
+
+impl Committed {
+    fn lock(&self) -> MutexGuard<'_, Vec<Input>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+}
+
+/// Where no new file has columns, they are those of a file that was committed, if one of them still tells.
+async fn columns_or_earlier(columns: SchemaRef, opener: &Opener, earlier: &Committed) -> Result<SchemaRef> {
+    if !columns.fields().is_empty() {
+        return Ok(columns);
+    }
+    let earlier = earlier.lock().clone();
+    let _reserve = opener.cx.share().reserve(opener.division.per_file).await?;
+    for input in &earlier {
+        match opener.infer(input).await {
+            Ok((schema, _)) if !schema.fields().is_empty() => return Ok(schema),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(file = &*input.name, error = %error.chain(), "tells no columns"),
+        }
+    }
+    Ok(columns)
+}
+
+/// Gives each file its number, and tells what is missing. Files of earlier runs go aside.
+fn numbered(
+    inputs: Inputs,
+    cx: &Context,
+    seen: Option<&Seen>,
+    committed: &Committed,
+) -> BoxStream<'static, Result<Queued>> {
+    let (cx, seen, committed) = (cx.clone(), seen.cloned(), committed.clone());
+    Box::pin(try_stream! {
+        futures::pin_mut!(inputs);
+        let mut numbers = 0_u64..;
+        while let Some(found) = inputs.next().await {
+            match found? {
+                Found::Known(input) => committed.lock().push(*input),
+                Found::Gap(gap) => cx.gap(gap),
+                Found::Missing(missing) => {
+                    if let Some(seen) = &seen {
+                        seen.make_room().await?;
+                    }
+                    tell(&cx, seen.as_ref(), missing);
+                }
+                Found::Input(input) => {
+                    let number = numbers.next().unwrap_or(u64::MAX);
+                    yield Queued::new(number, *input);
+                }
             }
-            Err(error) => Some(Err(error)),
-        };
-        futures::future::ready(input)
-    });
-    let numbers = stream::iter(0_u64..);
-    found.zip(numbers).map(|(input, number)| Ok(Queued::new(number, input?))).boxed()
+        }
+    })
+}
+
+/// Says that something is missing, and remembers since when.
+fn tell(cx: &Context, seen: Option<&Seen>, missing: Missing) {
+    let Missing { told, is_given_up, note } = missing;
+    if let (Some(seen), Some(note)) = (seen, note) {
+        seen.note(note);
+    }
+    if is_given_up { cx.warn(told) } else { cx.gap(told) }
 }
 
 impl Source for FileSet {
@@ -226,6 +345,7 @@ impl Looked {
     async fn for_columns(
         &mut self,
         opener: &Opener,
+        seen: Option<&Seen>,
         inputs: &mut BoxStream<'static, Result<Queued>>,
     ) -> Result<SchemaRef> {
         let _reserve = opener.cx.share().reserve(opener.division.per_file).await?;
@@ -239,7 +359,12 @@ impl Looked {
                 Ok(_) => self.head.push(queued),
                 Err(error) => {
                     opener.cx.metrics().files_total.add(1);
-                    give_up(&opener.cx, &queued.input, 0, error)?;
+                    Failed::of(seen, &queued.input, error).await?.settle(
+                        &opener.cx,
+                        seen,
+                        &queued.input,
+                        (0, &Validator::default()),
+                    )?;
                     self.given_up.end(queued.number);
                 }
             }
@@ -251,10 +376,58 @@ impl Looked {
     }
 }
 
+/// A file that cannot be read, or not to its end, with all that must be known to say so at once.
+struct Failed {
+    error: Error,
+    /// A list names it and it is not there: what to say of that, if that is to be said.
+    gone: Option<Option<Missing>>,
+}
+
+impl Failed {
+    /// Looks up what is known of it, and makes room for what will be.
+    async fn of(seen: Option<&Seen>, input: &Input, error: Error) -> Result<Self> {
+        let Some(seen) = seen else { return Ok(Self { error, gone: None }) };
+        seen.make_room().await?;
+        let gone = match seen.gaps().filter(|_| is_gap(input, &error)) {
+            Some(gaps) => Some(gaps.gone(seen, input, gap(input)).await?),
+            None => None,
+        };
+        Ok(Self { error, gone })
+    }
+
+    /// Tells the policy, of a version of which so many rows were given, and remembers what is bad as it is and need not be tried again before it is another.
+    fn settle(
+        self,
+        cx: &Context,
+        seen: Option<&Seen>,
+        input: &Input,
+        (n_rows, read): (u64, &Validator),
+    ) -> Result<()> {
+        if let Some(gone) = self.gone {
+            gone.into_iter().for_each(|missing| tell(cx, seen, missing));
+            return Ok(());
+        }
+        let is_bad = matches!(self.error.kind(), ErrorKind::Data | ErrorKind::Limit);
+        give_up(cx, input, n_rows, self.error)?;
+        if let Some(seen) = seen.filter(|_| is_bad) {
+            seen.end(input, read, Ended::Bad);
+        }
+        Ok(())
+    }
+}
+
+fn is_gap(input: &Input, error: &Error) -> bool {
+    input.may_be_missing && error.kind() == ErrorKind::NotFound
+}
+
+fn gap(input: &Input) -> String {
+    format!("{} is listed, and missing", input.name)
+}
+
 /// Hands a file that cannot be read, or not to its end, to the policy. `n_rows` of it were given.
 fn give_up(cx: &Context, input: &Input, n_rows: u64, error: Error) -> Result<()> {
-    if input.may_be_missing && error.kind() == ErrorKind::NotFound {
-        cx.gap(format!("{} is listed, and missing", input.name));
+    if is_gap(input, &error) {
+        cx.gap(gap(input));
         return Ok(());
     }
     if !error.kind().is_about_one_item() {

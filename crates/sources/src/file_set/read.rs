@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use aqueduct_core::{Batch, BatchStream, Context, Error, Positions, Result, retained_bytes};
+use aqueduct_core::{Batch, BatchStream, Context, Error, ErrorKind, Positions, Result, retained_bytes};
 use aqueduct_formats::{Decoded, NeedsSpool};
 use aqueduct_net::Validator;
 use aqueduct_primitives::{
@@ -21,8 +21,9 @@ use super::journal::Journal;
 use super::open::{Opened, Opener, Rows};
 use super::oversize::{Fitting, Part, sorted_out};
 use super::progress::{Partial, Progress};
+use super::seen::{Ended, Seen};
 use super::unchanged::{check_done, compare, since_then};
-use super::{FileSet, frozen, give_up};
+use super::{Failed, FileSet, frozen};
 
 /// Events that wait outside the task that reads a file. With none, decoder and consumer would take turns;
 /// each more is one more batch in the file's reserve.
@@ -91,7 +92,8 @@ pub(super) fn run(files: FileSet, from: Positions) -> BatchStream {
         let inputs = with_last_known(not_done(inputs, resumed.clone()));
         let mut progress = resumed.unwrap_or_default();
         progress.merge(&given_up);
-        let mut consumer = Consumer { cx, output, progress, journal: kept.map(|kept| kept.journal) };
+        let (journal, seen) = kept.map(|kept| (kept.journal, kept.seen)).unzip();
+        let mut consumer = Consumer { cx, output, progress, journal, seen: seen.flatten() };
         let mut events = events(opener, inputs, read, is_ordered);
         while let Some(event) = next(&mut events, &mut checked).await? {
             match event {
@@ -135,6 +137,7 @@ struct Consumer {
     output: SchemaRef,
     progress: Progress,
     journal: Option<Journal>,
+    seen: Option<Seen>,
 }
 
 impl Consumer {
@@ -147,6 +150,9 @@ impl Consumer {
         part.rejects.into_iter().try_for_each(|reject| self.cx.reject(reject))?;
         if !self.cx.whole_files() {
             self.progress.give(file.number, part.n_rows, &file.validator());
+            if let Some(seen) = &self.seen {
+                seen.give(&file.input, part.n_rows, &file.validator())?;
+            }
         }
         Ok(batch.with_positions(self.progress.positions()?))
     }
@@ -156,11 +162,23 @@ impl Consumer {
         if let Some(journal) = self.journal.as_ref().filter(|_| !file.validator().is_empty()) {
             journal.note(file.number, &file.input, &file.validator()).await?;
         }
-        match end {
-            End::Whole => self.cx.metrics().files_done.add(1),
-            End::Failed(error) => {
+        let seen = self.seen.as_ref();
+        let failed = match end {
+            End::Whole => None,
+            End::Failed(error) => Some(Failed::of(seen, &file.input, error).await?),
+        };
+        if let Some(seen) = seen {
+            seen.make_room().await?;
+        }
+        // From here on nothing waits: all that is told of the file goes with the batch that is given.
+        match failed {
+            Some(failed) => {
                 let n_rows = self.progress.partial(file.number).map_or(0, |partial| partial.rows);
-                give_up(&self.cx, &file.input, n_rows, error)?;
+                failed.settle(&self.cx, seen, &file.input, (n_rows, &file.validator()))?;
+            }
+            None => {
+                self.cx.metrics().files_done.add(1);
+                seen.into_iter().for_each(|seen| seen.end(&file.input, &file.validator(), Ended::Whole));
             }
         }
         self.progress.end(file.number);
@@ -181,12 +199,12 @@ fn not_done(
     inputs: BoxStream<'static, Result<Queued>>,
     resumed: Option<Progress>,
 ) -> BoxStream<'static, Result<Queued>> {
-    let Some(progress) = resumed else { return inputs };
+    let progress = resumed.unwrap_or_default();
     let left = move |queued: Result<Queued>| {
         let left = match queued {
             Ok(queued) if progress.is_done(queued.number) => None,
             Ok(queued) => {
-                let resumed = progress.partial(queued.number).cloned();
+                let resumed = progress.partial(queued.number).or(queued.input.begun.as_ref()).cloned();
                 Some(Ok(Queued { resumed, ..queued }))
             }
             Err(error) => Some(Err(error)),
@@ -338,6 +356,7 @@ impl FileReader {
         if let Some(was) = was {
             compare(&file.input, was, &validator).map_err(Stop::Run)?;
         }
+        check_hashed(&file.input, &validator).map_err(Stop::File)?;
         // Set once, here.
         let _ = file.validator.set(validator);
         Ok(stream)
@@ -366,6 +385,15 @@ impl FileReader {
         let event = Event::Rows(Arc::clone(&self.file), rows, turn);
         self.events.send(Ok(event)).await.map_err(|_| is_over())
     }
+}
+
+/// Whether a file is the one whose bytes were hashed.
+fn check_hashed(input: &Input, is: &Validator) -> Result<()> {
+    if input.digest.is_none() || !input.listed.has_become_another(is) {
+        return Ok(());
+    }
+    let message = "it changed while it was looked at; the next run reads it as it is then";
+    Err(Error::new(ErrorKind::Io, "read", message).with("was", &input.listed).with("is", is))
 }
 
 /// Takes rows into the flow's memory. Rows that came through the lane have some of it already.

@@ -38,11 +38,16 @@ pub(super) struct Intervals {
     first: DateTime<Utc>,
     range: Range<DateTime<Utc>>,
     seen: Vec<bool>,
+    /// As far as intervals may be expected, whatever a list says; with nothing here, what is expected is known.
+    grows_to: Option<usize>,
     other: Vec<DateTime<Utc>>,
 }
 
 /// More files off the quarter hours than this in a range are not told apart when they are listed twice.
 const MAX_OTHER: usize = 1000;
+
+/// Clocks go wrong by less than so many days, or what is expected is wrong for one run.
+const DAYS_AHEAD: i64 = 1;
 
 impl Intervals {
     /// The intervals that begin in the range, those before GDELT 2.0 and after `now` not expected.
@@ -53,7 +58,30 @@ impl Intervals {
         let n_expected =
             (expected.num_milliseconds().max(0) + INTERVAL_SECONDS * 1000 - 1) / (INTERVAL_SECONDS * 1000);
         let seen = vec![false; usize::try_from(n_expected).unwrap_or(0)];
-        Self { first, range, seen, other: Vec::new() }
+        Self { first, range, seen, grows_to: None, other: Vec::new() }
+    }
+
+    /// The intervals from an instant to the newest that a list has. One that lies further ahead than clocks go wrong is a
+    /// mistake of the list: what is before it is not expected for that.
+    pub(super) fn without_end(first: DateTime<Utc>, now: DateTime<Utc>) -> Self {
+        let start = first.max(beginning());
+        let range = first..DateTime::<Utc>::MAX_UTC;
+        let mut intervals =
+            Self { first: rounded_up(start), range, seen: Vec::new(), grows_to: None, other: Vec::new() };
+        let ahead = now.checked_add_signed(TimeDelta::days(DAYS_AHEAD)).unwrap_or(now);
+        intervals.grows_to = Some(intervals.place(rounded_up(ahead)).unwrap_or(0));
+        intervals
+    }
+
+    /// The instant from which on they are asked for.
+    pub(super) fn start(&self) -> DateTime<Utc> {
+        self.range.start
+    }
+
+    /// The newest interval of the range that was seen or is expected.
+    pub(super) fn newest(&self) -> Option<DateTime<Utc>> {
+        let n = i64::try_from(self.seen.len().checked_sub(1)?).ok()?;
+        Some(self.first + TimeDelta::seconds(n * INTERVAL_SECONDS))
     }
 
     /// Whether a file is asked for and was not seen before.
@@ -61,7 +89,11 @@ impl Intervals {
         if !self.range.contains(&at) {
             return false;
         }
-        match self.place(at).and_then(|place| self.seen.get_mut(place)) {
+        let place = self.place(at);
+        if let Some(place) = place.filter(|place| self.grows_to.is_some_and(|most| *place < most)) {
+            self.seen.resize(self.seen.len().max(place + 1), false);
+        }
+        match place.and_then(|place| self.seen.get_mut(place)) {
             Some(seen) => !std::mem::replace(seen, true),
             None if self.other.contains(&at) => false,
             None => {
@@ -136,6 +168,23 @@ mod tests {
         }
         let missing: Vec<_> = intervals.missing().collect();
         assert_eq!(missing, [utc("2026-01-01T00:15:00Z"), utc("2026-01-01T00:30:00Z")]);
+    }
+
+    #[test]
+    fn without_an_end_what_is_expected_ends_with_the_list() {
+        let (first, now) = (utc("2026-01-01T00:00:00Z"), utc("2026-01-01T02:00:00Z"));
+        let mut intervals = Intervals::without_end(first, now);
+        assert_eq!(intervals.newest(), None);
+        for at in
+            ["2026-01-01T00:15:00Z", "2026-01-01T00:45:00Z", "2026-01-01T03:00:00Z", "2099-01-01T00:00:00Z"]
+        {
+            assert!(intervals.take(utc(at)), "{at}");
+            assert!(!intervals.take(utc(at)), "{at}");
+        }
+        assert_eq!(intervals.newest(), Some(utc("2026-01-01T03:00:00Z")), "the clock may be late");
+        assert_eq!(intervals.missing().count(), 10);
+        let mut late = Intervals::without_end(first, utc("2020-01-01T00:00:00Z"));
+        assert!(late.take(first) && late.missing().next().is_none(), "it is read, whatever the clock says");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod conformance;
 mod gdelt;
 mod http;
+mod incremental;
 mod local;
 mod resume;
 mod support;
