@@ -213,7 +213,7 @@ fn the_flow_is_the_same_wherever_it_is_started_from() {
     crate::job::finish(command).exits(0).says(&["nothing new: 1 files"]);
 }
 
-/// Three files; the last one waits in its middle until the gate is opened. Every batch is committed as soon as it can be.
+/// Three files; the last one waits in its middle until the gate is opened. What came before is committed every second.
 struct Stalled {
     job: Job,
     server: Server,
@@ -247,7 +247,7 @@ impl Stalled {
         });
         let flow = r#"
 name: stalled
-commit: { bytes: 1 }
+commit: { every: 1s }
 source:
   files: { paths: ["BASE/0.ndjson", "BASE/1.ndjson", "BASE/2.ndjson"], schema: { n: int64 }, window: 1, order: listed, incremental: {} }
 STAGES
@@ -484,9 +484,7 @@ async fn files_whose_rows_wait_in_a_sort_are_new_to_a_flow_that_was_edited() {
     let mut asked = stalled.asked.subscribe();
     let run = stalled.job.start("run flow.yaml");
     asked.changed().await.unwrap();
-    while !stalled.job.has_state("0.arrow") {
-        tokio::task::yield_now().await;
-    }
+    stalled.server.until_bodies(1).await;
     run.signal(Signal::TERM);
     run.wait().exits(130);
     stalled.server.until_connections(0).await;

@@ -93,22 +93,6 @@ impl Job {
         files
     }
 
-    /// Whether a file of this name is in the flow's state.
-    pub(crate) fn has_state(&self, name: &str) -> bool {
-        let mut folders = vec![self.path(".aqueduct")];
-        while let Some(folder) = folders.pop() {
-            // It may be gone meanwhile.
-            for entry in StdFs.list(&folder).unwrap_or_default() {
-                match entry.is_dir {
-                    true => folders.push(entry.path),
-                    false if entry.path.ends_with(name) => return true,
-                    false => {}
-                }
-            }
-        }
-        false
-    }
-
     /// The binary, to be run in the folder with these words.
     pub(crate) fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aqueduct"));
