@@ -193,7 +193,8 @@ impl Table {
             None => Route::Single(Box::new(Single::new(maker, self.file_bytes))),
         };
         let writing = Writing { route, ledger: Ledger::new(cx.share()) };
-        Ok(Box::new(TableSink { cx: cx.clone(), writing: Some(Box::new(writing)) }))
+        let updated = cx.stored().filter(|_| self.mode.is_some_and(Mode::updates)).cloned();
+        Ok(Box::new(TableSink { cx: cx.clone(), updated, writing: Some(Box::new(writing)) }))
     }
 
     pub(crate) fn by(&self, input: &SchemaRef) -> Result<Option<By>, Vec<Problem>> {
@@ -232,6 +233,8 @@ fn unfit(problems: &[Problem]) -> Error {
 /// The sink over a [`Route`]. Every call moves the files to a compute job and back.
 struct TableSink {
     cx: Context,
+    /// The output, if what is there of it makes way for what is written.
+    updated: Option<Arc<Stored>>,
     /// Not there while a job has it, or after one failed.
     writing: Option<Box<Writing>>,
 }
@@ -292,7 +295,7 @@ impl Sink for TableSink {
 
     async fn seal(&mut self) -> Result<Vec<Part>> {
         let parts = self.compute(Writing::seal).await?;
-        if let Some(stored) = self.cx.stored() {
+        if let Some(stored) = &self.updated {
             parts.iter().filter(|part| part.rows > 0).for_each(|part| stored.replace_folder_of(&part.name));
         }
         Ok(parts)
