@@ -9,13 +9,13 @@ use crate::disk::Disk;
 use crate::folders::Folders;
 use crate::foreign;
 use crate::history::{Epoch, Pending};
-
+use crate::in_store::{InStore, Publishing};
 use crate::layout::{HIDDEN, Layout};
 use crate::lock::{self, OutputLock};
 use crate::manifest::{Manifest, ManifestPart};
 use crate::names;
 use crate::record::{Change, OutputRef};
-use crate::stage::{Owner, Stage};
+use crate::stage::{Owner, Stage, Staged};
 use crate::{Mode, Published};
 
 /// An output that nobody else writes while this is held.
@@ -38,6 +38,9 @@ impl Dataset {
         let layout = Self::layout_of(output)?;
         let made = disk.missing_above(layout.parent())?;
         let mut claimed = Self { disk: disk.clone(), layout, mode: output.mode, made, lock: None };
+        if claimed.in_store().is_some() {
+            return Ok(claimed);
+        }
         match OutputLock::take(disk, &claimed.layout) {
             Ok(lock) => claimed.lock = Some(lock),
             Err(error) => {
@@ -54,7 +57,7 @@ impl Dataset {
     /// [`ErrorKind::Conflict`]: another run is writing it.
     pub(crate) fn look(disk: &Disk, output: &OutputRef) -> Result<Self> {
         let layout = Self::layout_of(output)?;
-        if lock::is_held(disk, &layout)? {
+        if disk.objects(&layout.path).is_none() && lock::is_held(disk, &layout)? {
             return Err(lock::held(&layout));
         }
         Ok(Self { disk: disk.clone(), layout, mode: output.mode, made: Vec::new(), lock: None })
@@ -69,6 +72,18 @@ impl Dataset {
     pub(crate) fn layout_of(output: &OutputRef) -> Result<Layout> {
         let at = Output { path: output.path.clone(), is_file: output.is_file, allow_empty: true, mode: None };
         Layout::of(&at)
+    }
+
+    /// What is different, if the output is in an object store. There no lock keeps others out: who writes second finds the
+    /// manifest changed.
+    fn in_store(&self) -> Option<InStore<'_>> {
+        let objects = self.disk.objects(&self.layout.path)?;
+        Some(InStore { disk: &self.disk, objects, layout: &self.layout })
+    }
+
+    /// Whether parts are written on this machine and sent from there.
+    pub(crate) fn is_in_store(&self) -> bool {
+        self.in_store().is_some()
     }
 
     /// Whether nothing of a run is public before its end.
@@ -91,7 +106,10 @@ impl Dataset {
 
     /// Makes sure that nothing stands in its place but what its manifest lists.
     pub(crate) fn check_foreign(&self, manifest: Option<&Manifest>) -> Result<()> {
-        foreign::check(&self.disk, &self.layout, manifest)
+        match self.in_store() {
+            Some(store) => store.check_foreign(manifest),
+            None => foreign::check(&self.disk, &self.layout, manifest),
+        }
     }
 
     /// The staging folders of one log, by run and opening, after those of dead openings were brought under this one's
@@ -120,6 +138,9 @@ impl Dataset {
     /// The log that knew this staging folder was deleted. What was in the middle of being published was committed: of one
     /// file, its manifest follows it; a folder that had made way is put back.
     fn complete_without_log(&self, stage: &Stage) -> Result<()> {
+        if self.is_in_store() {
+            return Ok(());
+        }
         let public = self.disk.stat(&self.layout.path)?;
         if public.is_none() && self.disk.exists(&stage.old())? {
             self.disk.rename_no_replace(&stage.old(), &self.layout.path)?;
@@ -172,9 +193,14 @@ impl Dataset {
         if parts.is_empty() {
             return Ok(None);
         }
-        let folder = stage.epoch(n);
-        self.bring(&parts.iter().map(Waiting::staged).collect::<Vec<_>>(), &folder)?;
-        let listed: Vec<_> = parts.iter().cloned().map(ManifestPart::from).collect();
+        let listed = match self.in_store() {
+            Some(store) => store.upload(parts)?,
+            None => {
+                self.bring(&parts.iter().map(Waiting::staged).collect::<Vec<_>>(), &stage.epoch(n))?;
+                let staged = |part: &Part| Staged { part: part.clone().into(), upload: None };
+                parts.iter().map(staged).collect()
+            }
+        };
         let hashed = stage.keep_list(&self.disk, n, &listed)?;
         self.disk.sync_dir(stage.path())?;
         Ok(Some(hashed))
@@ -249,6 +275,9 @@ impl Dataset {
             return Ok(());
         };
         let Some(hashed) = &change.manifest else { return Ok(()) };
+        if let Some(store) = self.in_store() {
+            return store.publish(&self.publishing(stage, pending, index, hashed)?);
+        }
         let Some(waiting) = stage.waiting_manifest(&self.disk, pending.n, hashed)? else { return Ok(()) };
         let mode = pending.outputs.get(index).map_or(self.mode, |output| output.mode);
         match (self.layout.is_file, mode) {
@@ -261,6 +290,36 @@ impl Dataset {
                 self.publish_parts(stage, pending.n, change, &waiting, &self.layout.path)
             }
         }
+    }
+
+    /// In an object store, what a record makes public.
+    fn publishing<'p>(
+        &self,
+        stage: &'p Stage,
+        pending: &Pending<'p>,
+        index: usize,
+        hashed: &'p str,
+    ) -> Result<Publishing<'p>> {
+        let mode = pending.outputs.get(index).map_or(self.mode, |output| output.mode);
+        let epochs = match (self.layout.is_file, mode) {
+            (false, Mode::Append) | (true, _) => {
+                pending.epochs.last().map(std::slice::from_ref).unwrap_or_default()
+            }
+            (false, _) => pending.epochs,
+        };
+        let n = pending.n;
+        let is_waiting = stage.waiting_manifest(&self.disk, n, hashed)?.is_some();
+        let mut publishing = Publishing { stage, mode, n, hashed, epochs: Vec::new(), parts: Vec::new() };
+        if self.layout.is_file {
+            publishing.mode = Mode::Replace;
+        }
+        for epoch in epochs.iter().filter(|_| is_waiting) {
+            if let Some(change) = epoch.outputs.get(index) {
+                publishing.parts.extend(self.sent(stage, epoch.n, change)?);
+            }
+            publishing.epochs.push(epoch.n);
+        }
+        Ok(publishing)
     }
 
     /// The parts first, then the manifest: whoever reads by the manifest finds all that it lists.
@@ -299,6 +358,10 @@ impl Dataset {
     }
 
     fn listed(&self, stage: &Stage, n: u64, change: &Change) -> Result<Vec<ManifestPart>> {
+        Ok(self.sent(stage, n, change)?.into_iter().map(|staged| staged.part).collect())
+    }
+
+    fn sent(&self, stage: &Stage, n: u64, change: &Change) -> Result<Vec<Staged>> {
         match &change.parts {
             Some(hashed) => stage.read_list(&self.disk, n, hashed),
             None => Ok(Vec::new()),
@@ -382,12 +445,23 @@ impl Dataset {
     /// Removes a staging folder, and with it the output that was replaced, unless somebody put a file there at the last
     /// moment.
     pub(crate) fn discard(&self, stage: &Stage) -> Result<()> {
+        if let Some(store) = self.in_store() {
+            return store.discard(stage, &[]);
+        }
         for replaced in [stage.next(), stage.old()] {
             if self.disk.exists(&replaced)? {
                 foreign::check_replaced(&self.disk, &replaced)?;
             }
         }
         self.disk.remove_dir_all(stage.path())
+    }
+
+    /// Removes all that was staged and never committed. `committed` are the records whose parts are still needed.
+    pub(crate) fn sweep_but(&self, stage: &Stage, committed: &[u64]) -> Result<()> {
+        match self.in_store() {
+            Some(store) => store.discard(stage, committed),
+            None => stage.sweep_but(&self.disk, committed),
+        }
     }
 
     /// What is public now, as the report tells it.

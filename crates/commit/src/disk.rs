@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{Error, Fs, FsEntry, FsFile, Result};
+use aqueduct_core::{Error, Fs, FsEntry, FsFile, Objects, Result};
 
 /// [`Fs`], whose errors are [`Error`]s.
 #[derive(Clone, Debug)]
@@ -21,6 +21,9 @@ impl Disk {
 
     /// Makes a folder and those above it, durable up to the first that was there before.
     pub(crate) fn create_durable_dir(&self, path: &Path) -> Result<()> {
+        if self.objects(path).is_some() {
+            return Ok(());
+        }
         let missing = self.missing_above(path)?;
         if missing.is_empty() {
             return Ok(());
@@ -33,7 +36,7 @@ impl Disk {
     /// A folder and those above it that are not there, the deepest first.
     pub(crate) fn missing_above(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut missing = Vec::new();
-        let mut folder = Some(folder);
+        let mut folder = Some(folder).filter(|folder| self.objects(folder).is_none());
         while let Some(here) = folder.filter(|here| !here.as_os_str().is_empty()) {
             if self.exists(here)? {
                 break;
@@ -101,6 +104,11 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
             other => named("look at", path, other),
         }
+    }
+
+    /// What more there is to do, if a path is in an object store.
+    pub(crate) fn objects(&self, path: &Path) -> Option<&dyn Objects> {
+        self.0.objects(path)
     }
 
     pub(crate) fn exists(&self, path: &Path) -> Result<bool> {

@@ -24,6 +24,8 @@ use crate::transaction::{Beginning, Claimed, Transaction};
 pub struct FlowLog {
     pub(crate) disk: Disk,
     pub(crate) flow_dir: PathBuf,
+    /// What is kept on this machine, wherever the log is.
+    local_dir: PathBuf,
     log: Log,
     pub(crate) history: History,
 }
@@ -47,7 +49,15 @@ impl FlowLog {
     pub fn open(fs: &Arc<dyn Fs>, flow_dir: &Path) -> Result<Self> {
         let disk = Disk(Arc::clone(fs));
         let (log, history) = Log::open(&disk, flow_dir)?;
-        Ok(Self { disk, flow_dir: flow_dir.to_owned(), log, history })
+        let flow_dir = flow_dir.to_owned();
+        Ok(Self { disk, local_dir: flow_dir.clone(), flow_dir, log, history })
+    }
+
+    /// Where to keep what only this machine needs, if not in the folder of the flow's state: that may be in an object store.
+    #[must_use]
+    pub fn with_local_dir(mut self, local_dir: &Path) -> Self {
+        local_dir.clone_into(&mut self.local_dir);
+        self
     }
 
     /// The run that has committed something and has not ended.
@@ -158,15 +168,21 @@ impl FlowLog {
             self.redo_of_others(claim, &owner)?;
             let goes_on =
                 resumed.as_ref().filter(|_| targets.iter().any(|target| target.path() == claim.path()));
-            sweep(&self.disk, claim, stages, goes_on)?;
+            sweep(claim, stages, goes_on)?;
         }
         let mut stages = Vec::new();
-        for target in targets {
+        self.disk.remove_dir_all(&self.outgoing())?;
+        for (at, target) in targets.iter().enumerate() {
             let previous = target.manifest()?;
             target.check_foreign(previous.as_ref())?;
             let stage = Stage::of(target.layout(), &run_id, seq);
             stage.create(&self.disk, &owner)?;
-            stages.push((stage, previous));
+            let parts = match target.is_in_store() {
+                true => self.outgoing().join(at.to_string()),
+                false => stage.parts(),
+            };
+            self.disk.create_dir_all(&parts)?;
+            stages.push(((stage, parts), previous));
         }
         let kept = self.history.kept_from(&run_id, start == Start::FullRefresh);
         let kept_without = match refs.iter().any(OutputRef::waits_for_end) {
@@ -174,6 +190,11 @@ impl FlowLog {
             false => BTreeMap::new(),
         };
         Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages, kept, kept_without })
+    }
+
+    /// Where parts lie on their way to an object store; what a dead process left there is of no use.
+    fn outgoing(&self) -> PathBuf {
+        self.local_dir.join("outgoing")
     }
 
     /// Whether an unfinished run is gone on with.
@@ -271,16 +292,18 @@ impl FlowLog {
     fn transaction(self, begun: Begun, mut claims: Vec<Dataset>, run: NewRun) -> Transaction {
         claims.split_off(run.targets.len()).into_iter().for_each(Dataset::release);
         let Begun { began, run_id, log_id, resumed, stages, kept, kept_without } = begun;
-        let claimed =
-            |((dataset, target), (stage, previous)): ((Dataset, Target), (Stage, Option<Manifest>))| {
-                Claimed::new(dataset, target, stage, previous)
-            };
+        let claimed = |((dataset, target), (places, previous)): ((Dataset, Target), Placed)| {
+            Claimed::new(dataset, target, places, previous)
+        };
         let outputs = claims.into_iter().zip(run.targets).zip(stages).map(claimed).collect();
         let epochs = resumed.map(|run| run.epochs).unwrap_or_default();
         let begun = Beginning { run_id, log_id, began, epochs, kept, kept_without };
         Transaction::new(self.disk, self.log, run.flow, begun, outputs)
     }
 }
+
+/// Where a target's parts are staged and where its sink writes them, and what is public there.
+type Placed = ((Stage, PathBuf), Option<Manifest>);
 
 /// What a beginning has found and made.
 struct Begun {
@@ -289,7 +312,7 @@ struct Begun {
     log_id: String,
     resumed: Option<Run>,
     /// By target, with what is public there.
-    stages: Vec<(Stage, Option<Manifest>)>,
+    stages: Vec<Placed>,
     kept: BTreeMap<String, Value>,
     kept_without: BTreeMap<String, Value>,
 }
@@ -303,11 +326,14 @@ fn changed_keys(unfinished: &Run, run: &NewRun) -> Vec<String> {
 /// Whether all that an unfinished run committed and nobody sees yet is still staged.
 fn has_all_staged(disk: &Disk, targets: &[Dataset], run: &Run) -> Result<bool> {
     for (index, target) in targets.iter().enumerate() {
-        let stages = Stage::all(disk, target.layout())?;
-        let stage = stages.iter().rfind(|stage| stage.run_id() == run.run_id);
+        let mut stage = None;
+        for one in Stage::all(disk, target.layout())?.into_iter().filter(|one| one.run_id() == run.run_id) {
+            // One that is nobody's was being copied to when its process died.
+            stage = one.owner(disk)?.map(|_| one).or(stage);
+        }
         for epoch in run.epochs.iter().filter(|_| target.waits_for_end()) {
             let is_needed = epoch.outputs.get(index).is_some_and(|change| change.parts.is_some());
-            let is_there = match stage {
+            let is_there = match &stage {
                 Some(stage) => disk.exists(&stage.list(epoch.n))?,
                 None => false,
             };
@@ -328,14 +354,14 @@ fn publish(claim: &Dataset, stage: &Stage, pending: &Pending<'_>) -> Result<()> 
 }
 
 /// Removes what dead openings of this flow have staged and the run that goes on does not need.
-fn sweep(disk: &Disk, claim: &Dataset, stages: &[Stage], goes_on: Option<&Run>) -> Result<()> {
+fn sweep(claim: &Dataset, stages: &[Stage], goes_on: Option<&Run>) -> Result<()> {
     for stage in stages {
         match goes_on.filter(|run| run.run_id == stage.run_id()) {
             Some(run) if claim.waits_for_end() => {
                 let committed: Vec<_> = run.epochs.iter().map(|epoch| epoch.n).collect();
-                stage.sweep_but(disk, &committed)?;
+                claim.sweep_but(stage, &committed)?;
             }
-            Some(_) => stage.sweep_but(disk, &[])?,
+            Some(_) => claim.sweep_but(stage, &[])?,
             None => claim.discard(stage)?,
         }
     }

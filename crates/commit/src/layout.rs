@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Output, Result};
+use aqueduct_core::{Error, ErrorKind, Output, Result, is_in_store};
 
 /// The folder for all that is not data, in an output folder and beside an output file.
 pub(crate) const HIDDEN: &str = "_aqueduct";
@@ -22,6 +22,12 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn of(output: &Output) -> Result<Self> {
+        if is_in_store(&output.path) && output.path.components().count() < 3 {
+            let message = "an output in an object store needs a name below the bucket: s3://BUCKET/NAME";
+            return Err(
+                Error::new(ErrorKind::Config, "prepare output", message).with("path", output.path.display())
+            );
+        }
         let name = output.path.file_name().and_then(|name| name.to_str());
         let Some(name) = name.filter(|name| *name != HIDDEN) else {
             let message = "an output needs a name of its own, in UTF-8 and other than `_aqueduct`";

@@ -66,6 +66,7 @@ mod flow_log;
 mod folders;
 mod foreign;
 mod history;
+mod in_store;
 mod keys;
 mod layout;
 mod letters;

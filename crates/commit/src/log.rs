@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_core::{Error, ErrorKind, Objects, Result};
 
 use crate::disk::Disk;
 use crate::history::History;
@@ -16,6 +16,8 @@ use crate::record::{About, Event, Record, Tip};
 const MAX_RECORD_BYTES: u64 = 256 << 20;
 /// More records than this are not read: the log has then grown past what a start may take.
 const MAX_RECORDS: usize = 1_000_000;
+/// How often a record is sent to an object store that does not say what became of it.
+const MAX_TRIES: usize = 5;
 /// A record that is being written.
 const DRAFT_PREFIX: &str = "draft-";
 
@@ -101,6 +103,9 @@ impl Log {
     /// Makes the log's folder, durable with all folders above that were made for it, and removes the drafts of dead
     /// writers.
     pub(crate) fn prepare(&self) -> Result<()> {
+        if self.disk.objects(&self.folder).is_some() {
+            return Ok(());
+        }
         self.disk.create_durable_dir(&self.folder)?;
         for entry in self.disk.list(&self.folder)? {
             if is_draft(&entry.path) {
@@ -117,14 +122,22 @@ impl Log {
             Ok(encoded) => encoded,
             Err(error) => return Put::Refused(error),
         };
-        let draft = self.folder.join(format!("{DRAFT_PREFIX}{}-{}", record.n, about.run_id));
-        if let Err(error) = self.draft(&draft, &bytes) {
-            return Put::Refused(error);
-        }
-        let put = self.link(&draft, record.n, &bytes);
+        let put = match self.disk.objects(&self.folder) {
+            Some(objects) => self.put_object(objects, record.n, &bytes),
+            None => self.put_file(about, record.n, &bytes),
+        };
         if matches!(put, Put::Done) {
             self.tip = Tip { n: record.n, hash: Some(hash) };
         }
+        put
+    }
+
+    fn put_file(&self, about: &About<'_>, n: u64, bytes: &[u8]) -> Put {
+        let draft = self.folder.join(format!("{DRAFT_PREFIX}{n}-{}", about.run_id));
+        if let Err(error) = self.draft(&draft, bytes) {
+            return Put::Refused(error);
+        }
+        let put = self.link(&draft, n, bytes);
         // What is left of it is removed by the next one to open the log.
         if let Err(error) = self.disk.remove_file(&draft) {
             tracing::debug!(error = error.chain(), "a draft was not removed");
@@ -135,6 +148,27 @@ impl Log {
     fn draft(&self, draft: &Path, bytes: &[u8]) -> Result<()> {
         self.disk.remove_file(draft)?;
         self.disk.write_durable(draft, bytes)
+    }
+
+    /// Puts the record into an object store, where a request whose reply is lost may be carried out, now or later. What counts
+    /// is what is there: this record, another's, or nothing, and then it is sent again.
+    fn put_object(&self, objects: &dyn Objects, n: u64, bytes: &[u8]) -> Put {
+        let path = self.path_of(n);
+        let named = |error| Error::io("write record", path.display(), error);
+        let mut last = None;
+        for _ in 0..MAX_TRIES {
+            match objects.put_over(&path, bytes, None) {
+                Ok(()) => return Put::Done,
+                Err(error) => last = Some(named(error)),
+            }
+            match objects.read_version(&path, MAX_RECORD_BYTES) {
+                Ok(Some((there, _))) if there == bytes => return Put::Done,
+                Ok(Some(_)) => return Put::Refused(fenced(&path)),
+                Ok(None) => {}
+                Err(error) => last = Some(named(error)),
+            }
+        }
+        Put::Unknown(last.unwrap_or_else(|| Error::bug("write record", "nothing was tried")))
     }
 
     /// Gives the draft its number. Whatever the system says, what counts is what is there then.

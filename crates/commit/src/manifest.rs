@@ -1,5 +1,6 @@
 //! What an output consists of: the file that lists its parts, all that a proof of it needs.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::disk::Disk;
 const VERSION: u32 = 1;
 /// Room for about a million parts. With less, an output with many partitions could not be replaced; with
 /// more, a wrong file in the manifest's place would be read into memory.
-const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 
 /// Which run wrote an output, for its manifest.
 #[derive(Clone, Debug)]
@@ -51,6 +52,9 @@ pub struct Manifest {
     /// The record of a flow's log that made this public; outputs of runs before there were logs have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogStamp>,
+    /// In an object store, where rows were updated: the record that made public what they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<LogStamp>,
     /// What its rows look like; outputs of files that are no tables, and of earlier versions, do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<TableShape>,
@@ -98,6 +102,7 @@ impl Manifest {
             rows: parts.iter().map(|part| part.rows).sum(),
             inputs: stamp.inputs.clone(),
             log: None,
+            updates: None,
             table: None,
             parts,
         }
@@ -143,6 +148,21 @@ impl Manifest {
         let mut manifest = Self::parse(&text).map_err(|error| error.with("path", path.display()))?;
         manifest.parts.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Some(manifest))
+    }
+
+    /// The same with these parts in the place of its own.
+    pub(crate) fn with_parts(&self, parts: impl Iterator<Item = ManifestPart>) -> Self {
+        let by_name: BTreeMap<_, _> = parts.map(|part| (part.name.clone(), part)).collect();
+        let parts: Vec<_> = by_name.into_values().collect();
+        Self { rows: parts.iter().map(|part| part.rows).sum(), parts, ..self.clone() }
+    }
+
+    /// Its text.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let failed = |error| Error::bug("write manifest", "a manifest has no JSON").with_source(error);
+        let mut text = serde_json::to_vec(self).map_err(failed)?;
+        text.push(b'\n');
+        Ok(text)
     }
 
     /// Writes it to a new file, durable once the folder is; its BLAKE3.

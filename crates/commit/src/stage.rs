@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_core::{Error, ErrorKind, Result, Upload};
 use serde::{Deserialize, Serialize};
 
 use crate::ManifestPart;
@@ -28,6 +28,16 @@ const MAX_LIST_BYTES: u64 = 256 << 20;
 /// A staging folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stage(PathBuf);
+
+/// A part that a record commits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Staged {
+    #[serde(flatten)]
+    pub(crate) part: ManifestPart,
+    /// How it was sent, if it is to appear in an object store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upload: Option<Upload>,
+}
 
 /// Whose a staging folder is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +101,10 @@ impl Stage {
         self.0.join(format!("manifest-{n}.json"))
     }
 
+    pub(crate) fn previous(&self, n: u64) -> PathBuf {
+        self.0.join(format!("previous-{n}.json"))
+    }
+
     pub(crate) fn next(&self) -> PathBuf {
         self.0.join("next")
     }
@@ -126,13 +140,30 @@ impl Stage {
     /// Moves it to where nobody finds it who knew it before.
     pub(crate) fn moved_to(&self, disk: &Disk, layout: &Layout, seq: u64) -> Result<Self> {
         let moved = Self::of(layout, self.run_id(), seq);
-        disk.rename_no_replace(&self.0, &moved.0)?;
-        disk.sync_dir(&layout.home())?;
+        match disk.objects(&self.0) {
+            Some(_) => self.copy_to(disk, &moved)?,
+            None => {
+                disk.rename_no_replace(&self.0, &moved.0)?;
+                disk.sync_dir(&layout.home())?;
+            }
+        }
         Ok(moved)
     }
 
+    /// Where nothing can be moved: what says whose the copy is comes last, and without it the copy is nobody's.
+    fn copy_to(&self, disk: &Disk, moved: &Self) -> Result<()> {
+        let is_owner = |path: &PathBuf| path.file_name().is_some_and(|name| name == OWNER);
+        let mut files: Vec<_> = disk.list(&self.0)?.into_iter().map(|entry| entry.path).collect();
+        files.sort_by_key(is_owner);
+        for file in files {
+            let bytes = disk.read(&file, MAX_LIST_BYTES)?;
+            disk.write_durable(&moved.0.join(file.file_name().unwrap_or_default()), &bytes)?;
+        }
+        disk.remove_dir_all(&self.0)
+    }
+
     /// Keeps a list of parts, and gives its hash.
-    pub(crate) fn keep_list(&self, disk: &Disk, n: u64, parts: &[ManifestPart]) -> Result<String> {
+    pub(crate) fn keep_list(&self, disk: &Disk, n: u64, parts: &[Staged]) -> Result<String> {
         let failed = |error| Error::bug("stage", "a list of parts has no JSON").with_source(error);
         let bytes = serde_json::to_vec(parts).map_err(failed)?;
         disk.write_durable(&self.list(n), &bytes)?;
@@ -143,7 +174,7 @@ impl Stage {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`]: the list is not the one that the record names.
-    pub(crate) fn read_list(&self, disk: &Disk, n: u64, hashed: &str) -> Result<Vec<ManifestPart>> {
+    pub(crate) fn read_list(&self, disk: &Disk, n: u64, hashed: &str) -> Result<Vec<Staged>> {
         let path = self.list(n);
         let damaged = |message: &str| {
             Error::new(ErrorKind::Conflict, "read staged parts", message).with("path", path.display())
@@ -166,11 +197,25 @@ impl Stage {
         Ok(None)
     }
 
+    /// The parts of a list that was kept, whether or not a record names it; none, if it is damaged.
+    pub(crate) fn read_any_list(&self, disk: &Disk, n: u64) -> Result<Vec<Staged>> {
+        Ok(serde_json::from_slice(&disk.read(&self.list(n), MAX_LIST_BYTES)?).unwrap_or_default())
+    }
+
     /// The manifests that wait here to be public, by the number of their record.
     pub(crate) fn manifests(&self, disk: &Disk) -> Result<Vec<(u64, PathBuf)>> {
+        self.numbered(disk, "manifest-")
+    }
+
+    /// The lists of parts, by the number of their record.
+    pub(crate) fn lists(&self, disk: &Disk) -> Result<Vec<(u64, PathBuf)>> {
+        self.numbered(disk, "parts-")
+    }
+
+    fn numbered(&self, disk: &Disk, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
         let number = |path: &Path| {
             let name = path.file_name()?.to_str()?;
-            name.strip_prefix("manifest-")?.strip_suffix(".json")?.parse().ok()
+            name.strip_prefix(prefix)?.strip_suffix(".json")?.parse().ok()
         };
         let entries = disk.list(&self.0)?.into_iter();
         Ok(entries.filter_map(|entry| Some((number(&entry.path)?, entry.path))).collect())

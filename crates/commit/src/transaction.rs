@@ -52,14 +52,32 @@ enum State {
 pub(crate) struct Claimed {
     dataset: Dataset,
     stage: Stage,
+    /// Where the sink writes its parts, on this machine.
     parts_dir: PathBuf,
     target: Target,
     previous: Option<Manifest>,
 }
 
 impl Claimed {
-    pub(crate) fn new(dataset: Dataset, target: Target, stage: Stage, previous: Option<Manifest>) -> Self {
-        Self { dataset, parts_dir: stage.parts(), stage, target, previous }
+    pub(crate) fn new(
+        dataset: Dataset,
+        target: Target,
+        (stage, parts_dir): (Stage, PathBuf),
+        previous: Option<Manifest>,
+    ) -> Self {
+        Self { dataset, stage, parts_dir, target, previous }
+    }
+
+    /// Whether anybody but aqueduct could have put something here since the run began that would be lost.
+    fn may_replace_foreign(&self) -> bool {
+        // What is added to an object store has names of its own, and looking means listing all that is there.
+        !self.dataset.is_in_store() || self.dataset.waits_for_end()
+    }
+
+    /// The record whose rows are updated, where another flow could update them meanwhile.
+    fn updates(&self) -> Option<LogStamp> {
+        let log = self.previous.as_ref()?.log.clone();
+        log.filter(|_| self.dataset.is_in_store() && self.target.mode.updates())
     }
 
     /// Whether a commit with these parts makes something public here.
@@ -284,11 +302,14 @@ impl Transaction {
         let manifest = match output.publishes(&self.epochs, index, &new, end) {
             false => None,
             true => {
-                output.dataset.check_foreign(output.previous.as_ref())?;
+                if output.may_replace_foreign() {
+                    output.dataset.check_foreign(output.previous.as_ref())?;
+                }
                 let all = output.parts_then(&self.epochs, index, &new)?;
                 let stamp = RunStamp { mode: output.target.mode.name(), ..stamp.clone() };
                 let log = Some(LogStamp { id: self.log_id.clone(), n });
-                Some(Manifest { log, table: output.table_then(&new), ..Manifest::new(&stamp, all) })
+                let (table, updates) = (output.table_then(&new), output.updates());
+                Some(Manifest { log, updates, table, ..Manifest::new(&stamp, all) })
             }
         };
         if output.target.mode == Mode::Replace {
@@ -390,6 +411,9 @@ impl Transaction {
                 State::Open | State::Failed => output.sweep(&self.disk, &epochs),
             };
             result = result.and(swept);
+            if output.dataset.is_in_store() {
+                result = result.and(self.disk.remove_dir_all(&output.parts_dir));
+            }
             output.dataset.release();
         }
         result
@@ -402,14 +426,15 @@ impl Claimed {
         let committed: Vec<_> =
             epochs.iter().filter(|_| self.dataset.waits_for_end()).map(|epoch| epoch.n).collect();
         match committed.is_empty() {
+            true if self.dataset.is_in_store() => self.dataset.discard(&self.stage),
             true => disk.remove_dir_all(self.stage.path()),
-            false => self.stage.sweep_but(disk, &committed),
+            false => self.dataset.sweep_but(&self.stage, &committed),
         }
     }
 
     /// What an epoch has left behind once its parts are public; if it stays now, the end removes it.
     fn forget_published(&self, disk: &Disk, n: u64) {
-        if self.dataset.waits_for_end() {
+        if self.dataset.waits_for_end() || self.dataset.is_in_store() {
             return;
         }
         let removed =

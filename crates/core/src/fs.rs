@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::Objects;
+
 /// The operations that durable writes are made of. All block; call them through
 /// [`Tasks::block`](aqueduct_primitives::Tasks::block) from async code.
 ///
@@ -98,6 +100,11 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// [`io::ErrorKind::NotFound`]: there is no such folder, or its holder removed the file at this very moment,
     /// and one may try again; or as the system says.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn FsLock>>>;
+    /// What more there is to do where a path is in an object store; none on a file system. There, making and syncing folders
+    /// does nothing, locks keep nobody out, and what moves a file is [`io::ErrorKind::Unsupported`].
+    fn objects(&self, _path: &Path) -> Option<&dyn Objects> {
+        None
+    }
 }
 
 /// The lock of a file, held until dropped; the system lets go of it when the process ends, however it ends.

@@ -49,6 +49,7 @@ mod rate;
 mod request;
 mod retry;
 mod store;
+mod store_fs;
 mod validator;
 mod web;
 
@@ -62,4 +63,5 @@ pub use mask::masked_url;
 pub use options::{Auth, HttpOptions, Secret};
 pub use retry::Backoff;
 pub use store::{StorageOptions, StoreSettings};
+pub use store_fs::StoreFs;
 pub use validator::Validator;

@@ -8,6 +8,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -90,12 +91,17 @@ impl StorageOptions {
     }
 }
 
+/// A store that is read, and written in pieces.
+pub(crate) trait Store: ObjectStore + MultipartStore {}
+
+impl<T: ObjectStore + MultipartStore> Store for T {}
+
 /// The stores in use, opened when first needed.
 #[derive(Debug)]
 pub(crate) struct Stores {
     options: StorageOptions,
     http: HttpOptions,
-    open: Mutex<Vec<(StoreKey, Arc<dyn ObjectStore>)>>,
+    open: Mutex<Vec<(StoreKey, Arc<dyn Store>)>>,
     /// These live as long as the fetcher: they are the data.
     in_memory: Mutex<HashMap<String, Arc<InMemory>>>,
 }
@@ -120,7 +126,7 @@ impl Stores {
     ///
     /// # Errors
     /// The settings or the environment do not suffice to reach it.
-    pub(crate) fn store(&self, root: &str, key: &str) -> Result<Arc<dyn ObjectStore>> {
+    pub(crate) fn store(&self, root: &str, key: &str) -> Result<Arc<dyn Store>> {
         if root.starts_with("memory://") {
             let mut stores = lock(&self.in_memory);
             return Ok(Arc::<InMemory>::clone(stores.entry(root.to_owned()).or_default()));
@@ -145,7 +151,7 @@ impl Stores {
         lock(&self.in_memory).clear();
     }
 
-    fn build(&self, wanted: &StoreKey) -> Result<Arc<dyn ObjectStore>> {
+    fn build(&self, wanted: &StoreKey) -> Result<Arc<dyn Store>> {
         let settings = &wanted.settings;
         let (scheme, bucket) = wanted.root.split_once("://").unwrap_or(("", &wanted.root));
         let built = match scheme {
@@ -162,7 +168,7 @@ impl Stores {
         })
     }
 
-    fn s3(&self, bucket: &str, settings: &StoreSettings) -> object_store::Result<Arc<dyn ObjectStore>> {
+    fn s3(&self, bucket: &str, settings: &StoreSettings) -> object_store::Result<Arc<dyn Store>> {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .with_client_options(self.client_options(settings))
@@ -185,7 +191,7 @@ impl Stores {
         Ok(Arc::new(builder.build()?))
     }
 
-    fn gs(&self, bucket: &str, settings: &StoreSettings) -> object_store::Result<Arc<dyn ObjectStore>> {
+    fn gs(&self, bucket: &str, settings: &StoreSettings) -> object_store::Result<Arc<dyn Store>> {
         let mut builder = GoogleCloudStorageBuilder::from_env()
             .with_bucket_name(bucket)
             .with_client_options(self.client_options(settings))
@@ -197,7 +203,7 @@ impl Stores {
         Ok(Arc::new(builder.build()?))
     }
 
-    fn az(&self, container: &str, settings: &StoreSettings) -> object_store::Result<Arc<dyn ObjectStore>> {
+    fn az(&self, container: &str, settings: &StoreSettings) -> object_store::Result<Arc<dyn Store>> {
         let mut builder = MicrosoftAzureBuilder::from_env()
             .with_container_name(container)
             .with_client_options(self.client_options(settings))

@@ -11,6 +11,12 @@ use aqueduct_core::{Error, Fs, Output, Part, Positions, Result};
 use chrono::{DateTime, Utc};
 
 pub(crate) const N_SPLITS: u64 = 3;
+/// Where outputs are.
+pub(crate) const LAKE: &str = "/lake";
+pub(crate) const IN_STORE: &str = "s3://lake/data";
+/// Where logs are.
+pub(crate) const STATE: &str = "/state/flows";
+pub(crate) const STATE_IN_STORE: &str = "s3://lake/state/flows";
 /// Where rejected rows are.
 pub(crate) const LETTERS: &str = "/lake/rejected";
 /// Rows in a split, for each of its two parts.
@@ -21,12 +27,22 @@ const ROWS_IN_PART: u64 = 2;
 pub(crate) struct Shape {
     pub(crate) mode: Mode,
     pub(crate) is_file: bool,
+    pub(crate) is_in_store: bool,
+}
+
+impl Shape {
+    /// The same in an object store.
+    pub(crate) const fn in_store(self) -> Self {
+        Self { is_in_store: true, ..self }
+    }
 }
 
 /// A flow over two outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) name: &'static str,
+    /// Where its log is.
+    pub(crate) state: &'static str,
     pub(crate) outputs: [Shape; 2],
 }
 
@@ -87,7 +103,13 @@ impl Flow {
     /// Where an output is.
     pub(crate) fn path(&self, target: usize) -> PathBuf {
         let suffix = if self.outputs[target].is_file { ".txt" } else { "" };
-        PathBuf::from(format!("/lake/out-{target}{suffix}"))
+        let lake = if self.outputs[target].is_in_store { IN_STORE } else { LAKE };
+        PathBuf::from(format!("{lake}/out-{target}{suffix}"))
+    }
+
+    /// The folder of its state.
+    pub(crate) fn dir(&self) -> PathBuf {
+        Path::new(self.state).join(self.name)
     }
 
     fn new_run(&self, work: Work) -> NewRun {
@@ -112,7 +134,8 @@ impl Flow {
     }
 
     pub(crate) fn open(&self, fs: &Arc<dyn Fs>) -> Result<FlowLog> {
-        FlowLog::open(fs, &Path::new("/state/flows").join(self.name))
+        let log = FlowLog::open(fs, &self.dir())?;
+        Ok(log.with_local_dir(&Path::new(STATE).join(self.name)))
     }
 
     /// One run, as a process does it: from where an earlier one stopped, and cleaned up when something fails.
@@ -188,6 +211,9 @@ impl Flow {
             return halves.map(|(at, rows)| write_part(&**fs, &dir, &named(at), &lines(rows))).collect();
         }
         let name = self.path(target).file_name().expect("a name").to_string_lossy().into_owned();
+        if self.outputs[target].is_in_store {
+            return self.write_to_store(fs, transaction, target, (work, split));
+        }
         if split + 1 < N_SPLITS {
             return Ok(vec![write_part(&**fs, &dir, &format!("{split}-{name}"), &lines(&rows))?]);
         }
@@ -200,6 +226,26 @@ impl Flow {
         }
         text.push_str(&lines(&rows));
         Ok(vec![write_part(&**fs, &dir, &name, &text)?])
+    }
+
+    /// What was sent cannot be read before it appears: one file is written whole, at the end.
+    fn write_to_store(
+        &self,
+        fs: &Arc<dyn Fs>,
+        transaction: &Transaction,
+        target: usize,
+        (work, split): (Work, u64),
+    ) -> Result<Vec<Part>> {
+        if split + 1 < N_SPLITS {
+            return Ok(Vec::new());
+        }
+        let name = self.path(target).file_name().expect("a name").to_string_lossy().into_owned();
+        let mut text = String::new();
+        if self.outputs[target].mode == Mode::Append && transaction.previous(target).is_some() {
+            text.push_str(&read(&**fs, &self.path(target))?);
+        }
+        text.push_str(&lines(&work.rows().into_iter().collect::<Vec<_>>()));
+        Ok(vec![write_part(&**fs, transaction.stage_dir(target).expect("a target"), &name, &text)?])
     }
 }
 
@@ -228,7 +274,7 @@ fn write_part(fs: &dyn Fs, dir: &Path, name: &str, text: &str) -> Result<Part> {
         name: name.to_owned(),
         rows: text.lines().count() as u64,
         n_bytes: text.len() as u64,
-        blake3: String::new(),
+        blake3: blake3::hash(text.as_bytes()).to_hex().to_string(),
         staged,
     })
 }

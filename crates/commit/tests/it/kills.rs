@@ -3,20 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use aqueduct_commit::{Manifest, Mode};
-use aqueduct_core::Fs;
+use aqueduct_core::{Fs, is_in_store};
 use aqueduct_testkit::faults::{Fault, SimFs};
 
-use crate::flow::{Flow, LETTERS, N_SPLITS, Shape, Work};
+use crate::flow::{Flow, IN_STORE, LAKE, LETTERS, N_SPLITS, STATE, STATE_IN_STORE, Shape, Work};
 
 /// Disks tried after each loss of power. More find less: the first are those that differ by one change.
 const MAX_DISKS: usize = 12;
 
 pub(crate) const LOG: &str = "/state/flows/test/log";
+/// Where the log is if it is in the object store.
+const LOG_IN_STORE: &str = "s3://lake/state/flows/test/log";
 
 pub(crate) const BEFORE: Work = Work { run_id: "r0", first: 100 };
 pub(crate) const FIRST: Work = Work { run_id: "r1", first: 0 };
@@ -25,12 +27,13 @@ const OTHER: Work = Work { run_id: "o1", first: 400 };
 pub(crate) const LATER: Work = Work { run_id: "r3", first: 200 };
 pub(crate) const LAST: Work = Work { run_id: "r5", first: 300 };
 
-pub(crate) const FOLDER_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: false };
-pub(crate) const FILE_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: true };
-pub(crate) const FOLDER_APPENDED: Shape = Shape { mode: Mode::Append, is_file: false };
-const PARTITIONS_REPLACED: Shape = Shape { mode: Mode::ReplacePartitions, is_file: false };
-const MERGED: Shape = Shape { mode: Mode::Merge, is_file: false };
-pub(crate) const FILE_APPENDED: Shape = Shape { mode: Mode::Append, is_file: true };
+pub(crate) const FOLDER_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: false, is_in_store: false };
+pub(crate) const FILE_REPLACED: Shape = Shape { mode: Mode::Replace, is_file: true, is_in_store: false };
+pub(crate) const FOLDER_APPENDED: Shape = Shape { mode: Mode::Append, is_file: false, is_in_store: false };
+const PARTITIONS_REPLACED: Shape =
+    Shape { mode: Mode::ReplacePartitions, is_file: false, is_in_store: false };
+const MERGED: Shape = Shape { mode: Mode::Merge, is_file: false, is_in_store: false };
+pub(crate) const FILE_APPENDED: Shape = Shape { mode: Mode::Append, is_file: true, is_in_store: false };
 
 /// The flow under test, and what anybody may see of it.
 pub(crate) struct Trial {
@@ -48,7 +51,11 @@ pub(crate) fn seam(disk: &SimFs) -> Arc<dyn Fs> {
 /// The rows in the text files of an output, and what is wrong with them as files.
 pub(crate) fn rows(disk: &SimFs, path: &Path) -> Result<Vec<u64>, String> {
     let mut rows = Vec::new();
-    for (name, bytes) in disk.files_below(path) {
+    let files = match is_in_store(path) {
+        true => listed(disk, path)?,
+        false => disk.files_below(path),
+    };
+    for (name, bytes) in files {
         if name.starts_with("_aqueduct") {
             continue;
         }
@@ -63,14 +70,54 @@ pub(crate) fn rows(disk: &SimFs, path: &Path) -> Result<Vec<u64>, String> {
     Ok(rows)
 }
 
+/// The parts of an output in an object store, where its manifest says which count; before the first one, none.
+fn listed(disk: &SimFs, path: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>, String> {
+    let (folder, manifest) = places(path);
+    let files = disk.files_below(&folder);
+    let Some(text) = files.get(Path::new(&manifest)) else { return Ok(BTreeMap::new()) };
+    let manifest = Manifest::parse(text).map_err(|error| error.chain())?;
+    let part = |name: &String| {
+        let name = PathBuf::from(name);
+        let bytes =
+            files.get(&name).cloned().ok_or_else(|| format!("{} is listed and not there", name.display()))?;
+        Ok((name, bytes))
+    };
+    manifest.parts.iter().map(|listed| part(&listed.name)).collect()
+}
+
+/// The folder that names of parts start from, and the manifest's place there.
+fn places(path: &Path) -> (PathBuf, String) {
+    match path.extension() {
+        Some(_) => {
+            let name = path.file_name().expect("a name").to_string_lossy();
+            (path.parent().expect("a folder").to_owned(), format!("_aqueduct/{name}.manifest.json"))
+        }
+        None => (path.to_owned(), "_aqueduct/manifest.json".to_owned()),
+    }
+}
+
+fn log_files(disk: &SimFs) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = disk.files_below(LOG);
+    files.extend(disk.files_below(LOG_IN_STORE));
+    files
+}
+
 impl Trial {
     pub(crate) fn of(outputs: [Shape; 2]) -> Arc<Self> {
         Arc::new(Self {
-            flow: Flow { name: "test", outputs },
+            flow: Flow { name: "test", state: STATE, outputs },
             n_cases: AtomicUsize::new(0),
             violations: Mutex::default(),
             committed: Mutex::default(),
         })
+    }
+
+    /// The same with the log in an object store.
+    pub(crate) fn with_log_in_store(outputs: [Shape; 2]) -> Arc<Self> {
+        let mut trial = Self::of(outputs);
+        let flow = Flow { state: STATE_IN_STORE, ..trial.flow };
+        Arc::get_mut(&mut trial).expect("nobody else has it").flow = flow;
+        trial
     }
 
     pub(crate) fn violated(&self, disk: &SimFs, what: &str) {
@@ -121,7 +168,7 @@ impl Trial {
 
     fn committed(&self, disk: &SimFs) -> BTreeSet<u64> {
         let mut hasher = DefaultHasher::new();
-        disk.files_below(LOG).hash(&mut hasher);
+        log_files(disk).hash(&mut hasher);
         let mut known = self.committed.lock().unwrap();
         known.entry(hasher.finish()).or_insert_with(|| committed_rows(disk)).clone()
     }
@@ -148,13 +195,16 @@ impl Trial {
             if seen != expected {
                 self.violated(disk, &format!("{case}: {} has {seen:?}, not {expected:?}", path.display()));
             }
-            if let Err(what) = check_manifest(disk, &path, shape.is_file) {
+            if let Err(what) = check_manifest(disk, &path) {
                 self.violated(disk, &format!("{case}: {}: {what}", path.display()));
             }
         }
-        let hidden = disk.files_below("/lake/_aqueduct");
+        let hidden =
+            [format!("{LAKE}/_aqueduct"), format!("{IN_STORE}/_aqueduct")].map(|at| disk.files_below(at));
+        let outgoing = disk.files_below(format!("{STATE}/test/outgoing"));
+        let hidden = hidden.iter().flat_map(|files| files.keys()).chain(outgoing.keys());
         let left: Vec<_> =
-            hidden.keys().filter(|name| !name.to_string_lossy().ends_with(".manifest.json")).collect();
+            hidden.filter(|name| !name.to_string_lossy().ends_with(".manifest.json")).collect();
         if !left.is_empty() {
             self.violated(disk, &format!("{case}: left behind: {left:?}"));
         }
@@ -227,6 +277,16 @@ impl Trial {
                 // It fails, or what went wrong was of no account.
                 let _ = self.flow.run(&seam(&disk), FIRST);
                 self.recover(&self.watched(disk.reboot()), &format!("{fault:?} at {nth}"));
+            }
+            if unharmed
+                .names()
+                .iter()
+                .any(|name| name.starts_with(&format!("{nth} ")) && name.contains("s3://"))
+            {
+                let disk = self.watched(start.reboot().with_fault(nth, Fault::ReplyLost));
+                // It finds out what became of it, or leaves that to the next run.
+                let _ = self.flow.run(&seam(&disk), FIRST);
+                self.recover(&self.watched(disk.reboot()), &format!("reply lost at {nth}"));
             }
             let disk = start.reboot().with_fault(nth, Fault::PowerLoss);
             let _ = self.flow.run(&seam(&disk), FIRST);
@@ -342,7 +402,7 @@ fn committed_rows(disk: &SimFs) -> BTreeSet<u64> {
 }
 
 fn records(disk: &SimFs) -> Vec<serde_json::Value> {
-    let files = disk.files_below(LOG);
+    let files = log_files(disk);
     let records = files.iter().filter(|(name, _)| name.extension().is_some_and(|suffix| suffix == "json"));
     records
         .filter_map(|(_, bytes)| serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next()?).ok())
@@ -359,15 +419,13 @@ fn ended_by_either(disk: &SimFs) -> bool {
 
 /// Whether something committed waits to be public.
 fn is_pending(disk: &SimFs) -> bool {
-    disk.files_below("/lake/_aqueduct").keys().any(|name| name.to_string_lossy().contains("manifest-"))
+    let waits =
+        |at: String| disk.files_below(at).keys().any(|name| name.to_string_lossy().contains("manifest-"));
+    waits(format!("{LAKE}/_aqueduct")) || waits(format!("{IN_STORE}/_aqueduct"))
 }
 
-fn check_manifest(disk: &SimFs, path: &Path, is_file: bool) -> Result<(), String> {
-    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-    let (folder, manifest) = match is_file {
-        true => (Path::new("/lake").to_owned(), format!("_aqueduct/{name}.manifest.json")),
-        false => (path.to_owned(), "_aqueduct/manifest.json".to_owned()),
-    };
+fn check_manifest(disk: &SimFs, path: &Path) -> Result<(), String> {
+    let (folder, manifest) = places(path);
     let files = disk.files_below(&folder);
     let text = files.get(Path::new(&manifest)).ok_or("there is no manifest")?;
     let manifest = Manifest::parse(text).map_err(|error| error.chain())?;
@@ -376,6 +434,10 @@ fn check_manifest(disk: &SimFs, path: &Path, is_file: bool) -> Result<(), String
             Some(bytes) if bytes.len() as u64 == part.bytes => {}
             _ => return Err(format!("the manifest lists `{}`, which is not there", part.name)),
         }
+    }
+    let data = disk.files_below(path).into_keys().filter(|name| !name.starts_with("_aqueduct")).count();
+    if data != manifest.parts.len() {
+        return Err(format!("{data} files are there, the manifest lists {}", manifest.parts.len()));
     }
     let n_seen = rows(disk, path)?.len() as u64;
     if n_seen == manifest.rows { Ok(()) } else { Err(format!("{n_seen} rows, not {}", manifest.rows)) }
@@ -407,27 +469,27 @@ fn another_flow_between(trial: &Trial) {
 }
 
 macro_rules! trials {
-    ($($name:ident: $first:expr, $second:expr;)*) => { $(
+    ($($of:ident, $name:ident: $first:expr, $second:expr;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn one_fault_at_each_operation() {
-                let trial = Trial::of([$first, $second]);
+                let trial = Trial::$of([$first, $second]);
                 trial.one_fault_at_each_operation();
                 trial.end(concat!(stringify!($name), ", one fault"));
             }
 
             #[test]
             fn another_flow_between() {
-                let trial = Trial::of([$first, $second]);
+                let trial = Trial::$of([$first, $second]);
                 super::another_flow_between(&trial);
                 trial.end(concat!(stringify!($name), ", another flow between"));
             }
 
             #[test]
             fn a_kill_within_each_recovery() {
-                let trial = Trial::of([$first, $second]);
+                let trial = Trial::$of([$first, $second]);
                 trial.a_kill_within_each_recovery(first_kills_apart());
                 trial.end(concat!(stringify!($name), ", two kills"));
             }
@@ -436,12 +498,18 @@ macro_rules! trials {
 }
 
 trials! {
-    two_folders_replaced: FOLDER_REPLACED, FOLDER_REPLACED;
-    two_files_replaced: FILE_REPLACED, FILE_REPLACED;
-    two_folders_appended_to: FOLDER_APPENDED, FOLDER_APPENDED;
-    two_files_appended_to: FILE_APPENDED, FILE_APPENDED;
-    a_folder_replaced_and_a_file_appended_to: FOLDER_REPLACED, FILE_APPENDED;
-    a_folder_appended_to_and_a_file_replaced: FOLDER_APPENDED, FILE_REPLACED;
-    two_folders_whose_partitions_are_replaced: PARTITIONS_REPLACED, PARTITIONS_REPLACED;
-    a_folder_merged_and_one_appended_to: MERGED, FOLDER_APPENDED;
+    of, two_folders_replaced: FOLDER_REPLACED, FOLDER_REPLACED;
+    of, two_files_replaced: FILE_REPLACED, FILE_REPLACED;
+    of, two_folders_appended_to: FOLDER_APPENDED, FOLDER_APPENDED;
+    of, two_files_appended_to: FILE_APPENDED, FILE_APPENDED;
+    of, a_folder_replaced_and_a_file_appended_to: FOLDER_REPLACED, FILE_APPENDED;
+    of, a_folder_appended_to_and_a_file_replaced: FOLDER_APPENDED, FILE_REPLACED;
+    of, two_folders_whose_partitions_are_replaced: PARTITIONS_REPLACED, PARTITIONS_REPLACED;
+    of, a_folder_merged_and_one_appended_to: MERGED, FOLDER_APPENDED;
+    of, two_folders_replaced_in_a_store: FOLDER_REPLACED.in_store(), FOLDER_REPLACED.in_store();
+    of, two_folders_appended_to_in_a_store: FOLDER_APPENDED.in_store(), FOLDER_APPENDED.in_store();
+    of, two_files_in_a_store: FILE_REPLACED.in_store(), FILE_APPENDED.in_store();
+    of, partitions_replaced_and_merged_in_a_store: PARTITIONS_REPLACED.in_store(), MERGED.in_store();
+    of, a_folder_in_a_store_and_one_on_the_disk: FOLDER_REPLACED.in_store(), FOLDER_APPENDED;
+    with_log_in_store, all_in_a_store: FOLDER_REPLACED.in_store(), FOLDER_APPENDED.in_store();
 }

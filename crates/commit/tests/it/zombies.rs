@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead};
+use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead, Objects, Upload, Version};
 use aqueduct_testkit::faults::SimFs;
 
 use crate::kills::{
@@ -142,8 +142,39 @@ impl Fs for Process {
         self.0.disk.stat(path)
     }
 
+    fn objects(&self, path: &Path) -> Option<&dyn Objects> {
+        self.0.disk.objects(path).map(|_| self as &dyn Objects)
+    }
+
     fn try_lock(&self, _: &Path) -> io::Result<Option<Box<dyn FsLock>>> {
         Ok(Some(Box::new(NoLock)))
+    }
+}
+
+impl Objects for Process {
+    fn upload(&self, from: &Path, to: &Path) -> io::Result<Upload> {
+        self.stepped().upload(from, to)
+    }
+
+    fn complete(&self, to: &Path, upload: &Upload) -> io::Result<()> {
+        self.stepped().complete(to, upload)
+    }
+
+    fn abort(&self, to: &Path, upload: &Upload) -> io::Result<()> {
+        self.stepped().abort(to, upload)
+    }
+
+    fn read_version(&self, path: &Path, max_bytes: u64) -> io::Result<Option<(Vec<u8>, Version)>> {
+        // What was read is old when it is written over.
+        self.stepped().read_version(path, max_bytes)
+    }
+
+    fn put_over(&self, path: &Path, bytes: &[u8], over: Option<&Version>) -> io::Result<()> {
+        self.stepped().put_over(path, bytes, over)
+    }
+
+    fn each_below(&self, folder: &Path, give: &mut dyn FnMut(FsEntry) -> io::Result<()>) -> io::Result<()> {
+        self.0.disk.each_below(folder, give)
     }
 }
 
@@ -203,4 +234,25 @@ fn of_a_file_replaced_and_one_appended_to() {
     let trial = Trial::of([FILE_REPLACED, FILE_APPENDED]);
     stands_still_at_each_operation(&trial);
     trial.end("a file replaced and one appended to, a writer thought dead");
+}
+
+#[test]
+fn of_two_folders_replaced_in_a_store() {
+    let trial = Trial::of([FOLDER_REPLACED.in_store(), FOLDER_REPLACED.in_store()]);
+    stands_still_at_each_operation(&trial);
+    trial.end("two folders replaced in a store, a writer thought dead");
+}
+
+#[test]
+fn of_two_folders_appended_to_in_a_store() {
+    let trial = Trial::of([FOLDER_APPENDED.in_store(), FOLDER_APPENDED.in_store()]);
+    stands_still_at_each_operation(&trial);
+    trial.end("two folders appended to in a store, a writer thought dead");
+}
+
+#[test]
+fn of_all_in_a_store() {
+    let trial = Trial::with_log_in_store([FOLDER_REPLACED.in_store(), FOLDER_APPENDED.in_store()]);
+    stands_still_at_each_operation(&trial);
+    trial.end("all in a store, a writer thought dead");
 }

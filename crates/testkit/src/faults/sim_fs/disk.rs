@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::store::Store;
 use super::tree::{Change, Inode, ROOT, Tree};
 
 /// A file's bytes. Copies of a disk share them.
@@ -23,6 +24,7 @@ pub(super) struct Disk {
     /// Every operation, as text.
     pub(super) log: Vec<String>,
     pub(super) can_exchange: bool,
+    pub(super) store: Store,
     last_node: Inode,
 }
 
@@ -52,6 +54,7 @@ impl Disk {
             files: BTreeMap::new(),
             log: Vec::new(),
             can_exchange: true,
+            store: Store::default(),
             last_node: ROOT,
         }
     }

@@ -19,6 +19,8 @@ pub enum Fault {
     PowerLoss,
     /// The disk is full, for this operation alone, which changes nothing.
     Full,
+    /// The operation is done, and the process is told that it timed out: what a store does whose reply is lost.
+    ReplyLost,
     /// The operation fails with this error number of the operating system, and changes nothing.
     Error(i32),
 }
@@ -41,6 +43,7 @@ impl Fault {
     pub(super) fn error(self) -> Option<io::Error> {
         match self {
             Self::Full => Some(io::ErrorKind::StorageFull.into()),
+            Self::ReplyLost => Some(io::ErrorKind::TimedOut.into()),
             Self::Error(number) => Some(io::Error::from_raw_os_error(number)),
             Self::KillBefore | Self::KillAfter | Self::ShortWrite | Self::PowerLoss => None,
         }

@@ -82,6 +82,9 @@ impl Machine {
         };
         self.disk.note(&format_args!("{fault:?}"));
         if let Some(error) = fault.error() {
+            if fault == Fault::ReplyLost {
+                let _ = act(self, Extent::Whole);
+            }
             return Err(error);
         }
         // Whether it worked, a dead process is not told.
@@ -210,7 +213,7 @@ impl Machine {
     }
 
     /// Everything that changes what is seen on the disk comes through here, one atomic step at a time.
-    fn step(&mut self, change: impl FnOnce(&mut Disk)) {
+    pub(super) fn step(&mut self, change: impl FnOnce(&mut Disk)) {
         change(&mut self.disk);
         for watcher in &self.watchers {
             watcher(&SimFs::booted(self.disk.clone()));

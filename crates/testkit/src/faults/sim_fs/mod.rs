@@ -6,6 +6,7 @@ mod machine;
 mod operations;
 mod power_loss;
 mod seam;
+mod store;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aqueduct_core::is_in_store;
 use disk::Disk;
 pub use fault::Fault;
 use machine::{Machine, ProcessId};
@@ -32,6 +34,9 @@ use machine::{Machine, ProcessId};
 /// `sync_dir`, each for itself: a synced file can lose its name, and a name that is safe can be that of an empty
 /// file. Renaming, linking and exchanging are each one act, durable as soon as one of its folders is synced.
 /// [`SimFs::reboot`] is what a killed process leaves, [`SimFs::power_losses`] what a loss of power may leave.
+///
+/// **In an object store** is every path that is a URL: see [`Objects`](aqueduct_core::Objects). What is done there is durable at
+/// once, and [`Fault::ReplyLost`] does it and does not say so.
 ///
 /// Paths begin at the root, with a leading `/` or without. `..` is refused; there are no symbolic links.
 ///
@@ -170,6 +175,12 @@ impl SimFs {
     /// nothing at its end, none. Neither counted nor ever refused, because it is not the process that looks.
     pub fn files_below(&self, path: impl AsRef<Path>) -> BTreeMap<PathBuf, Vec<u8>> {
         let machine = self.machine();
+        if is_in_store(path.as_ref()) {
+            let (below, own) =
+                (machine.disk.store.below(path.as_ref()), machine.disk.store.read(path.as_ref(), u64::MAX));
+            let below = below.map(|(rest, object)| (rest.into(), object.bytes.to_vec()));
+            return below.chain(own.ok().map(|bytes| (PathBuf::new(), bytes))).collect();
+        }
         let Ok(node) = machine.disk.live.find(path.as_ref()) else { return BTreeMap::new() };
         let contents = machine.disk.contents(node);
         contents.filter_map(|(path, bytes)| Some((path, bytes?.to_vec()))).collect()

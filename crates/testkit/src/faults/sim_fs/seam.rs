@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead};
+use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead, Objects, is_in_store};
 
 use super::disk::Disk;
 use super::machine::{Extent, LockId};
@@ -27,6 +27,9 @@ impl SimFs {
 
 impl Fs for SimFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        if is_in_store(path) {
+            return Ok(self.create_object(path));
+        }
         let node = self.machine().operate(
             self.process,
             format_args!("create_new {}", path.display()),
@@ -36,11 +39,17 @@ impl Fs for SimFs {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        if is_in_store(path) {
+            return Ok(());
+        }
         let text = format_args!("create_dir_all {}", path.display());
         self.machine().operate(self.process, text, |machine, extent| machine.create_dir_all(path, extent))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if is_in_store(path) {
+            return Ok(());
+        }
         let text = format_args!("sync_dir {}", path.display());
         self.machine().operate(self.process, text, |machine, _| {
             let node = machine.disk.live.find(path)?;
@@ -77,21 +86,33 @@ impl Fs for SimFs {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        if is_in_store(path) {
+            return self.remove_objects(path, false);
+        }
         let text = format_args!("remove_file {}", path.display());
         self.rearrange(text, |tree| operations::remove_file(tree, path))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        if is_in_store(path) {
+            return self.remove_objects(path, true);
+        }
         let text = format_args!("remove_dir_all {}", path.display());
         self.rearrange(text, |tree| operations::remove_dir_all(tree, path))
     }
 
     fn remove_empty_dir(&self, path: &Path) -> io::Result<()> {
+        if is_in_store(path) {
+            return Ok(());
+        }
         let text = format_args!("remove_empty_dir {}", path.display());
         self.rearrange(text, |tree| operations::remove_empty_dir(tree, path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<FsEntry>> {
+        if is_in_store(path) {
+            return self.look_at_store("list", path, |store| Ok(store.list(path)));
+        }
         let text = format_args!("list {}", path.display());
         self.machine().look(self.process, text, |disk| {
             let entries = disk.live.entries(disk.live.find(path)?)?;
@@ -100,6 +121,9 @@ impl Fs for SimFs {
     }
 
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        if is_in_store(path) {
+            return self.look_at_store("read", path, |store| store.read(path, max_bytes));
+        }
         let text = format_args!("read {}", path.display());
         self.machine().look(self.process, text, |disk| {
             let file = disk.files.get(&disk.live.find(path)?).ok_or(io::ErrorKind::IsADirectory)?;
@@ -111,6 +135,9 @@ impl Fs for SimFs {
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsRead>> {
+        if is_in_store(path) {
+            return self.open_object(path);
+        }
         let text = format_args!("open_read {}", path.display());
         let node = self.machine().look(self.process, text, |disk| {
             let node = disk.live.find(path)?;
@@ -120,12 +147,19 @@ impl Fs for SimFs {
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<FsEntry>> {
+        if is_in_store(path) {
+            return self.look_at_store("stat", path, |store| Ok(store.stat(path)));
+        }
         let text = format_args!("stat {}", path.display());
         self.machine().look(self.process, text, |disk| match disk.live.find(path) {
             Ok(node) => Ok(Some(entry(disk, path.to_owned(), node))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         })
+    }
+
+    fn objects(&self, path: &Path) -> Option<&dyn Objects> {
+        is_in_store(path).then_some(self)
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn FsLock>>> {

@@ -1,0 +1,305 @@
+//! An output in an object store: what is different where nothing can be moved.
+//!
+//! Parts are sent before their record, and appear after it; who reads by the manifest sees the one or the other. It is
+//! changed only in the place of the version that was read, so that of two writers neither undoes what the other did.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind as IoKind;
+use std::path::Path;
+
+use aqueduct_core::{Error, ErrorKind, FsEntry, Objects, Part, Result, Version};
+
+use crate::Mode;
+use crate::disk::Disk;
+use crate::layout::{HIDDEN, Layout, MANIFEST};
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestPart};
+use crate::stage::{Stage, Staged};
+
+/// How often another writer may change the manifest between two looks at it.
+const MAX_TRIES: usize = 16;
+/// Bytes of an object that are read at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// An output in an object store.
+#[derive(Clone, Copy)]
+pub(crate) struct InStore<'a> {
+    pub(crate) disk: &'a Disk,
+    pub(crate) objects: &'a dyn Objects,
+    pub(crate) layout: &'a Layout,
+}
+
+/// What a record makes public.
+pub(crate) struct Publishing<'a> {
+    pub(crate) stage: &'a Stage,
+    /// Of one file, which has all its rows anew, [`Mode::Replace`].
+    pub(crate) mode: Mode,
+    /// The record.
+    pub(crate) n: u64,
+    /// The BLAKE3 of the manifest that was kept for it.
+    pub(crate) hashed: &'a str,
+    /// The records whose parts appear.
+    pub(crate) epochs: Vec<u64>,
+    /// Their parts.
+    pub(crate) parts: Vec<Staged>,
+}
+
+impl InStore<'_> {
+    /// Sends parts to where they will appear.
+    pub(crate) fn upload(&self, parts: &[Part]) -> Result<Vec<Staged>> {
+        let mut sent = Vec::new();
+        for part in parts {
+            let to = self.place(&part.name);
+            match self.objects.upload(&part.staged, &to) {
+                Ok(upload) => {
+                    sent.push(Staged { part: ManifestPart::from(part.clone()), upload: Some(upload) });
+                    self.disk.remove_file(&part.staged)?;
+                }
+                Err(error) => {
+                    self.abort(&sent);
+                    return Err(failed("upload part", &to, error));
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    fn place(&self, name: &str) -> std::path::PathBuf {
+        if self.layout.is_file { self.layout.path.clone() } else { self.layout.path.join(name) }
+    }
+
+    /// Drops what was sent. What cannot be dropped now is the store's to drop.
+    pub(crate) fn abort(&self, staged: &[Staged]) {
+        for Staged { part, upload } in staged {
+            let dropped = upload.as_ref().map(|upload| self.objects.abort(&self.place(&part.name), upload));
+            if let Some(Err(error)) = dropped {
+                tracing::debug!(part = part.name, %error, "an upload was not dropped");
+            }
+        }
+    }
+
+    /// Makes public what a record says, unless that was done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: a part is gone, or another flow has changed what was updated. Then, or when the store fails,
+    /// it is still to be done.
+    pub(crate) fn publish(&self, publishing: &Publishing<'_>) -> Result<()> {
+        let Publishing { stage, n, hashed, .. } = publishing;
+        let Some(waiting) = stage.waiting_manifest(self.disk, *n, hashed)? else { return Ok(()) };
+        let Some(wanted) = Manifest::load(self.disk, &waiting)? else { return Ok(()) };
+        let mut tries = 0;
+        while let Changed::Not = self.try_to_publish(publishing, &wanted)? {
+            tries += 1;
+            if tries == MAX_TRIES {
+                let message = "other runs change the output again and again";
+                return Err(conflict("publish", &self.layout.path, message));
+            }
+        }
+        self.remove_replaced(publishing)?;
+        // What says that something is to be done goes first: the rest is of no use without it, and is swept.
+        let lists = publishing.epochs.iter().map(|epoch| stage.list(*epoch));
+        [waiting, stage.previous(*n)]
+            .into_iter()
+            .chain(lists)
+            .try_for_each(|done| self.disk.remove_file(&done))
+    }
+
+    fn try_to_publish(&self, publishing: &Publishing<'_>, wanted: &Manifest) -> Result<Changed> {
+        let path = self.layout.manifest();
+        let (there, version) = self.manifest()?.unzip();
+        if there.as_ref().is_some_and(|there| is_done(there, wanted, publishing)) {
+            return Ok(Changed::Done);
+        }
+        let next = next(there.as_ref(), wanted, publishing)
+            .map_err(|message| conflict("publish", &self.layout.path, message))?;
+        publishing.parts.iter().try_for_each(|part| self.appear(part))?;
+        if let Some(there) = there.filter(|_| publishing.mode != Mode::Append) {
+            self.keep_previous(publishing, &there)?;
+        }
+        let bytes = next.encode()?;
+        match self.objects.put_over(&path, &bytes, version.as_ref()) {
+            Ok(()) => Ok(Changed::Done),
+            Err(error) if error.kind() == IoKind::AlreadyExists => Ok(Changed::Not),
+            // It may be there all the same.
+            Err(error) => match self.manifest()? {
+                Some((there, _)) if is_done(&there, wanted, publishing) => Ok(Changed::Done),
+                _ => Err(failed("write manifest", &path, error)),
+            },
+        }
+    }
+
+    /// What is public, and its version.
+    fn manifest(&self) -> Result<Option<(Manifest, Version)>> {
+        let path = self.layout.manifest();
+        let read = self.objects.read_version(&path, MAX_MANIFEST_BYTES);
+        let Some((bytes, version)) = read.map_err(|error| failed("read manifest", &path, error))? else {
+            return Ok(None);
+        };
+        let mut manifest = Manifest::parse(&bytes).map_err(|error| error.with("path", path.display()))?;
+        manifest.parts.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some((manifest, version)))
+    }
+
+    /// Lets a part appear. One whose upload is not there any more has appeared before.
+    fn appear(&self, staged: &Staged) -> Result<()> {
+        let (place, part) = (self.place(&staged.part.name), &staged.part);
+        let Some(upload) = &staged.upload else {
+            return Err(conflict("publish", &place, "the list of staged parts does not say how it was sent"));
+        };
+        match self.objects.complete(&place, upload) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == IoKind::NotFound => match self.is_there(&place, part)? {
+                true => Ok(()),
+                false => Err(conflict(
+                    "publish",
+                    &place,
+                    "a part that was committed is gone: it is neither staged nor public",
+                )),
+            },
+            Err(error) => Err(failed("publish", &place, error)),
+        }
+    }
+
+    /// Whether an object has the bytes of a part.
+    fn is_there(&self, place: &Path, part: &ManifestPart) -> Result<bool> {
+        match self.disk.stat(place)? {
+            Some(entry) if entry.n_bytes == part.bytes => {}
+            _ => return Ok(false),
+        }
+        Ok(self.hash(place, part.bytes)? == part.blake3)
+    }
+
+    fn hash(&self, place: &Path, n_bytes: u64) -> Result<String> {
+        let unread = |error| failed("read part", place, error);
+        let object = self.disk.0.open_read(place).map_err(unread)?;
+        let (mut hasher, mut piece) = (Box::<blake3::Hasher>::default(), vec![0; PIECE_BYTES]);
+        let mut offset = 0;
+        while offset < n_bytes {
+            let left = usize::try_from(n_bytes - offset).unwrap_or(usize::MAX);
+            let piece = piece.split_at_mut(left.min(PIECE_BYTES)).0;
+            object.read_exact_at(piece, offset).map_err(unread)?;
+            hasher.update(piece);
+            offset += piece.len() as u64;
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Keeps the manifest that makes way: it says which objects are to go. One of an earlier try did not make way.
+    fn keep_previous(&self, publishing: &Publishing<'_>, there: &Manifest) -> Result<()> {
+        let path = publishing.stage.previous(publishing.n);
+        self.disk.remove_file(&path)?;
+        there.store(self.disk, &path).map(drop)
+    }
+
+    /// Removes the objects that were public and are listed no more.
+    fn remove_replaced(&self, publishing: &Publishing<'_>) -> Result<()> {
+        let Some(previous) = Manifest::load(self.disk, &publishing.stage.previous(publishing.n))? else {
+            return Ok(());
+        };
+        let Some((now, _)) = self.manifest()? else { return Ok(()) };
+        let listed: BTreeSet<_> = now.parts.iter().map(|part| part.name.as_str()).collect();
+        let gone = previous.parts.iter().filter(|part| !listed.contains(part.name.as_str()));
+        gone.map(|part| self.place(&part.name)).try_for_each(|place| self.disk.remove_file(&place))
+    }
+
+    /// Removes all that a run staged: of what was sent, what has not appeared.
+    pub(crate) fn discard(&self, stage: &Stage, but: &[u64]) -> Result<()> {
+        for (n, _) in stage.lists(self.disk)?.into_iter().filter(|(n, _)| !but.contains(n)) {
+            if let Ok(staged) = stage.read_any_list(self.disk, n) {
+                self.abort(&staged);
+            }
+        }
+        match but {
+            [] => self.disk.remove_dir_all(stage.path()),
+            _ => stage.sweep_but(self.disk, but),
+        }
+    }
+
+    /// Makes sure that nothing is there but what the manifest lists.
+    pub(crate) fn check_foreign(&self, manifest: Option<&Manifest>) -> Result<()> {
+        if self.layout.is_file {
+            return match self.disk.stat(&self.layout.path)? {
+                Some(entry) if !entry.is_dir => self.check_one(&entry, &self.layout.name, manifest),
+                _ => Ok(()),
+            };
+        }
+        let mut wrong = None;
+        let listed = self.objects.each_below(&self.layout.path, &mut |entry| {
+            let name =
+                entry.path.strip_prefix(&self.layout.path).ok().and_then(Path::to_str).unwrap_or_default();
+            let is_ours = name == format!("{HIDDEN}/{MANIFEST}");
+            if !is_ours && let Err(error) = self.check_one(&entry, name, manifest) {
+                wrong = Some(error);
+                return Err(IoKind::Other.into());
+            }
+            Ok(())
+        });
+        match (wrong, listed) {
+            (Some(error), _) => Err(error),
+            (None, listed) => listed.map_err(|error| failed("list objects", &self.layout.path, error)),
+        }
+    }
+
+    fn check_one(&self, entry: &FsEntry, name: &str, manifest: Option<&Manifest>) -> Result<()> {
+        let found = match manifest.and_then(|manifest| manifest.part(name)) {
+            Some(part) if part.bytes == entry.n_bytes => return Ok(()),
+            Some(_) => "this object was changed after aqueduct wrote it",
+            None => "an object that no run of aqueduct wrote is in the way",
+        };
+        let message = format!("{found}; move it, or choose another path for the output");
+        Err(Error::new(ErrorKind::Conflict, "check output", message).with("path", entry.path.display()))
+    }
+}
+
+/// Whether the manifest was changed.
+enum Changed {
+    Done,
+    /// Somebody else was first.
+    Not,
+}
+
+/// Whether what is public has what a record brings, or comes after it.
+fn is_done(there: &Manifest, wanted: &Manifest, publishing: &Publishing<'_>) -> bool {
+    let (Some(there_log), Some(wanted_log)) = (&there.log, &wanted.log) else { return false };
+    if there_log.id == wanted_log.id {
+        return there_log.n >= wanted_log.n;
+    }
+    // Another flow has added to it since.
+    let mut parts = publishing.parts.iter().map(|staged| &staged.part);
+    publishing.mode == Mode::Append && parts.all(|part| there.part(&part.name) == Some(part))
+}
+
+/// The manifest that follows the one that is there.
+///
+/// # Errors
+/// What was updated is not what is there any more.
+fn next(
+    there: Option<&Manifest>,
+    wanted: &Manifest,
+    publishing: &Publishing<'_>,
+) -> std::result::Result<Manifest, &'static str> {
+    match publishing.mode {
+        Mode::Replace => Ok(wanted.clone()),
+        Mode::Append => {
+            let there = there.into_iter().flat_map(|there| &there.parts).cloned();
+            let new = publishing.parts.iter().map(|staged| staged.part.clone());
+            Ok(wanted.with_parts(there.chain(new)))
+        }
+        Mode::ReplacePartitions | Mode::Merge
+            if there.and_then(|there| there.log.as_ref()) == wanted.updates.as_ref() =>
+        {
+            Ok(wanted.clone())
+        }
+        Mode::ReplacePartitions | Mode::Merge => Err(
+            "another flow has changed the output while this one updated it: what this run brought is staged beside it, and \
+                 is not public; begin anew with `--full-refresh`",
+        ),
+    }
+}
+
+fn conflict(operation: &'static str, path: &Path, message: &str) -> Error {
+    Error::new(ErrorKind::Conflict, operation, message).with("path", path.display())
+}
+
+fn failed(operation: &'static str, path: &Path, error: std::io::Error) -> Error {
+    Error::io(operation, path.display(), error)
+}
