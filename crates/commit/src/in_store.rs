@@ -145,18 +145,18 @@ impl InStore<'_> {
         let Some(upload) = &staged.upload else {
             return Err(conflict("publish", &place, "the list of staged parts does not say how it was sent"));
         };
-        match self.objects.complete(&place, upload) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == IoKind::NotFound => match self.is_there(&place, part)? {
-                true => Ok(()),
-                false => Err(conflict(
-                    "publish",
-                    &place,
-                    "a part that was committed is gone: it is neither staged nor public",
-                )),
-            },
-            Err(error) => Err(failed("publish", &place, error)),
+        let Err(error) = self.objects.complete(&place, upload) else { return Ok(()) };
+        // It may have appeared all the same, now or when this was tried before.
+        if self.is_there(&place, part)? {
+            return Ok(());
         }
+        Err(match error.kind() {
+            IoKind::NotFound => {
+                let message = "a part that was committed is gone: it is neither staged nor public";
+                conflict("publish", &place, message)
+            }
+            _ => failed("publish", &place, error),
+        })
     }
 
     /// Whether an object has the bytes of a part.
@@ -165,22 +165,9 @@ impl InStore<'_> {
             Some(entry) if entry.n_bytes == part.bytes => {}
             _ => return Ok(false),
         }
-        Ok(self.hash(place, part.bytes)? == part.blake3)
-    }
-
-    fn hash(&self, place: &Path, n_bytes: u64) -> Result<String> {
-        let unread = |error| failed("read part", place, error);
-        let object = self.disk.0.open_read(place).map_err(unread)?;
-        let (mut hasher, mut piece) = (Box::<blake3::Hasher>::default(), vec![0; PIECE_BYTES]);
-        let mut offset = 0;
-        while offset < n_bytes {
-            let left = usize::try_from(n_bytes - offset).unwrap_or(usize::MAX);
-            let piece = piece.split_at_mut(left.min(PIECE_BYTES)).0;
-            object.read_exact_at(piece, offset).map_err(unread)?;
-            hasher.update(piece);
-            offset += piece.len() as u64;
-        }
-        Ok(hasher.finalize().to_hex().to_string())
+        let hash =
+            hash_object(self.disk, place, part.bytes).map_err(|error| failed("read part", place, error))?;
+        Ok(hash == part.blake3)
     }
 
     /// Keeps the manifest that makes way: it says which objects are to go. One of an earlier try did not make way.
@@ -248,6 +235,24 @@ impl InStore<'_> {
         let message = format!("{found}; move it, or choose another path for the output");
         Err(Error::new(ErrorKind::Conflict, "check output", message).with("path", entry.path.display()))
     }
+}
+
+/// The BLAKE3 of an object of this length, in hex.
+///
+/// # Errors
+/// It is shorter, or as the store says.
+pub(crate) fn hash_object(disk: &Disk, path: &Path, n_bytes: u64) -> std::io::Result<String> {
+    let object = disk.0.open_read(path)?;
+    let (mut hasher, mut piece) = (Box::<blake3::Hasher>::default(), vec![0; PIECE_BYTES]);
+    let mut offset = 0;
+    while offset < n_bytes {
+        let left = usize::try_from(n_bytes - offset).unwrap_or(usize::MAX);
+        let piece = piece.split_at_mut(left.min(PIECE_BYTES)).0;
+        object.read_exact_at(piece, offset)?;
+        hasher.update(piece);
+        offset += piece.len() as u64;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Whether the manifest was changed.

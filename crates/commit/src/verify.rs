@@ -7,9 +7,10 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aqueduct_core::{Error, ErrorKind, Output, Result, StdFs};
+use aqueduct_core::{Error, ErrorKind, Fs, Output, Result};
 
 use crate::disk::Disk;
+use crate::in_store::hash_object;
 use crate::layout::{HIDDEN, Layout, MANIFEST};
 use crate::{Manifest, ManifestPart};
 
@@ -61,12 +62,12 @@ impl fmt::Display for Flaw {
 ///   so that nothing was proved.
 /// - [`ErrorKind::Data`]: the manifest is damaged.
 /// - As the system says, when folders cannot be listed. A part that cannot be read is a flaw.
-pub fn verify(path: &Path) -> Result<Option<Verified>> {
-    let disk = Disk(Arc::new(StdFs));
+pub fn verify(fs: &Arc<dyn Fs>, path: &Path) -> Result<Option<Verified>> {
+    let disk = Disk(Arc::clone(fs));
     let Some((layout, manifest)) = find(&disk, path)? else { return Ok(None) };
     let mut flaws = wrong_totals(&layout, &manifest);
     let root = if layout.is_file { layout.parent().to_owned() } else { layout.path.clone() };
-    let found = hash_all(&root, &manifest);
+    let found = hash_all(&disk, &root, &manifest);
     if !layout.is_file {
         let mut foreign = Foreign { disk: &disk, manifest: &manifest, found: Vec::new(), n_more: 0 };
         foreign.look_in(&layout.path, "", 0)?;
@@ -138,14 +139,14 @@ fn wrong_totals(layout: &Layout, manifest: &Manifest) -> Vec<Flaw> {
 }
 
 /// What is wrong with each part, in the manifest's order.
-fn hash_all(root: &Path, manifest: &Manifest) -> Vec<Option<String>> {
+fn hash_all(disk: &Disk, root: &Path, manifest: &Manifest) -> Vec<Option<String>> {
     let waiting = Mutex::new(manifest.parts.iter().enumerate().collect::<VecDeque<_>>());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let hash = || {
         let mut piece = vec![0; PIECE_BYTES];
         let mut found = Vec::new();
         while let Some((at, part)) = next() {
-            found.push((at, compare(root, part, &mut piece).err()));
+            found.push((at, compare(disk, root, part, &mut piece).err()));
         }
         found
     };
@@ -166,7 +167,12 @@ fn hash_all(root: &Path, manifest: &Manifest) -> Vec<Option<String>> {
 ///
 /// # Errors
 /// What is wrong with it.
-fn compare(root: &Path, part: &ManifestPart, piece: &mut [u8]) -> std::result::Result<(), String> {
+fn compare(
+    disk: &Disk,
+    root: &Path,
+    part: &ManifestPart,
+    piece: &mut [u8],
+) -> std::result::Result<(), String> {
     let stays_inside = |name: &str| {
         !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
     };
@@ -174,21 +180,16 @@ fn compare(root: &Path, part: &ManifestPart, piece: &mut [u8]) -> std::result::R
         return Err("the manifest's name for it leads out of the output".to_owned());
     }
     let path = root.join(&part.name);
-    // Before it is opened: opening a pipe would wait for its writer.
-    let there = match std::fs::metadata(&path) {
-        Ok(there) => there,
-        Err(error) if is_gone(&error) => {
-            return Err(format!("missing; the manifest lists it with {} rows", part.rows));
-        }
-        Err(error) => return Err(format!("cannot be read: {error}")),
-    };
-    if !there.is_file() {
-        return Err("no file any more; something else stands in its place".to_owned());
+    let unread = |error| format!("cannot be read: {error}");
+    let is_in_store = disk.objects(&path).is_some();
+    let n_bytes = if is_in_store { object_bytes(disk, &path) } else { file_bytes(&path) };
+    let n_bytes = n_bytes.map_err(unread)?;
+    let n_bytes = n_bytes.ok_or_else(|| format!("missing; the manifest lists it with {} rows", part.rows))?;
+    if n_bytes != part.bytes {
+        return Err(format!("has {n_bytes} bytes, the manifest says {}", part.bytes));
     }
-    if there.len() != part.bytes {
-        return Err(format!("has {} bytes, the manifest says {}", there.len(), part.bytes));
-    }
-    let hash = hash_file(&path, piece).map_err(|error| format!("cannot be read: {error}"))?;
+    let hash = if is_in_store { hash_object(disk, &path, n_bytes) } else { hash_file(&path, piece) };
+    let hash = hash.map_err(unread)?;
     if hash != part.blake3 {
         return Err(format!(
             "its bytes were changed: their BLAKE3 is {hash}, the manifest says {}",
@@ -196,6 +197,21 @@ fn compare(root: &Path, part: &ManifestPart, piece: &mut [u8]) -> std::result::R
         ));
     }
     Ok(())
+}
+
+/// How many bytes a file has; nothing, if there is none.
+fn file_bytes(path: &Path) -> std::io::Result<Option<u64>> {
+    // Before it is opened: opening a pipe would wait for its writer.
+    match std::fs::metadata(path) {
+        Ok(there) if there.is_file() => Ok(Some(there.len())),
+        Ok(_) => Err(std::io::Error::other("it is no file any more; something else stands in its place")),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn object_bytes(disk: &Disk, path: &Path) -> std::io::Result<Option<u64>> {
+    Ok(disk.0.stat(path)?.filter(|there| !there.is_dir).map(|there| there.n_bytes))
 }
 
 fn is_gone(error: &std::io::Error) -> bool {

@@ -75,7 +75,7 @@ pub struct Planning {
 impl Planning {
     /// A path of the flow file, made absolute or relative to the working directory.
     pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.base_dir.join(path)
+        crate::resolve_path(&self.base_dir, path)
     }
 }
 

@@ -239,7 +239,7 @@ impl Context {
 
     /// A path of the flow file, made absolute or relative to the working directory.
     pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.run.base_dir.join(path)
+        crate::resolve_path(&self.run.base_dir, path)
     }
 
     /// The folder that relative paths start from.

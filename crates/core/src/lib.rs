@@ -39,7 +39,7 @@ pub use error::{Error, ErrorKind, Result, Retry};
 pub use fs::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
 pub use map_stage::{MapRows, map_stage};
 pub use metrics::{Counter, StepMetrics};
-pub use objects::{Objects, Upload, Version, is_in_store};
+pub use objects::{Objects, Upload, Version, is_in_store, resolve_path};
 pub use positions::Positions;
 pub use registry::{MergeBefore, Registry};
 pub use reject::{FailOnReject, Origin, Reject, RejectPolicy, RejectedItem};

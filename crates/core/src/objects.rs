@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,12 @@ const SCHEMES: [&str; 4] = ["s3://", "gs://", "az://", "memory://"];
 /// ```
 pub fn is_in_store(path: &Path) -> bool {
     path.to_str().is_some_and(|path| SCHEMES.iter().any(|scheme| path.starts_with(scheme)))
+}
+
+/// A path as a flow names it: a URL of an object store is itself, all else starts from the folder.
+pub fn resolve_path(base_dir: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    if is_in_store(path) { path.to_owned() } else { base_dir.join(path) }
 }
 
 /// What an object store does that a file system does not. All block, as [`Fs`](crate::Fs) does.

@@ -32,8 +32,6 @@ const MAX_PIECES: u64 = 9_000;
 const N_SENT_AT_ONCE: usize = 2;
 /// Objects that a listing gives at once.
 const N_LISTED: usize = 1000;
-/// What is written by [`Fs::create_new`] is held until it is synced: records, lists and manifests.
-const MAX_HELD_BYTES: usize = 256 << 20;
 
 /// The file system of this machine and, by their URLs, object stores: `s3://bucket/key`, `gs://…`, `az://…`.
 ///
@@ -96,6 +94,13 @@ impl StoreFs {
     /// As [`StoreFs::at`], where only an object is of use.
     fn object(&self, path: &Path) -> io::Result<At> {
         self.at(path)?.ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Default for StoreFs {
+    /// Stores that are reached as the environment says.
+    fn default() -> Self {
+        Self::new(StorageOptions::default(), HttpOptions::default())
     }
 }
 
@@ -189,6 +194,12 @@ impl At {
         }
     }
 
+    fn complete(&self, upload: &Upload) -> io::Result<()> {
+        let Upload { id, pieces } = upload.clone();
+        let pieces = pieces.into_iter().map(|content_id| PartId { content_id }).collect();
+        self.ask(|store, key| async move { store.complete_multipart(&key, &id, pieces).await }).map(drop)
+    }
+
     /// Every object below, so many at once.
     fn each(&self, mut give: impl FnMut(ObjectMeta) -> io::Result<()>) -> io::Result<()> {
         let mut listed = self.store.list(Some(&self.key));
@@ -197,11 +208,12 @@ impl At {
                 let page = (&mut listed).take(N_LISTED).try_collect::<Vec<_>>().await?;
                 Ok((listed, page))
             })?;
-            if page.is_empty() {
+            let is_last = page.len() < N_LISTED;
+            page.into_iter().try_for_each(&mut give)?;
+            if is_last {
                 return Ok(());
             }
             listed = rest;
-            page.into_iter().try_for_each(&mut give)?;
         }
     }
 
@@ -241,7 +253,7 @@ impl At {
 impl Fs for StoreFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         match self.at(path)? {
-            Some(at) => Ok(Box::new(NewObject { at, bytes: Vec::new() })),
+            Some(at) => Ok(Box::new(NewObject { at, bytes: Vec::new(), sent: None })),
             None => StdFs.create_new(path),
         }
     }
@@ -351,10 +363,7 @@ impl Objects for StoreFs {
     }
 
     fn complete(&self, to: &Path, upload: &Upload) -> io::Result<()> {
-        let Upload { id, pieces } = upload.clone();
-        let pieces = pieces.into_iter().map(|content_id| PartId { content_id }).collect();
-        let at = self.object(to)?;
-        at.ask(|store, key| async move { store.complete_multipart(&key, &id, pieces).await }).map(drop)
+        self.object(to)?.complete(upload)
     }
 
     fn abort(&self, to: &Path, upload: &Upload) -> io::Result<()> {
@@ -393,18 +402,49 @@ impl Objects for StoreFs {
     }
 }
 
-/// An object that appears when it is synced.
+/// An object that appears when it is synced. A small one is held until then; of a larger one, pieces are sent as they come.
 struct NewObject {
     at: At,
     bytes: Vec<u8>,
+    sent: Option<Upload>,
+}
+
+impl NewObject {
+    fn send_piece(&mut self) -> io::Result<()> {
+        let upload = match &mut self.sent {
+            Some(upload) => upload,
+            none => {
+                let id = self.at.ask(|store, key| async move { store.create_multipart(&key).await })?;
+                none.insert(Upload { id, pieces: Vec::new() })
+            }
+        };
+        let (id, nth, piece) = (upload.id.clone(), upload.pieces.len(), std::mem::take(&mut self.bytes));
+        let sent =
+            self.at.ask(|store, key| async move { store.put_part(&key, &id, nth, piece.into()).await })?;
+        upload.pieces.push(sent.content_id);
+        Ok(())
+    }
+
+    fn put_small(&mut self) -> io::Result<()> {
+        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        match self.at.put(bytes.clone(), PutMode::Create) {
+            // What was there may be these very bytes, put by a try whose reply was lost.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let there = self.at.get(bytes.len() as u64).ok().flatten();
+                if there.is_some_and(|(there, _)| there == bytes) { Ok(()) } else { Err(error) }
+            }
+            done => done,
+        }
+    }
 }
 
 impl Write for NewObject {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > MAX_HELD_BYTES {
-            return Err(io::ErrorKind::FileTooLarge.into());
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() as u64 >= PIECE_BYTES {
+            self.send_piece()?;
         }
-        self.bytes.write(bytes)
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -414,14 +454,15 @@ impl Write for NewObject {
 
 impl FsFile for NewObject {
     fn sync(&mut self) -> io::Result<()> {
-        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
-        match self.at.put(bytes.clone(), PutMode::Create) {
-            // What was there may be these very bytes, put by a try whose reply was lost.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let there = self.at.get(bytes.len() as u64).ok().flatten();
-                if there.is_some_and(|(there, _)| there == bytes) { Ok(()) } else { Err(error) }
-            }
-            done => done,
+        if self.sent.is_none() {
+            return self.put_small();
+        }
+        if !self.bytes.is_empty() {
+            self.send_piece()?;
+        }
+        match self.sent.take() {
+            Some(upload) => self.at.complete(&upload),
+            None => Ok(()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use aqueduct_core::{
     Batch, Context, Error, ErrorKind, MemoryNeed, Merging, Mode, Output, Part, Planning, Problem, Result,
-    Sink, Stored, TableShape,
+    Sink, Stored, TableShape, is_in_store,
 };
 use aqueduct_formats::write::WriteFormat;
 use aqueduct_primitives::ByteCount;
@@ -215,8 +215,13 @@ pub(crate) fn is_one_file(path: &str, suffixes: &[&str]) -> bool {
 /// What is wrong with the path of an output.
 pub(crate) fn path_problems(path: &str) -> Vec<Problem> {
     let problem = |message: String| vec![Problem::at("/path", message)];
-    if path.contains("://") {
-        return problem(format!("`{path}` is a URL; outputs are local files and folders for now"));
+    if path.contains("://") && (!is_in_store(Path::new(path)) || path.starts_with("memory:")) {
+        return problem(format!(
+            "`{path}` cannot be written to; expected a path, or an s3://, gs:// or az:// URL"
+        ));
+    }
+    if is_in_store(Path::new(path)) && Path::new(path).components().count() < 3 {
+        return problem(format!("`{path}` is a whole bucket; expected a name in it, as s3://BUCKET/NAME"));
     }
     match PathBuf::from(path).file_name().and_then(|name| name.to_str()) {
         None => problem(format!("`{path}` has no name of its own; expected a file or folder to write")),

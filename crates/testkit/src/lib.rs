@@ -5,8 +5,11 @@
 //! - [`faults`]: a disk that fails when it is told to, one in memory that is crashed at any operation, a clock that
 //!   stands still.
 //! - [`http`]: a scripted server that counts.
+//! - `s3`, with the feature of that name: a server that speaks S3, with faults.
 
 pub mod faults;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod sink_suite;
 pub mod source_suite;
 pub mod stage_suite;

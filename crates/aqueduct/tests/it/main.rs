@@ -17,6 +17,7 @@ mod interrupted;
 mod job;
 mod memory;
 mod mistakes;
+mod object_stores;
 mod outputs;
 mod rejects;
 mod replay;

@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use aqueduct_commit::{Manifest, verify};
 use aqueduct_core::{ErrorKind, Fs, StdFs};
 use tempfile::TempDir;
+
+fn disk() -> Arc<dyn Fs> {
+    Arc::new(StdFs)
+}
 
 /// A folder output of two parts, one in a partition, as a run leaves it.
 fn output() -> TempDir {
@@ -39,7 +44,7 @@ fn read(path: &Path) -> Vec<u8> {
 }
 
 fn flaws(dir: &TempDir) -> Vec<String> {
-    let verified = verify(&dir.path().join("out")).unwrap().unwrap();
+    let verified = verify(&disk(), &dir.path().join("out")).unwrap().unwrap();
     verified.flaws.iter().map(ToString::to_string).collect()
 }
 
@@ -53,7 +58,7 @@ fn change_manifest(dir: &TempDir, from: &str, to: &str) {
 #[test]
 fn what_is_as_it_was_committed_has_no_flaw() {
     let dir = output();
-    let verified = verify(&dir.path().join("out")).unwrap().unwrap();
+    let verified = verify(&disk(), &dir.path().join("out")).unwrap().unwrap();
     assert_eq!(verified.flaws, []);
     let intact: Vec<_> = verified.intact.iter().map(|(part, path)| (part.rows, path.clone())).collect();
     assert_eq!(intact, [(1, dir.path().join("out/a.csv")), (2, dir.path().join("out/k=1/b.csv"))]);
@@ -117,23 +122,23 @@ fn one_file_is_proved_by_the_manifest_beside_it() {
     let part = serde_json::json!({ "name": "out.csv", "rows": 1, "bytes": 4, "blake3": hash });
     write_manifest(&dir.path().join("_aqueduct/out.csv.manifest.json"), &[part], 1);
     fs::write(dir.path().join("beside.txt"), "of no concern").unwrap();
-    let missing = verify(&path).unwrap().unwrap().flaws;
+    let missing = verify(&disk(), &path).unwrap().unwrap().flaws;
     assert!(matches!(&missing[..], [one] if one.found.starts_with("missing")), "{missing:?}");
     fs::write(&path, "n\n1\n").unwrap();
-    assert_eq!(verify(&path).unwrap().unwrap().flaws, []);
+    assert_eq!(verify(&disk(), &path).unwrap().unwrap().flaws, []);
 }
 
 #[test]
 fn without_a_manifest_that_is_known_there_is_no_proof() {
     let dir = output();
     assert!(verify(dir.path()).unwrap().is_none());
-    assert!(verify(&dir.path().join("nowhere")).unwrap().is_none());
+    assert!(verify(&disk(), &dir.path().join("nowhere")).unwrap().is_none());
     let path = dir.path().join("out/_aqueduct/manifest.json");
     let whole: Manifest = serde_json::from_slice(&read(&path)).unwrap();
     fs::write(&path, serde_json::to_string(&Manifest { version: 2, ..whole }).unwrap()).unwrap();
-    let newer = verify(&dir.path().join("out")).unwrap_err();
+    let newer = verify(&disk(), &dir.path().join("out")).unwrap_err();
     assert_eq!(newer.kind(), ErrorKind::Newer, "{newer}");
     fs::write(&path, "{\"version\": 1").unwrap();
-    let damaged = verify(&dir.path().join("out")).unwrap_err();
+    let damaged = verify(&disk(), &dir.path().join("out")).unwrap_err();
     assert_eq!(damaged.kind(), ErrorKind::Data, "{damaged}");
 }

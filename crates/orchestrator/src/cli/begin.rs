@@ -1,10 +1,9 @@
 //! How a run begins: anew, or where an unfinished one stopped.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use aqueduct_commit::{FlowLog, Start, Unfinished};
-use aqueduct_core::{Error, ErrorKind, StdFs};
+use aqueduct_core::{Error, ErrorKind};
 use chrono::DateTime;
 
 use super::{Program, exit};
@@ -37,7 +36,7 @@ impl Program {
     pub(super) fn begin(&self, asked: Asked<'_>) -> Result<(Flow, Opening), u8> {
         let Asked { flow, run, start, reload } = asked;
         let flow_dir = flow.flow_dir();
-        let log = FlowLog::open(&(Arc::new(StdFs) as _), &flow_dir).map_err(|error| self.refuse(&error))?;
+        let log = FlowLog::open(&flow.fs(), &flow_dir).map_err(|error| self.refuse(&error))?;
         let mut fixed = fixed_now(&run, start);
         let opening = |log, start, fixed| Opening { log, flow_dir: flow_dir.clone(), start, fixed };
         let Some(unfinished) = log.unfinished() else { return Ok((flow, opening(log, start, fixed))) };

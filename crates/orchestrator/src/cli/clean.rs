@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use aqueduct_commit::{Clean, Cleaned, FlowLog, Leftover};
 use aqueduct_core::{Error, Fs, FsEntry, Result, StdFs};
+use aqueduct_net::StoreFs;
 use aqueduct_primitives::ByteCount;
 
 use super::arguments::{CleanArguments, FlowArguments};
@@ -92,7 +93,7 @@ impl Program {
         };
         // Staging folders name it as a run does.
         let flow_dir = std::path::absolute(&flow_dir).unwrap_or(flow_dir);
-        let log = FlowLog::open(&(Arc::new(StdFs) as _), &flow_dir);
+        let log = FlowLog::open(&(Arc::new(StoreFs::default()) as _), &flow_dir);
         log.and_then(|log| log.clean(how)).map(Ok).map_err(|error| self.refuse(&error))
     }
 

@@ -6,10 +6,9 @@ mod fields;
 mod told;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use aqueduct_commit::{FlowLog, KeptChange};
-use aqueduct_core::{Clock, StdFs, SystemClock, run_id};
+use aqueduct_core::{Clock, SystemClock, run_id};
 use serde_json::Value;
 
 pub(super) use self::told::REPLAYED;
@@ -118,7 +117,7 @@ impl Program {
     }
 
     fn log_of(&self, flow: &Flow) -> Result<FlowLog, u8> {
-        FlowLog::open(&(Arc::new(StdFs) as _), &flow.flow_dir()).map_err(|error| self.refuse(&error))
+        FlowLog::open(&flow.fs(), &flow.flow_dir()).map_err(|error| self.refuse(&error))
     }
 
     /// The flow's lock; none of a flow that has no state, which is left without.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_commit::{Flaw, Manifest, ManifestPart, Verified};
-use aqueduct_core::{Error, ErrorKind};
+use aqueduct_core::{Error, ErrorKind, Fs, is_in_store};
 use aqueduct_formats::count_rows;
-use aqueduct_net::{Fetcher, HttpOptions, Location, StorageOptions, Trust};
+use aqueduct_net::{Fetcher, HttpOptions, Location, StorageOptions, StoreFs, Trust};
 use aqueduct_primitives::{ByteCount, Tasks};
 
 use super::{Program, exit};
@@ -40,7 +40,8 @@ struct Proof {
 async fn prove(path: &Path) -> Result<Option<Proof>, Error> {
     let tasks = Tasks::default();
     let named = path.to_owned();
-    let verified = tasks.block(move || aqueduct_commit::verify(&named)).await??;
+    let fs: Arc<dyn Fs> = Arc::new(StoreFs::default());
+    let verified = tasks.block(move || aqueduct_commit::verify(&fs, &named)).await??;
     let Some(Verified { manifest, intact, mut flaws, .. }) = verified else { return Ok(None) };
     let n_intact = intact.len();
     let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), tasks.clone())?;
@@ -67,7 +68,11 @@ enum Counted {
 
 async fn count(fetcher: &Fetcher, tasks: &Tasks, part: ManifestPart, path: PathBuf) -> Counted {
     let result = async {
-        let file = fetcher.random_access(&Location::Local(path), Trust::Flow, &Arc::default()).await?;
+        let at = match path.to_str().filter(|_| is_in_store(&path)) {
+            Some(url) => Location::parse(url, Path::new(""))?,
+            None => Location::Local(path),
+        };
+        let file = fetcher.random_access(&at, Trust::Flow, &Arc::default()).await?;
         count_rows(file.file, &part.name, tasks).await
     };
     let found = match result.await {

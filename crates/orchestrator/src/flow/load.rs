@@ -235,9 +235,11 @@ impl Loader<'_> {
                 FlowOptions::default()
             }
         };
-        for (key, problems) in
-            [("http", options.http.requests.validate()), ("storage", options.storage.validate())]
-        {
+        for (key, problems) in [
+            ("http", options.http.requests.validate()),
+            ("storage", options.storage.validate()),
+            ("state", options.state_problems()),
+        ] {
             mistakes.extend(problems.into_iter().map(|problem| {
                 let (at, path) = places.find(&format!("/{key}{}", problem.pointer));
                 Mistake::new(at, path.trim_start_matches('.'), problem.message)

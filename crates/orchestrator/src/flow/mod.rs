@@ -36,9 +36,10 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use aqueduct_core::{Planning, Problem, SinkConfig, SourceConfig, StageConfig};
-use aqueduct_net::{HttpOptions, StorageOptions};
+use aqueduct_core::{Fs, Planning, Problem, SinkConfig, SourceConfig, StageConfig};
+use aqueduct_net::{HttpOptions, StorageOptions, StoreFs};
 use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 
@@ -209,6 +210,11 @@ impl Flow {
             Some(dir) => self.base_dir.join(dir),
             None => self.state_dir.join("spill"),
         }
+    }
+
+    /// The disk, and the object stores as the flow says they are reached.
+    pub(crate) fn fs(&self) -> Arc<dyn Fs> {
+        Arc::new(StoreFs::new(self.storage.clone(), self.http.clone()))
     }
 
     /// The folder of what this flow keeps from run to run.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aqueduct_core::units::{self, Period, Size};
+use aqueduct_core::{Problem, is_in_store};
 use aqueduct_net::{HttpOptions, StorageOptions};
 use aqueduct_primitives::ByteCount;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -50,6 +51,15 @@ pub(crate) struct FlowOptions {
     pub(crate) storage: StorageOptions,
     /// The flow's own tests, run by `aqueduct test`.
     pub(crate) tests: Vec<TestOptions>,
+}
+
+impl FlowOptions {
+    /// What is wrong with where the state lies.
+    pub(crate) fn state_problems(&self) -> Vec<Problem> {
+        let in_store = self.state.iter().filter(|state| is_in_store(state));
+        let message = "the state of a flow lies in a folder of this machine; expected a path, no URL";
+        in_store.map(|_| Problem::at("", message)).collect()
+    }
 }
 
 /// What stands under `http:`: how requests are made, and what every source takes from there that does not say

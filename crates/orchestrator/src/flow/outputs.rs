@@ -3,6 +3,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use aqueduct_core::is_in_store;
+
 use crate::flow::error::Mistake;
 use crate::flow::matrix::shown;
 use crate::flow::{Flow, OnError, Step, StepKind};
@@ -92,9 +94,12 @@ fn conflict(one: &Claimed, other: &Claimed) -> Option<String> {
     ))
 }
 
-/// The path as the system would take it: absolute, symbolic links followed as far as there are any, so that what
+/// The path as the system would take it, or the URL of a store: absolute, symbolic links followed as far as there are any, so that what
 /// is one place has one name. What is not there yet stays as it is written.
 fn resolved(path: &Path) -> PathBuf {
+    if is_in_store(path) {
+        return path.to_owned();
+    }
     // Without a working directory, the path is as good a name as any.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let mut resolved = PathBuf::new();

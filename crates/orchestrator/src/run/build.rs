@@ -65,7 +65,8 @@ impl Prepared {
         let memory = Budget::new("memory", flow.memory);
         let tasks = Tasks::default();
         let (services, scratch) = (services_of(&flow, &tasks)?, scratch_of(&flow, &tasks).await?);
-        let seams = Seams { tasks: tasks.clone(), fs: Arc::new(StdFs), clock: Arc::new(SystemClock) };
+        let fs = flow.fs();
+        let seams = Seams { tasks: tasks.clone(), fs: Arc::clone(&fs), clock: Arc::new(SystemClock) };
         let commits = Commits::begin(&flow, opening, seams).await?;
         let rejects = Arc::new(rejects_of(&flow, commits.part_run()));
         let run = RunContext {
@@ -73,7 +74,7 @@ impl Prepared {
             part_run: commits.part_run(),
             whole_files: flow.steps.iter().any(takes_whole_files),
             base_dir: flow.base_dir.clone(),
-            fs: Arc::new(StdFs),
+            fs,
             clock: Arc::new(SystemClock),
             tasks,
             flow: memory.carve("data in flight", plan.flow_bytes)?,

@@ -11,6 +11,7 @@ use aqueduct_commit::{
 };
 use aqueduct_core::{
     Clock, Durable, Error, ErrorKind, Fs, Mode, Output, Part, Positions, Result, Stored, StoredPart,
+    is_in_store,
 };
 use aqueduct_primitives::Tasks;
 
@@ -267,9 +268,12 @@ fn stored_in(transaction: &Transaction, target: usize, mode: Mode) -> Stored {
     Stored::new(manifest.table.clone(), transaction.folder(target).unwrap_or_default(), parts)
 }
 
-/// Symbolic links are left as they are; without a working directory, the path is as good a name as any.
+/// A URL is left as it is, and so are symbolic links; without a working directory, the path is as good a name as any.
 fn absolute(path: &Path) -> PathBuf {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    if is_in_store(path) {
+        return path.to_owned();
+    }
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
