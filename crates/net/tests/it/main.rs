@@ -4,12 +4,15 @@
 
 mod closing;
 mod credentials;
+mod inputs;
 mod limits;
 mod locals;
 mod ranges;
 mod resume;
 mod retries;
+mod slow;
 mod stores;
+mod tls;
 mod trust;
 mod validators;
 
