@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cleaning;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod edits;
 #[cfg(test)]
 mod flow;
@@ -14,6 +16,8 @@ mod keys;
 mod kills;
 #[cfg(test)]
 mod publish;
+#[cfg(test)]
+mod reads;
 #[cfg(test)]
 mod state;
 #[cfg(test)]
