@@ -27,8 +27,8 @@ pub(crate) fn check(disk: &Disk, layout: &Layout, manifest: Option<&Manifest>) -
     }
 }
 
-/// Every part that the manifest lists must be there, whatever else is. For outputs of which something stays: what a run
-/// adds to them would else be all that the next manifest says there ever was.
+/// Every part that the manifest lists must be there. For outputs of which something stays: the next manifest would list
+/// what is gone once more, and readers would take what is left for all there is.
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`], naming the first part that is missing.

@@ -61,7 +61,7 @@ async fn compute_jobs_take_turns() {
 #[tokio::test]
 async fn a_job_that_nobody_polls_holds_no_other_up() {
     let tasks = Tasks::new(1);
-    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let (go_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
     let first = tasks.spawn({
         let tasks = tasks.clone();
         async move { tasks.compute(move || waits.recv()).await }
@@ -81,7 +81,7 @@ async fn a_job_that_nobody_polls_holds_no_other_up() {
 #[tokio::test]
 async fn a_job_that_is_given_up_before_its_turn_is_not_done() {
     let tasks = Tasks::new(1);
-    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let (go_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
     let census = Census::default();
     let mut first = Box::pin(tasks.compute(move || waits.recv()));
     assert!(futures::poll!(&mut first).is_pending());
