@@ -111,8 +111,17 @@ fn json_line(live: &Live, elapsed: Duration) -> String {
 async fn show_bars(live: Arc<Live>, console: &Console, stop: CancellationToken) {
     let Some(bars) = Bars::of(live) else { return stop.cancelled().await };
     console.show(Box::new(bars));
-    every(BARS_EVERY, stop, || console.draw()).await;
-    console.hide();
+    let shown = Shown(console);
+    every(BARS_EVERY, stop, || shown.0.draw()).await;
+}
+
+/// Takes the bars away when nobody shows them any more: who waits for a run that has ended waits for no bars.
+struct Shown<'a>(&'a Console);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.hide();
+    }
 }
 
 /// A bar for each step and one for memory. Everything that draws happens where standard error is written.

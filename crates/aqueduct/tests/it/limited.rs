@@ -50,7 +50,7 @@ fn a_limit_of_file_sizes_is_an_error_and_no_death() {
     let job = small_and_large();
     let done = finish(job.command_after("ulimit -f 128", "run large.yaml"));
     assert_eq!(job.numbers("out.ndjson").map(|rows| rows.len()), Some(10));
-    done.exits(1).says(&["error: ", "out.ndjson", "File too large"]);
+    done.exits(1).says(&["error: ", "out.ndjson", "ulimit -f", "File too large"]);
     job.run("run large.yaml").exits(0);
     assert_eq!(job.numbers("out.ndjson").map(|rows| rows.len()), Some(20_000));
 }
@@ -72,7 +72,7 @@ sink: { ndjson: { path: out.ndjson } }
     if job.path("out.ndjson").exists() {
         done.exits(0);
     } else {
-        done.exits(1).says(&["error: ", "Too many open files"]);
+        done.exits(1).says(&["error: ", "in/", "ulimit -n", "window", "Too many open files"]);
         job.run("run flow.yaml").exits(0);
     }
     assert!(job.numbers("out.ndjson") == Some((0..40_000).collect()));
