@@ -112,6 +112,18 @@ impl Dataset {
         }
     }
 
+    /// Makes sure that all of it is there, unless all of it is to be replaced.
+    pub(crate) fn check_missing(&self, manifest: Option<&Manifest>) -> Result<()> {
+        match manifest {
+            Some(manifest) if self.mode != Mode::Replace => match self.in_store() {
+                Some(store) if store.has_all(manifest)? => Ok(()),
+                // One look at each finds the first that is gone.
+                _ => foreign::check_missing(&self.disk, &self.layout, manifest),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// The staging folders of one log, by run and opening, after those of dead openings were brought under this one's
     /// name: a writer that was thought dead finds nothing where it left it.
     pub(crate) fn fence(&self, owner: &Owner, seq: u64) -> Result<Vec<Stage>> {

@@ -109,9 +109,9 @@ impl FlowLog {
     /// can write to this log; makes public what was committed and is not; removes what was staged and never committed.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`]: another run writes one of the outputs, a foreign file is in its place, it was written
-    /// with a log that this one does not know, or another process has taken over. Or the disk fails. What was committed
-    /// stays so.
+    /// [`ErrorKind::Conflict`]: another run writes one of the outputs, a foreign file is in its place, a part of what stays
+    /// there is missing, it was written with a log that this one does not know, or another process has taken over. Or the
+    /// disk fails. What was committed stays so.
     pub fn begin(mut self, run: NewRun, start: Start) -> Result<Transaction> {
         let refs: Vec<_> = run.targets.iter().map(OutputRef::of).collect();
         let claims = self.claim(&refs)?;
@@ -175,6 +175,7 @@ impl FlowLog {
         for (at, target) in targets.iter().enumerate() {
             let previous = target.manifest()?;
             target.check_foreign(previous.as_ref())?;
+            target.check_missing(previous.as_ref())?;
             let stage = Stage::of(target.layout(), &run_id, seq);
             stage.create(&self.disk, &owner)?;
             let parts = match target.is_in_store() {

@@ -1,4 +1,5 @@
-//! Files that aqueduct did not write are never replaced: finds the first one in an output's place.
+//! Files that aqueduct did not write are never replaced: finds the first one in an output's place. And where rows stay that
+//! are there, all that its manifest lists must be there.
 
 use std::path::Path;
 
@@ -24,6 +25,21 @@ pub(crate) fn check(disk: &Disk, layout: &Layout, manifest: Option<&Manifest>) -
         (false, false) => Err(in_the_way(&layout.path, "a file stands where a folder is to be written")),
         (false, true) => listed.check_folder(&layout.path, "", 0),
     }
+}
+
+/// Every part that the manifest lists must be there. For outputs of which something stays: the next manifest would list
+/// what is gone once more, and readers would take what is left for all there is.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`], naming the first part that is missing.
+pub(crate) fn check_missing(disk: &Disk, layout: &Layout, manifest: &Manifest) -> Result<()> {
+    for part in &manifest.parts {
+        let path = if layout.is_file { layout.path.clone() } else { layout.path.join(&part.name) };
+        if !disk.exists(&path)? {
+            return Err(missing(&path, part.rows));
+        }
+    }
+    Ok(())
 }
 
 /// The same of a folder that was public until another took its place; one without a manifest never was.
@@ -78,6 +94,12 @@ impl Listed<'_> {
             None => Ok(()),
         }
     }
+}
+
+fn missing(path: &Path, n_rows: u64) -> Error {
+    let message =
+        "a part that aqueduct wrote is gone; put it back, or begin the output anew with `--full-refresh`";
+    Error::new(ErrorKind::Conflict, "check output", message).with("path", path.display()).with("rows", n_rows)
 }
 
 fn not_ours(path: &Path) -> Error {

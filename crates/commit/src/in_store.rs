@@ -226,6 +226,21 @@ impl InStore<'_> {
         }
     }
 
+    /// Whether there are as many of the objects that a manifest lists as it lists.
+    pub(crate) fn has_all(&self, manifest: &Manifest) -> Result<bool> {
+        if self.layout.is_file {
+            return Ok(false);
+        }
+        let mut n_there = 0;
+        let listed = self.objects.each_below(&self.layout.path, &mut |entry| {
+            let name = entry.path.strip_prefix(&self.layout.path).ok().and_then(Path::to_str);
+            n_there += usize::from(name.is_some_and(|name| manifest.part(name).is_some()));
+            Ok(())
+        });
+        listed.map_err(|error| failed("list objects", &self.layout.path, error))?;
+        Ok(n_there == manifest.parts.len())
+    }
+
     fn check_one(&self, entry: &FsEntry, name: &str, manifest: Option<&Manifest>) -> Result<()> {
         let found = match manifest.and_then(|manifest| manifest.part(name)) {
             Some(part) if part.bytes == entry.n_bytes => return Ok(()),

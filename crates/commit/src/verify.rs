@@ -182,8 +182,8 @@ fn compare(
     let path = root.join(&part.name);
     let unread = |error| format!("cannot be read: {error}");
     let is_in_store = disk.objects(&path).is_some();
-    let n_bytes = if is_in_store { object_bytes(disk, &path) } else { file_bytes(&path) };
-    let n_bytes = n_bytes.map_err(unread)?;
+    let n_bytes = if is_in_store { object_bytes(disk, &path).map_err(unread) } else { file_bytes(&path) };
+    let n_bytes = n_bytes?;
     let n_bytes = n_bytes.ok_or_else(|| format!("missing; the manifest lists it with {} rows", part.rows))?;
     if n_bytes != part.bytes {
         return Err(format!("has {n_bytes} bytes, the manifest says {}", part.bytes));
@@ -200,13 +200,16 @@ fn compare(
 }
 
 /// How many bytes a file has; nothing, if there is none.
-fn file_bytes(path: &Path) -> std::io::Result<Option<u64>> {
+///
+/// # Errors
+/// Why it is not to be read.
+fn file_bytes(path: &Path) -> std::result::Result<Option<u64>, String> {
     // Before it is opened: opening a pipe would wait for its writer.
     match std::fs::metadata(path) {
         Ok(there) if there.is_file() => Ok(Some(there.len())),
-        Ok(_) => Err(std::io::Error::other("it is no file any more; something else stands in its place")),
+        Ok(_) => Err("no file any more; something else stands in its place".to_owned()),
         Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(format!("cannot be read: {error}")),
     }
 }
 

@@ -61,6 +61,9 @@ pub enum Retry {
     Later,
 }
 
+/// `EMFILE`, of which the standard library knows no name.
+const TOO_MANY_OPEN: i32 = 24;
+
 impl Error {
     /// A failure of `operation` (a word or two: `read`, `open`, `decode csv`). The message says what was
     /// found, what was expected and what to do, in lower case, without a final dot.
@@ -81,10 +84,17 @@ impl Error {
         use std::io::ErrorKind as Io;
         let (kind, message) = match source.kind() {
             Io::NotFound => (ErrorKind::NotFound, "no such file or folder"),
-            Io::PermissionDenied | Io::ReadOnlyFilesystem => (ErrorKind::Denied, "permission denied"),
+            Io::PermissionDenied => (ErrorKind::Denied, "permission denied"),
+            Io::ReadOnlyFilesystem => (ErrorKind::Denied, "the disk can only be read; write to another"),
+            Io::FileTooLarge => {
+                (ErrorKind::DiskFull, "the file may not grow any more; raise the limit (`ulimit -f`)")
+            }
             Io::StorageFull | Io::QuotaExceeded => (ErrorKind::DiskFull, "no space left on the disk"),
             Io::NotADirectory => (ErrorKind::Io, "a part of the path is a file, not a folder"),
             Io::AlreadyExists => (ErrorKind::Conflict, "it is there already"),
+            _ if source.raw_os_error() == Some(TOO_MANY_OPEN) => {
+                (ErrorKind::Io, "no more files may be open; raise the limit (`ulimit -n`), or lower `window`")
+            }
             _ => (ErrorKind::Io, "the system call failed"),
         };
         Self::new(kind, operation, message).with("path", path).with_source(source)

@@ -105,10 +105,12 @@ impl Grant {
 }
 
 impl Tokens {
-    /// A token that still counts, or one that `ask` gets. The second value says whether it was just asked for.
+    /// A token that still counts, or one that `ask` gets, whose answer must end within `read_timeout`. The second value
+    /// says whether it was just asked for.
     pub(crate) async fn token<F>(
         &self,
         grant: &Grant,
+        read_timeout: Duration,
         ask: impl FnOnce() -> F,
     ) -> Result<(Secret, bool), Failure>
     where
@@ -121,7 +123,10 @@ impl Tokens {
         if let Some(token) = self.known(grant) {
             return Ok((token, false));
         }
-        let token = read_token(grant, ask().await?).await?;
+        let response = ask().await?;
+        let token = tokio::time::timeout(read_timeout, read_token(grant, response))
+            .await
+            .map_err(|_| failure::timed_out_in_answer(&grant.token_url, read_timeout))??;
         self.lock().insert(grant.clone(), token.clone());
         Ok((token.text, true))
     }

@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::failure::{self, Failure, changed, later};
 use crate::inner::Inner;
+use crate::pace::Pace;
 use crate::range::{ContentRange, Version, content_length, refuses_ranges};
 use crate::request::{Answer, Ask, drain};
 use crate::retry::Tries;
@@ -35,6 +36,8 @@ struct Download {
     /// How many had been given at the last failure.
     n_given_before: u64,
     again: Option<Again>,
+    /// Of the answer that is being read.
+    pace: Pace,
 }
 
 /// Bytes that were given already come again.
@@ -91,6 +94,7 @@ pub(crate) fn body(inner: Arc<Inner>, ask: Ask, first: Answer, tries: Tries) -> 
         given: blake3::Hasher::new(),
         n_given_before: 0,
         again: None,
+        pace: Pace::default(),
     };
     download.check_size(download.n_total.unwrap_or(0))?;
     let mut response = first.response;
@@ -116,7 +120,7 @@ impl Download {
     /// The next bytes that the reader has not had; nothing at the end of the whole body.
     async fn piece(&mut self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
         loop {
-            let chunk = match self.inner.chunk(self.url(), response).await {
+            let chunk = match self.inner.chunk(&self.ask.url, response, &mut self.pace).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return self.at_end(),
                 // All of it came: how the connection ends is no matter.
@@ -132,8 +136,8 @@ impl Download {
     }
 
     fn at_end(&self) -> Result<Option<Bytes>, Failure> {
-        if self.again.is_some() {
-            return Err(changed(self.url(), "it became shorter").into());
+        if let Some(again) = &self.again {
+            return Err(self.became(&again.version, "it became shorter").into());
         }
         match self.n_total {
             Some(n_total) if self.n_given < n_total => {
@@ -172,8 +176,9 @@ impl Download {
         again.n_bytes += known.len() as u64;
         if again.n_bytes == self.n_given {
             if again.hash.finalize() != self.given.finalize() {
-                let message = format!("its first {} bytes are others than before", self.n_given);
-                return Err(changed(self.url(), message));
+                let now = std::mem::take(&mut again.version);
+                let what = format!("its first {} bytes are others than before", self.n_given);
+                return Err(self.became(&now, &what));
             }
             self.version = std::mem::take(&mut again.version);
             self.again = None;
@@ -186,6 +191,7 @@ impl Download {
         loop {
             let moved = self.n_given > self.n_given_before;
             self.n_given_before = self.n_given;
+            self.pace = Pace::default();
             self.tries.after(failure, moved).await?;
             match self.ask_for_rest().await {
                 Ok(response) => return Ok(response),
@@ -245,20 +251,25 @@ impl Download {
 
     /// All of it comes again, of the same version or another: the bytes decide.
     fn start_again(&mut self, headers: &HeaderMap) -> Result<()> {
-        let n_total = content_length(headers);
+        let (n_total, version) = (content_length(headers), Version::of(headers));
         if let (Some(before), Some(now)) = (self.n_total, n_total)
             && before != now
         {
-            return Err(changed(self.url(), format!("it had {before} bytes and has {now}")));
+            return Err(self.became(&version, &format!("it had {before} bytes and has {now}")));
         }
         self.n_total = self.n_total.or(n_total);
-        let version = Version::of(headers);
         if self.n_given > 0 {
             self.again = Some(Again { version, ..Again::default() });
         } else {
             self.version = version;
         }
         Ok(())
+    }
+
+    /// It is another version by now: the names of both tell whoever serves it which is which.
+    fn became(&self, now: &Version, what: &str) -> Error {
+        let (before, now) = (self.version.shown(), now.shown());
+        changed(self.url(), format!("{what}; version {before} became {now}"))
     }
 }
 

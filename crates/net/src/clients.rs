@@ -1,9 +1,10 @@
 //! The HTTP clients of a run: one for each way to connect, made when first needed, all closed together.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aqueduct_core::{Error, ErrorKind, Result};
@@ -129,7 +130,7 @@ impl Way {
     /// Behind a proxy it is the proxy that looks names up; who asks checks them before.
     fn proxied(&self, builder: ClientBuilder) -> Result<ClientBuilder> {
         match self.proxy.as_str() {
-            "none" if self.guarded => Ok(builder.no_proxy().dns_resolver(std::sync::Arc::new(PublicOnly))),
+            "none" if self.guarded => Ok(builder.no_proxy().dns_resolver(Arc::new(PublicOnly(look_up)))),
             "none" => Ok(builder.no_proxy()),
             "env" => Ok(builder),
             url => Proxy::all(url).map(|proxy| builder.no_proxy().proxy(proxy)).map_err(|error| {
@@ -140,17 +141,30 @@ impl Way {
     }
 }
 
-/// Looks names up and refuses those that have any private address.
-struct PublicOnly;
+/// Looks names up and refuses those that have any private address, or none at all. Each connection asks anew, and goes to
+/// the addresses that were checked: a name that leads elsewhere the next time is checked the next time.
+struct PublicOnly<L>(L);
 
-impl Resolve for PublicOnly {
+impl<L, F> Resolve for PublicOnly<L>
+where
+    L: Fn(Name) -> F + Send + Sync,
+    F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+{
     fn resolve(&self, name: Name) -> Resolving {
+        let looked_up = (self.0)(name);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let addresses: Addrs = Box::new(check_all(found)?.into_iter());
+            let found = check_all(looked_up.await?)?;
+            if found.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
+            }
+            let addresses: Addrs = Box::new(found.into_iter());
             Ok(addresses)
         })
     }
+}
+
+async fn look_up(name: Name) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect())
 }
 
 fn read_pem(path: &Path) -> Result<Vec<u8>> {
@@ -166,4 +180,55 @@ fn no_pem(path: &Path, error: reqwest::Error) -> Error {
     Error::new(ErrorKind::Config, "read certificate", "expected a PEM file")
         .with("path", path.display())
         .with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+
+    /// What comes of a name that the system knows by these addresses, one list for each time it is asked.
+    async fn resolved(answers: &[&[&str]]) -> Vec<Result<Vec<SocketAddr>, String>> {
+        let n_asked = std::sync::atomic::AtomicUsize::new(0);
+        let answers: Vec<Vec<SocketAddr>> = answers
+            .iter()
+            .map(|answer| answer.iter().map(|address| address.parse().unwrap()).collect())
+            .collect();
+        let n_answers = answers.len();
+        let names = PublicOnly(move |_| {
+            ready(Ok(answers[n_asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst)].clone()))
+        });
+        let mut found = Vec::new();
+        for _ in 0..n_answers {
+            let one = names.resolve("name.example".parse().unwrap()).await;
+            found.push(one.map(Iterator::collect).map_err(|error| error.to_string()));
+        }
+        found
+    }
+
+    // reliability 16
+    #[tokio::test]
+    async fn a_name_without_addresses_or_with_a_private_one_among_public_ones_is_refused() {
+        let (public, private) = ("1.1.1.1:0", "10.0.0.1:0");
+        for (answer, told) in [
+            (vec![], "no address"),
+            (vec![public, private], "10.0.0.1 is a private address"),
+            (vec![private, public], "10.0.0.1 is a private address"),
+            (vec![public, "[::ffff:127.0.0.1]:0"], "loopback"),
+        ] {
+            let error = resolved(&[&answer]).await.remove(0).unwrap_err();
+            assert!(error.contains(told), "{answer:?}: {error}");
+        }
+    }
+
+    // reliability 16: what was public once is not believed
+    #[tokio::test]
+    async fn a_name_that_changes_between_public_and_private_is_checked_each_time() {
+        let (public, private) = ("1.1.1.1:0", "127.0.0.1:0");
+        let found = resolved(&[&[public], &[private], &[public], &[]]).await;
+        assert_eq!(found[0].as_deref(), Ok(&[public.parse().unwrap()][..]));
+        assert_eq!(found[2], found[0]);
+        assert!(found[1].is_err() && found[3].is_err(), "{found:?}");
+    }
 }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use aqueduct_core::{Error, ErrorKind, Retry};
+use aqueduct_primitives::ByteCount;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode, header};
 use url::Url;
 
 use crate::address::{self, PrivateAddress};
 use crate::mask::masked_url;
+use crate::pace::TooSlow;
 
 const NO_RANGES: &str = "the server does not do ranges; read it from its start instead";
 
@@ -24,11 +26,13 @@ pub(crate) struct Failure {
     pub(crate) error: Error,
     /// How long the server asks to wait.
     pub(crate) retry_after: Option<Duration>,
+    /// Whether the bytes came too slowly, so that those it brought are no reason to go on trying.
+    pub(crate) is_slow: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, retry_after: None }
+        Self { error, retry_after: None, is_slow: false }
     }
 }
 
@@ -45,6 +49,31 @@ pub(crate) fn later(url: &Url, message: impl Into<String>) -> Failure {
 /// No byte arrived in time.
 pub(crate) fn timed_out(url: &Url, key: &'static str, limit: Duration) -> Failure {
     later(url, format!("timed out: no byte arrived within `{key}`, {}", humantime::format_duration(limit)))
+}
+
+/// A small answer did not end in time.
+pub(crate) fn timed_out_in_answer(url: &Url, limit: Duration) -> Failure {
+    let limit = humantime::format_duration(limit);
+    later(url, format!("timed out: the answer did not end within `read_timeout`, {limit}"))
+}
+
+/// No connection was made in time.
+pub(crate) fn timed_out_connecting(url: &Url, limit: Duration, error: reqwest::Error) -> Failure {
+    let limit = humantime::format_duration(limit);
+    let message = format!("timed out while connecting: no connection within `connect_timeout`, {limit}");
+    at(url, ErrorKind::Io, message).with_source(error.without_url()).retry_later().into()
+}
+
+/// Bytes arrive, but so few that nobody would see the end.
+pub(crate) fn too_slow(url: &Url, slow: &TooSlow, min_rate: ByteCount) -> Failure {
+    let TooSlow { n_bytes, waited } = slow;
+    let (waited, min_rate) =
+        (humantime::format_duration(Duration::from_secs(waited.as_secs())), min_rate.get());
+    let message = format!(
+        "the server is too slow: {n_bytes} bytes arrived in {waited}, less than `min_rate`, {min_rate} bytes a second; \
+         if it can do no better, set a lower one, or 0 for none"
+    );
+    Failure { is_slow: true, ..later(url, message) }
 }
 
 /// The bytes are not those of the version that was begun with.
@@ -74,7 +103,7 @@ pub(crate) fn of_status(url: &Url, status: StatusCode, headers: &HeaderMap) -> F
     if !passes {
         return error.into();
     }
-    Failure { error: error.retry_later(), retry_after: retry_after(headers, Utc::now()) }
+    Failure { retry_after: retry_after(headers, Utc::now()), ..error.retry_later().into() }
 }
 
 /// What the client library says, without its own copy of the URL, which is not masked.
@@ -89,8 +118,6 @@ pub(crate) fn of_client(url: &Url, error: reqwest::Error) -> Failure {
     }
     let message = if error.is_builder() {
         return at(url, ErrorKind::Config, "the request cannot be made").with_source(error).into();
-    } else if error.is_timeout() {
-        "timed out while connecting"
     } else if error.is_connect() {
         "could not connect"
     } else {

@@ -15,6 +15,7 @@ use crate::body::too_large;
 use crate::failure::{self, Failure, changed, later, no_ranges};
 use crate::fetched::Ranged;
 use crate::inner::Inner;
+use crate::pace::Pace;
 use crate::range::{ContentRange, Version, content_length, unsatisfied_total};
 use crate::request::Ask;
 
@@ -142,7 +143,8 @@ impl HttpRanges {
         if self.version.agrees(&Version::of(headers)) {
             return no_ranges(&self.ask.url);
         }
-        changed(&self.ask.url, format!("version {} is gone", self.version.shown()))
+        let now = Version::of(headers);
+        changed(&self.ask.url, format!("version {} became {}", self.version.shown(), now.shown()))
     }
 
     /// Exactly so many bytes; without a copy when they come in one piece.
@@ -152,7 +154,8 @@ impl HttpRanges {
             .map_err(|_| failure::at(url, ErrorKind::Limit, "a range beyond the address space"))?;
         let mut whole = Bytes::new();
         let mut pieces = BytesMut::new();
-        while let Some(chunk) = self.inner.chunk(url, &mut response).await? {
+        let mut pace = Pace::default();
+        while let Some(chunk) = self.inner.chunk(url, &mut response, &mut pace).await? {
             if whole.len() + pieces.len() + chunk.len() > n_bytes {
                 return Err(later(url, format!("more than the {n_bytes} bytes of the range")));
             }

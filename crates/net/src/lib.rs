@@ -44,6 +44,7 @@ mod location;
 mod mask;
 mod objects;
 mod options;
+mod pace;
 mod range;
 mod rate;
 mod request;

@@ -15,6 +15,8 @@ use aqueduct_core::units;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of what is slower nobody would wait for the end; slow lines and servers that send a row now and then are faster.
+const DEFAULT_MIN_RATE: ByteCount = ByteCount::new(16);
 const DEFAULT_RETRIES: u32 = 5;
 const DEFAULT_MAX_REDIRECTS: u32 = 10;
 const DEFAULT_USER_AGENT: &str = concat!("aqueduct/", env!("CARGO_PKG_VERSION"));
@@ -33,6 +35,11 @@ pub struct HttpOptions {
     #[serde(default, deserialize_with = "units::optional_duration")]
     #[schemars(with = "Option<units::Period>")]
     pub read_timeout: Option<Duration>,
+    /// Bytes a second that a body must bring, counted over a minute, or over `read_timeout` if that is longer, of waiting
+    /// for it. 0 is no limit. Default 16.
+    #[serde(default, deserialize_with = "units::optional_byte_count")]
+    #[schemars(with = "Option<units::Size>")]
+    pub min_rate: Option<ByteCount>,
     /// How many times a request is made again after a failure that may pass. Default 5.
     #[serde(default)]
     pub retries: Option<u32>,
@@ -178,6 +185,7 @@ impl HttpOptions {
             headers,
             connect_timeout: self.connect_timeout.or(defaults.connect_timeout),
             read_timeout: self.read_timeout.or(defaults.read_timeout),
+            min_rate: self.min_rate.or(defaults.min_rate),
             retries: self.retries.or(defaults.retries),
             max_redirects: self.max_redirects.or(defaults.max_redirects),
             max_bytes: self.max_bytes.or(defaults.max_bytes),
@@ -239,6 +247,10 @@ impl HttpOptions {
 
     pub(crate) fn read_timeout(&self) -> Duration {
         self.read_timeout.unwrap_or(DEFAULT_READ_TIMEOUT)
+    }
+
+    pub(crate) fn min_rate(&self) -> ByteCount {
+        self.min_rate.unwrap_or(DEFAULT_MIN_RATE)
     }
 
     pub(crate) fn retries(&self) -> u32 {

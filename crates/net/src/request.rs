@@ -1,17 +1,20 @@
 //! One request: redirects followed by hand, each hop checked, credentials only where they belong.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use aqueduct_core::ErrorKind;
+use aqueduct_core::{ErrorKind, Result};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::{RequestBuilder, Response};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::address::{Trust, check_all, check_literal, denied, names_host, same_origin};
 use crate::auth::{Grant, apply};
 use crate::failure::{self, Failure, shut_down};
 use crate::inner::Inner;
+use crate::pace::Pace;
 use crate::range::content_length;
 
 /// The body of a redirect or an error is read if it is no larger, so that its connection can be used again;
@@ -74,16 +77,24 @@ impl Inner {
     }
 
     /// The next piece of a body; nothing at its end.
-    pub(crate) async fn chunk(&self, url: &Url, response: &mut Response) -> Result<Option<Bytes>, Failure> {
-        let limit = self.http.read_timeout();
-        tokio::select! {
-            biased;
-            () = self.web.clients.closed().cancelled() => Err(shut_down().into()),
-            chunk = tokio::time::timeout(limit, response.chunk()) => match chunk {
+    pub(crate) async fn chunk(
+        &self,
+        url: &Url,
+        response: &mut Response,
+        pace: &mut Pace,
+    ) -> Result<Option<Bytes>, Failure> {
+        let (limit, min_rate) = (self.http.read_timeout(), self.http.min_rate());
+        pace.check(min_rate, limit).map_err(|slow| failure::too_slow(url, &slow, min_rate))?;
+        let asked = Instant::now();
+        let next = async {
+            match tokio::time::timeout(limit, response.chunk()).await {
                 Ok(chunk) => chunk.map_err(|error| failure::of_client(url, error)),
                 Err(_) => Err(failure::timed_out(url, "read_timeout", limit)),
-            },
-        }
+            }
+        };
+        let chunk = self.until_closed(next).await?;
+        pace.add(chunk.as_ref().map_or(0, Bytes::len), asked.elapsed());
+        Ok(chunk)
     }
 
     async fn send_one(&self, ask: &Ask, url: &Url, is_first_hop: bool) -> Result<Response, Failure> {
@@ -152,14 +163,19 @@ impl Inner {
             let client = self.web.clients.client(&self.http, false, &self.tasks).await?;
             self.execute(&grant.token_url, grant.request(&client)).await
         };
-        self.web.tokens.token(grant, ask).await
+        self.until_closed(self.web.tokens.token(grant, self.http.read_timeout(), ask)).await
     }
 
     async fn execute(&self, url: &Url, request: RequestBuilder) -> Result<Response, Failure> {
-        let limit = self.http.connect_timeout() + self.http.read_timeout();
+        let connect_timeout = self.http.connect_timeout();
+        let limit = connect_timeout.saturating_add(self.http.read_timeout());
         let sent = async {
             match tokio::time::timeout(limit, request.send()).await {
-                Ok(response) => response.map_err(|error| failure::of_client(url, error)),
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(error)) if error.is_connect() && error.is_timeout() => {
+                    Err(failure::timed_out_connecting(url, connect_timeout, error))
+                }
+                Ok(Err(error)) => Err(failure::of_client(url, error)),
                 Err(_) => Err(failure::timed_out(url, "read_timeout", self.http.read_timeout())),
             }
         };
@@ -200,14 +216,18 @@ impl Inner {
         let Some(host) = url.domain() else { return Ok(()) };
         let found =
             tokio::time::timeout(self.http.connect_timeout(), tokio::net::lookup_host((host, 0))).await;
-        let Ok(Ok(found)) = found else {
-            let message = "only the data names this host, and its addresses cannot be looked up to check them; \
-                           if it is meant, add it to `http.allow_hosts`";
-            return Err(failure::at(url, ErrorKind::Denied, message).into());
-        };
-        check_all(found).map_err(|private| denied(url, private))?;
-        Ok(())
+        Ok(check_found(url, found.ok().and_then(Result::ok).into_iter().flatten())?)
     }
+}
+
+/// A name of which no address is known may stand for any.
+fn check_found(url: &Url, found: impl Iterator<Item = SocketAddr>) -> Result<()> {
+    if check_all(found).map_err(|private| denied(url, private))?.is_empty() {
+        let message = "only the data names this host, and its addresses cannot be looked up to check them; \
+                       if it is meant, add it to `http.allow_hosts`";
+        return Err(failure::at(url, ErrorKind::Denied, message));
+    }
+    Ok(())
 }
 
 /// Where a redirect leads, if the answer is one (RFC 9110, section 15.4).
@@ -243,5 +263,47 @@ pub(crate) async fn drain(response: Response) {
     if content_length(response.headers()).is_some_and(|n_bytes| n_bytes <= MAX_DRAINED_BYTES) {
         // What is in it does not matter, nor whether it comes.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, response.bytes()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(from: &str, to: &str) -> Result<Option<Url>, Failure> {
+        let answer = http::Response::builder().status(302).header("Location", to).body("").unwrap();
+        redirect_target(&Url::parse(from).unwrap(), &Response::from(answer))
+    }
+
+    // reliability 16: behind a proxy, where names are looked up only to be checked
+    #[test]
+    fn a_name_of_which_no_public_address_is_known_is_not_asked_of_a_proxy() {
+        let url = Url::parse("http://name.example/a").unwrap();
+        let check = |found: &[&str]| check_found(&url, found.iter().map(|text| text.parse().unwrap()));
+        assert!(check(&["1.1.1.1:0"]).is_ok());
+        for (found, told) in [(&[][..], "cannot be looked up"), (&["1.1.1.1:0", "10.0.0.1:0"], "10.0.0.1")] {
+            let error = check(found).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied);
+            assert!(error.chain().contains(told), "{}", error.chain());
+        }
+    }
+
+    // reliability 10
+    #[test]
+    fn no_redirect_leads_from_https_to_http() {
+        for to in ["http://host/b", "HTTP://host/b", "http://other/b"] {
+            let error = target("https://host/a", to).unwrap_err().error;
+            assert_eq!(error.kind(), ErrorKind::Denied, "{to}");
+            assert!(error.chain().contains("from https to http"), "{to}: {}", error.chain());
+        }
+        for (from, to) in
+            [("https://host/a", "/b"), ("https://host/a", "//other/b"), ("http://host/a", "https://host/b")]
+        {
+            assert_eq!(
+                target(from, to).unwrap().map(|url| url.scheme().to_owned()).as_deref(),
+                Some("https"),
+                "{to}"
+            );
+        }
     }
 }

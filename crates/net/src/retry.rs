@@ -70,14 +70,14 @@ impl Tries {
     }
 
     /// Waits until the next try is due. A try that `moved` on, that is, brought bytes before it failed,
-    /// begins the count anew.
+    /// begins the count anew, unless it brought them too slowly.
     ///
     /// # Errors
     /// The failure itself, when no other try can help or none is left; the fetcher was closed.
     pub(crate) async fn after(&mut self, failure: Failure, moved: bool) -> Result<()> {
         self.n_made += 1;
-        self.n_failed = if moved { 1 } else { self.n_failed + 1 };
-        let Failure { error, retry_after } = failure;
+        let Failure { error, retry_after, is_slow } = failure;
+        self.n_failed = if moved && !is_slow { 1 } else { self.n_failed + 1 };
         if !may_pass(&error) {
             return Err(error);
         }
@@ -122,6 +122,20 @@ mod tests {
     fn waits_double_up_to_the_longest() {
         let backoff = Backoff::default();
         assert_eq!([1, 2, 3, 7, 99].map(|n| backoff.ceiling(n).as_secs()), [1, 2, 4, 60, 60]);
+    }
+
+    // reliability 1: full jitter, within the cap
+    #[test]
+    fn waits_differ_and_none_is_longer_than_the_longest() {
+        let backoff = Backoff::default();
+        for n_failed in [1, 3, 7, 99, u32::MAX] {
+            let waits: Vec<_> = (0..200).map(|_| backoff.wait(n_failed, None)).collect();
+            assert!(
+                waits.iter().all(|wait| *wait <= backoff.ceiling(n_failed) && *wait <= backoff.max),
+                "{n_failed}"
+            );
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{n_failed}: all waits are {:?}", waits[0]);
+        }
     }
 
     #[test]

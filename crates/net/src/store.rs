@@ -174,8 +174,7 @@ impl Stores {
             .with_client_options(self.client_options(settings))
             .with_retry(self.retry())
             .with_skip_signature(settings.anonymous)
-            .with_request_payer(settings.requester_pays)
-            .with_allow_http(settings.allow_http);
+            .with_request_payer(settings.requester_pays);
         if settings.path_style {
             builder = builder.with_virtual_hosted_style_request(false);
         }
@@ -225,7 +224,7 @@ impl Stores {
             .with_connect_timeout(self.http.connect_timeout())
             .with_timeout_disabled()
             .with_pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .with_allow_http(settings.allow_http)
+            .with_allow_http(settings.allow_http || environment_allows_http())
     }
 
     fn retry(&self) -> RetryConfig {
@@ -238,6 +237,13 @@ impl StoreSettings {
     fn credentials(&self) -> Option<(&str, &str)> {
         self.access_key_id.as_deref().zip(self.secret_access_key.as_ref().map(Secret::expose))
     }
+}
+
+/// Whether the environment says, as it does to other programs, that a service without TLS is meant.
+fn environment_allows_http() -> bool {
+    let says =
+        |name| std::env::var(name).is_ok_and(|value| value.eq_ignore_ascii_case("true") || value == "1");
+    says("AWS_ALLOW_HTTP") || says("AZURE_ALLOW_HTTP")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

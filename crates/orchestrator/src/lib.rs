@@ -17,5 +17,6 @@ mod process_memory;
 mod progress;
 pub mod report;
 mod run;
+mod stderr;
 
 pub use cli::cli_main;

@@ -1,13 +1,14 @@
 //! Everything that is said beside data: standard error, one line each, secrets masked, never through a bar.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::flow::Masks;
+use crate::stderr::{Screen, Stderr};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -34,53 +35,71 @@ pub(crate) enum Verbosity {
 /// Standard error, shared by log lines, progress and messages. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Console {
-    shared: Arc<Mutex<Shared>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    masks: Masks,
-    bars: Option<MultiProgress>,
+    masks: Arc<Mutex<Masks>>,
+    stderr: Stderr,
 }
 
 impl Console {
     /// Values that must not be shown from now on.
     pub(crate) fn add_masks(&self, masks: &Masks) {
-        let mut shared = self.lock();
-        shared.masks = shared.masks.and(masks);
+        let mut all = self.lock();
+        *all = all.and(masks);
     }
 
-    /// While there are bars, lines are written above them.
-    pub(crate) fn set_bars(&self, bars: Option<MultiProgress>) {
-        self.lock().bars = bars;
+    /// From now on this is below the lines.
+    pub(crate) fn show(&self, screen: Box<dyn Screen>) {
+        self.stderr.show(screen);
+    }
+
+    /// Draws what is below the lines as things are now.
+    pub(crate) fn draw(&self) {
+        self.stderr.draw();
+    }
+
+    /// Takes away what is below the lines.
+    pub(crate) fn hide(&self) {
+        self.stderr.hide();
     }
 
     /// The text with every secret masked.
     pub(crate) fn masked(&self, text: &str) -> String {
-        self.lock().masks.mask(text)
+        self.lock().mask(text)
     }
 
-    /// Writes one line. A standard error that is closed or full changes nothing.
+    /// Writes one line. A standard error that is closed, full or read by nobody changes nothing.
     pub(crate) fn line(&self, text: &str) {
         self.write_text(&format!("{text}\n"));
     }
 
     fn write_text(&self, text: &str) {
-        let shared = self.lock();
-        let masked = shared.masks.mask(text);
-        let write = || {
-            // Nobody to tell when standard error is gone.
-            let _ = io::stderr().lock().write_all(masked.as_bytes());
-        };
-        match &shared.bars {
-            Some(bars) => bars.suspend(write),
-            None => write(),
-        }
+        self.stderr.write(self.masked(text));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Panics are told like all else: the usual way would wait for whoever reads standard error.
+    pub(crate) fn tell_panics(&self) {
+        let console = self.clone();
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| match console.masks.try_lock() {
+            Ok(masks) => console.stderr.write(masks.mask(&format!("{panic}\n{}", backtrace()))),
+            // It may be this thread that holds it.
+            Err(_) => usual(panic),
+        }));
     }
+
+    /// Writes what waits, as long as somebody reads it. To be called at the end of the process.
+    pub(crate) fn close(&self) {
+        self.stderr.close();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Masks> {
+        self.masks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stack, if the environment asks for it.
+fn backtrace() -> String {
+    let stack = Backtrace::capture();
+    if stack.status() == BacktraceStatus::Captured { format!("{stack}\n") } else { String::new() }
 }
 
 /// Collects what one log event writes, and writes it as one.
@@ -123,6 +142,10 @@ pub(crate) fn start(console: &Console, format: LogFormat, verbosity: Verbosity) 
         Verbosity::Normal => "warn,aqueduct=info",
         Verbosity::Verbose => "info,aqueduct=debug",
     };
+    if format == LogFormat::Json {
+        let json = |message: &str| serde_json::json!({ "level": "WARN", "message": message }).to_string();
+        console.stderr.tell_lost(json);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(level))
         .with_writer(console.clone())

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::logging::Console;
 use crate::process_memory;
 use crate::run::{Live, LiveStep, Role};
+use crate::stderr::Screen;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +37,7 @@ const JSON_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn show(kind: ProgressKind, live: Arc<Live>, console: Console, stop: CancellationToken) {
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     match kind {
-        ProgressKind::Auto | ProgressKind::Bar if is_terminal => show_bars(&live, &console, stop).await,
+        ProgressKind::Auto | ProgressKind::Bar if is_terminal => show_bars(live, &console, stop).await,
         ProgressKind::Plain => {
             let started = Instant::now();
             every(PLAIN_EVERY, stop, || console.line(&plain_line(&live, started.elapsed()))).await;
@@ -107,38 +108,69 @@ fn json_line(live: &Live, elapsed: Duration) -> String {
     json!({ "event": "progress", "elapsed_ms": elapsed_ms, "steps": steps, "memory": memory }).to_string()
 }
 
-async fn show_bars(live: &Live, console: &Console, stop: CancellationToken) {
-    let bars = MultiProgress::new();
-    let step_style = ProgressStyle::with_template("{prefix:>14} {spinner} {msg}");
-    let gauge_style = ProgressStyle::with_template("{prefix:>14} [{bar:30}] {msg}");
-    let (Ok(step_style), Ok(gauge_style)) = (step_style, gauge_style) else { return stop.cancelled().await };
-    let steps: Vec<ProgressBar> = live
-        .steps
-        .iter()
-        .map(|step| {
+async fn show_bars(live: Arc<Live>, console: &Console, stop: CancellationToken) {
+    let Some(bars) = Bars::of(live) else { return stop.cancelled().await };
+    console.show(Box::new(bars));
+    let shown = Shown(console);
+    every(BARS_EVERY, stop, || shown.0.draw()).await;
+}
+
+/// Takes the bars away when nobody shows them any more: who waits for a run that has ended waits for no bars.
+struct Shown<'a>(&'a Console);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.hide();
+    }
+}
+
+/// A bar for each step and one for memory. Everything that draws happens where standard error is written.
+struct Bars {
+    live: Arc<Live>,
+    bars: MultiProgress,
+    steps: Vec<ProgressBar>,
+    gauge: ProgressBar,
+    started: Instant,
+}
+
+impl Bars {
+    /// Nothing if they cannot be drawn.
+    fn of(live: Arc<Live>) -> Option<Self> {
+        let bars = MultiProgress::new();
+        let step_style = ProgressStyle::with_template("{prefix:>14} {spinner} {msg}").ok()?;
+        let gauge_style = ProgressStyle::with_template("{prefix:>14} [{bar:30}] {msg}").ok()?;
+        let bar = |step: &LiveStep| {
             bars.add(ProgressBar::new_spinner().with_style(step_style.clone()).with_prefix(step.name.clone()))
-        })
-        .collect();
-    let gauge = bars.add(
-        ProgressBar::new(live.limit.get())
-            .with_style(gauge_style.progress_chars("=> "))
-            .with_prefix("memory"),
-    );
-    console.set_bars(Some(bars.clone()));
-    let started = Instant::now();
-    every(BARS_EVERY, stop, || {
-        for (bar, step) in steps.iter().zip(&live.steps) {
-            bar.set_message(format!("{}{}", counts(step), rate(step, started.elapsed())));
+        };
+        let steps: Vec<ProgressBar> = live.steps.iter().map(bar).collect();
+        let gauge = bars.add(
+            ProgressBar::new(live.limit.get())
+                .with_style(gauge_style.progress_chars("=> "))
+                .with_prefix("memory"),
+        );
+        Some(Self { live, bars, steps, gauge, started: Instant::now() })
+    }
+}
+
+impl Screen for Bars {
+    fn draw(&mut self) {
+        for (bar, step) in self.steps.iter().zip(&self.live.steps) {
+            bar.set_message(format!("{}{}", counts(step), rate(step, self.started.elapsed())));
             bar.tick();
         }
-        let reserved = live.reserved();
-        gauge.set_position(reserved.get());
-        gauge.set_message(format!("{} of {}", reserved.human(), live.limit));
-    })
-    .await;
-    console.set_bars(None);
-    // Bars are gone with the run; a terminal that cannot be cleared changes nothing.
-    let _ = bars.clear();
+        let reserved = self.live.reserved();
+        self.gauge.set_position(reserved.get());
+        self.gauge.set_message(format!("{} of {}", reserved.human(), self.live.limit));
+    }
+
+    fn above(&self, write: &mut dyn FnMut()) {
+        self.bars.suspend(write);
+    }
+
+    fn clear(&mut self) {
+        // Bars are gone with the run; a terminal that cannot be cleared changes nothing.
+        let _ = self.bars.clear();
+    }
 }
 
 fn rate(step: &LiveStep, elapsed: Duration) -> String {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,7 +66,8 @@ impl Tasks {
     /// Runs a closure that computes on the blocking pool, in turn.
     ///
     /// # Cancel safety
-    /// A job that has started goes on to its end when the future is dropped; [`Tasks::join`] waits for it.
+    /// A job that has started goes on to its end when the future is dropped; [`Tasks::join`] waits for it. One whose turn
+    /// has not come is dropped.
     ///
     /// # Errors
     /// The job panicked, or the runtime stopped.
@@ -74,12 +75,17 @@ impl Tasks {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, TaskError> {
-        let permit = Arc::clone(&self.compute).acquire_owned().await.map_err(|_| TaskError::Cancelled)?;
-        self.block(move || {
-            let _turn = permit;
-            job()
+        if let Ok(turn) = Arc::clone(&self.compute).try_acquire_owned() {
+            return self.block(in_turn(turn, job)).await;
+        }
+        // Waited for by a task of its own: a turn given to a future that nobody polls would be a turn less for all others,
+        // and whoever is to poll it may be waiting for one.
+        let (tasks, turns) = (self.clone(), Arc::clone(&self.compute));
+        self.spawn(async move {
+            let turn = turns.acquire_owned().await.map_err(|_| TaskError::Cancelled)?;
+            tasks.block(in_turn(turn, job)).await
         })
-        .await
+        .await?
     }
 
     /// Runs a closure that waits for a disk on the blocking pool, at once.
@@ -109,6 +115,14 @@ impl Tasks {
         self.tracker.close();
         self.tracker.wait().await;
         self.tracker.reopen();
+    }
+}
+
+/// A job that gives its turn back at its end.
+fn in_turn<T>(turn: OwnedSemaphorePermit, job: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    move || {
+        let _turn = turn;
+        job()
     }
 }
 

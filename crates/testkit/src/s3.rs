@@ -63,6 +63,8 @@ struct Script {
 struct Planned {
     method: String,
     part: String,
+    /// So many go well before.
+    n_passing: usize,
     n_times: usize,
     wrong: Wrong,
 }
@@ -105,7 +107,13 @@ impl S3Server {
 
     /// The next requests of a method whose path or query has this in it go wrong, so many times.
     pub fn plan(&self, method: &str, part: &str, n_times: usize, wrong: Wrong) {
-        let planned = Planned { method: method.into(), part: part.into(), n_times, wrong };
+        let planned = Planned { method: method.into(), part: part.into(), n_passing: 0, n_times, wrong };
+        lock(&self.script.wrong).push(planned);
+    }
+
+    /// [`S3Server::plan`] for one request, behind so many others that look so.
+    pub fn plan_nth(&self, method: &str, part: &str, n_passing: usize, wrong: Wrong) {
+        let planned = Planned { method: method.into(), part: part.into(), n_passing, n_times: 1, wrong };
         lock(&self.script.wrong).push(planned);
     }
 
@@ -244,9 +252,13 @@ impl Script {
         let is_meant = |planned: &&mut Planned| {
             planned.n_times > 0 && request.method() == planned.method.as_str() && text.contains(&planned.part)
         };
-        let found = wrong.iter_mut().find(is_meant).map(|planned| {
+        let found = wrong.iter_mut().find(is_meant).and_then(|planned| {
+            if planned.n_passing > 0 {
+                planned.n_passing -= 1;
+                return None;
+            }
             planned.n_times -= 1;
-            planned.wrong
+            Some(planned.wrong)
         });
         lock(&self.seen).push(text);
         found

@@ -1,8 +1,10 @@
 //! Runs that are stopped, killed, or started twice: the output is as it was, and the next run goes on.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::sync::atomic::Ordering::SeqCst;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::job::Job;
 use crate::stalled::Stalled;
@@ -99,4 +101,52 @@ sink: { stdout: {} }
     assert!(run.line().starts_with('{'));
     run.close_stdout();
     run.wait().exits(130);
+}
+
+// reliability 47: a second interrupt ends a run whose sink stands still
+#[test]
+fn a_second_interrupt_stops_at_once() {
+    let job =
+        Job::with_flow("name: twice\nsource: { generate: { rows: 1000000000 } }\nsink: { stdout: {} }\n");
+    let mut command = job.command("run flow.yaml");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut rows = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    rows.read_line(&mut first).unwrap();
+    assert!(first.starts_with('{'), "{first}");
+    let process = Pid::from_child(&child);
+    let interrupt = || kill_process(process, Signal::INT).unwrap();
+    interrupt();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(told.any(|line| line.contains("once more to stop at once")), "the first one is not told");
+    interrupt();
+    // Nobody reads the rows, so that nothing but the second one, or the end of patience, can end it.
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(rows);
+}
+
+// reliability 47: a terminal that is closed
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_stops_a_run_as_an_interrupt_does_and_the_next_one_goes_on() {
+    let stalled = Stalled::after_a_run().await;
+    let run = stalled.start("run flow.yaml").await;
+    run.signal(Signal::HUP);
+    run.wait().exits(130).says(&["interrupted", "goes on from there"]);
+    stalled.server.until_connections(0).await;
+    assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+    stalled.open();
+    stalled.job.run("run flow.yaml").exits(0).says(&["going on"]);
+    assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
+}
+
+// reliability 47: as `nohup` starts it
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_to_outlive_the_terminal_does() {
+    let stalled = Stalled::after_a_run().await;
+    let run = stalled.started(stalled.job.command_after("trap '' HUP", "run flow.yaml")).await;
+    run.signal(Signal::HUP);
+    stalled.gate.open();
+    run.wait().exits(0);
+    assert_eq!(stalled.numbers(), (0..20).collect::<Vec<_>>());
 }

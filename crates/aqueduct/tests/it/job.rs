@@ -70,6 +70,15 @@ impl Job {
         Some(numbers)
     }
 
+    /// The whole numbers `n` in all NDJSON parts of a folder, sorted.
+    pub(crate) fn numbers_in(&self, folder: &str) -> Vec<i64> {
+        let parts = self.files(folder).into_iter().filter(|name| name.ends_with(".ndjson"));
+        let mut numbers: Vec<_> =
+            parts.flat_map(|part| self.numbers(&format!("{folder}/{part}")).unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// The report that `--report report.json` wrote.
     pub(crate) fn report(&self) -> Value {
         serde_json::from_str(&self.read("report.json")).unwrap()
@@ -100,6 +109,14 @@ impl Job {
         command
     }
 
+    /// The binary, run in the folder by a shell that does this before.
+    pub(crate) fn command_after(&self, before: &str, words: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{before}\nexec \"$0\" {words}")]);
+        command.current_dir(self.dir.path()).arg(env!("CARGO_BIN_EXE_aqueduct"));
+        command
+    }
+
     /// Runs the binary to its end.
     pub(crate) fn run(&self, words: &str) -> Done {
         finish(self.command(words))
@@ -107,13 +124,17 @@ impl Job {
 
     /// Starts the binary; its standard output goes to the test.
     pub(crate) fn start(&self, words: &str) -> Running {
-        let stderr = tempfile::tempfile().unwrap();
-        let mut command = self.command(words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone().unwrap());
-        let mut child = command.spawn().unwrap();
-        let lines = child.stdout.take().map(BufReader::new);
-        Running { child: Some(child), lines, stderr }
+        start(self.command(words))
     }
+}
+
+/// Starts a program; its standard output goes to the test.
+pub(crate) fn start(mut command: Command) -> Running {
+    let stderr = tempfile::tempfile().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let lines = child.stdout.take().map(BufReader::new);
+    Running { child: Some(child), lines, stderr }
 }
 
 /// Runs a program to its end.

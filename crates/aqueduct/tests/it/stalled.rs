@@ -1,12 +1,13 @@
 //! A flow that stands still half-way, until it is told to go on.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use aqueduct_testkit::http::{Answer, Gate, Server};
 use tokio::sync::watch;
 
-use crate::job::{Job, Running, ndjson};
+use crate::job::{Job, Running, ndjson, start};
 
 /// Two files; the second one waits half-way from the second run on, until its gate is opened.
 pub(crate) struct Stalled {
@@ -45,8 +46,13 @@ sink: { ndjson: { path: out } }
 
     /// A run that has had all but the end of the second file: that one is asked for, and is the only one being sent.
     pub(crate) async fn start(&self, words: &str) -> Running {
+        self.started(self.job.command(words)).await
+    }
+
+    /// The same of a program that runs the flow.
+    pub(crate) async fn started(&self, command: Command) -> Running {
         let mut asked = self.asked.subscribe();
-        let run = self.job.start(words);
+        let run = start(command);
         asked.changed().await.unwrap();
         self.server.until_bodies(1).await;
         run

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cleaning;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod edits;
 #[cfg(test)]
 mod flow;
@@ -15,7 +17,11 @@ mod kills;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod reads;
+#[cfg(test)]
 mod state;
+#[cfg(test)]
+mod syncs;
 #[cfg(test)]
 mod verify;
 #[cfg(test)]

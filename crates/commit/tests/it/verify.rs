@@ -131,7 +131,7 @@ fn one_file_is_proved_by_the_manifest_beside_it() {
 #[test]
 fn without_a_manifest_that_is_known_there_is_no_proof() {
     let dir = output();
-    assert!(verify(dir.path()).unwrap().is_none());
+    assert!(verify(&disk(), dir.path()).unwrap().is_none());
     assert!(verify(&disk(), &dir.path().join("nowhere")).unwrap().is_none());
     let path = dir.path().join("out/_aqueduct/manifest.json");
     let whole: Manifest = serde_json::from_slice(&read(&path)).unwrap();

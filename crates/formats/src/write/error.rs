@@ -11,14 +11,11 @@ pub(super) fn encode(
     message: &str,
     error: impl StdError + Send + Sync + 'static,
 ) -> Error {
-    let kind = match io_cause(&error) {
-        Some(cause) => Error::io("write", format, io::Error::from(cause)).kind(),
-        None => ErrorKind::Data,
-    };
-    let message = match kind {
-        ErrorKind::DiskFull => "no space left on the disk",
-        ErrorKind::Data => message,
-        _ => "the file could not be written",
+    let cause = io_cause(&error).map(|cause| Error::io("write", format, io::Error::from(cause)));
+    let (kind, message) = match &cause {
+        Some(full) if full.kind() == ErrorKind::DiskFull => (ErrorKind::DiskFull, full.message()),
+        Some(other) => (other.kind(), "the file could not be written"),
+        None => (ErrorKind::Data, message),
     };
     Error::new(kind, "write", message).with("format", format).with_source(error)
 }

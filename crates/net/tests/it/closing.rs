@@ -76,11 +76,18 @@ async fn a_dropped_body_closes_its_connection() {
 
 #[tokio::test]
 async fn idle_connections_to_a_host_are_few() {
-    let server = Server::start().await;
-    let url = server.file("/a", "data");
+    let (server, gate) = (Server::start().await, Gate::closed());
+    let waits = gate.clone();
+    let url = server
+        .route("/a", move |_| Answer::new(200).header("Content-Length", 4).wait_for(&waits).send("data"));
     let client = plain_client();
-    let reads = (0..20).map(|_| client.read(&url));
-    for done in futures::future::join_all(reads).await {
+    let reads = futures::future::join_all((0..20).map(|_| client.read(&url)));
+    // All at once, or one connection would do for several.
+    let all_asked = async {
+        server.until_bodies(20).await;
+        gate.open();
+    };
+    for done in futures::join!(reads, all_asked).0 {
         assert_eq!(done.unwrap(), b"data");
     }
     server.until_bodies(0).await;
@@ -88,5 +95,5 @@ async fn idle_connections_to_a_host_are_few() {
     while server.n_connections() > 4 {
         tokio::task::yield_now().await;
     }
-    assert!(server.n_accepted() >= 4);
+    assert_eq!(server.n_accepted(), 20);
 }

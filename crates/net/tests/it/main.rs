@@ -4,14 +4,17 @@
 
 mod closing;
 mod credentials;
+mod inputs;
 mod limits;
 mod locals;
 mod ranges;
 mod records;
 mod resume;
 mod retries;
+mod slow;
 mod store_fs;
 mod stores;
+mod tls;
 mod trust;
 mod validators;
 

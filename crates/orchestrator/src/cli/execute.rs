@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 
 use aqueduct_core::{ErrorKind, Fs, StdFs};
 use aqueduct_primitives::ByteCount;
@@ -18,6 +19,9 @@ use crate::plan::{Plan, plan};
 use crate::progress::{self, ProgressKind, grouped};
 use crate::report::{Report, Status};
 use crate::run::{self, Failure, Opening, RunOptions};
+
+/// What the system tells of a process is a page.
+const MAX_STATUS_BYTES: u64 = 64 << 10;
 
 /// How one flow ended.
 pub(super) struct Executed {
@@ -183,14 +187,23 @@ fn keep(program: &Program, fs: &dyn Fs, state_dir: &Path, report: &Report) {
     }
 }
 
-/// ctrl-c and SIGTERM, from the moment this is made: what comes before anybody waits for it is not lost.
-pub(super) struct Signals(Option<[Signal; 2]>);
+/// A file that may not grow any more is an error of the one who writes it: the signal that says so would end the process,
+/// unless somebody listens to it once.
+pub(super) fn write_errors_instead_of_death() {
+    if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
+        tracing::debug!(%error, "a file that is too large will end the process");
+    }
+}
+
+/// ctrl-c, SIGTERM and the end of the terminal, from the moment this is made: what comes before anybody waits for it is not
+/// lost.
+pub(super) struct Signals(Vec<Signal>);
 
 impl Signals {
     pub(super) fn listen() -> Self {
-        let both = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
-        let [Ok(interrupt), Ok(terminate)] = both else { return Self(None) };
-        Self(Some([interrupt, terminate]))
+        let hangup = (!ignores_hangup()).then(SignalKind::hangup);
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup);
+        Self(kinds.filter_map(|kind| signal(kind).ok()).collect())
     }
 
     /// The first one stops the run; returns at the second, when waiting is over.
@@ -202,10 +215,21 @@ impl Signals {
     }
 
     async fn next(&mut self) {
-        let Some([interrupt, terminate]) = &mut self.0 else { return std::future::pending().await };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let any =
+            std::future::poll_fn(|cx| match self.0.iter_mut().any(|one| one.poll_recv(cx).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+        any.await;
     }
+}
+
+/// Who started the process wants it to outlive the terminal: `nohup` does.
+fn ignores_hangup() -> bool {
+    let bit = 1_u64 << (rustix::process::Signal::HUP.as_raw() - 1);
+    let status = StdFs.read(Path::new("/proc/self/status"), MAX_STATUS_BYTES).unwrap_or_default();
+    let ignored = String::from_utf8_lossy(&status)
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored & bit != 0)
 }

@@ -70,11 +70,19 @@ pub fn cli_main(registry: Registry) -> ExitCode {
     };
     let console = Console::default();
     logging::start(&console, arguments.log_format, arguments.verbosity());
+    console.tell_panics();
+    let code = answer(registry, arguments, &console);
+    console.close();
+    ExitCode::from(code)
+}
+
+/// Answers the command line; the exit code.
+fn answer(registry: Registry, arguments: Arguments, console: &Console) -> u8 {
     if let Some(folder) = &arguments.directory
         && let Err(error) = std::env::set_current_dir(folder)
     {
         console.line(&format!("error: cannot change to {}: {error}", folder.display()));
-        return ExitCode::from(exit::WRONG);
+        return exit::WRONG;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKER_THREADS))
@@ -86,13 +94,16 @@ pub fn cli_main(registry: Registry) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             console.line(&format!("error: cannot start threads: {error}"));
-            return ExitCode::from(exit::FAILED);
+            return exit::FAILED;
         }
     };
-    let program = Program { registry, console, log_format: arguments.log_format };
-    let code = runtime.block_on(program.answer(arguments.command));
+    let program = Program { registry, console: console.clone(), log_format: arguments.log_format };
+    let code = runtime.block_on(async {
+        execute::write_errors_instead_of_death();
+        program.answer(arguments.command).await
+    });
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-    ExitCode::from(code)
+    code
 }
 
 /// What every command needs.

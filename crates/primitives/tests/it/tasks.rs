@@ -1,6 +1,8 @@
 //! Owned tasks: aborted when let go, joined by their family.
 
 use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use aqueduct_primitives::{TaskError, Tasks};
 use futures::future::join_all;
@@ -53,6 +55,49 @@ async fn compute_jobs_take_turns() {
     assert_eq!(results, Ok((0..50).collect()));
     assert_eq!(census.born(), 50);
     assert!(census.most() <= 2);
+}
+
+// reliability 49: many sources are merged, and who takes their rows computes as well
+#[tokio::test]
+async fn a_job_that_nobody_polls_holds_no_other_up() {
+    let tasks = Tasks::new(1);
+    let (go_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
+    let first = tasks.spawn({
+        let tasks = tasks.clone();
+        async move { tasks.compute(move || waits.recv()).await }
+    });
+    let_all_run().await;
+    let mut unpolled = Box::pin(tasks.compute(|| "second"));
+    assert!(futures::poll!(&mut unpolled).is_pending());
+    let mut third = Box::pin(tasks.compute(|| "third"));
+    assert!(futures::poll!(&mut third).is_pending());
+    go_on.send(()).unwrap();
+    assert_eq!(soon(third).await, Ok("third"));
+    assert_eq!(soon(unpolled).await, Ok("second"));
+    assert_eq!(soon(first).await.unwrap(), Ok(Ok(())));
+}
+
+// What waits for its turn is dropped with the one who waits for it.
+#[tokio::test]
+async fn a_job_that_is_given_up_before_its_turn_is_not_done() {
+    let tasks = Tasks::new(1);
+    let (go_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
+    let census = Census::default();
+    let mut first = Box::pin(tasks.compute(move || waits.recv()));
+    assert!(futures::poll!(&mut first).is_pending());
+    let held = census.enter();
+    let was_done = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&was_done);
+    let mut second = Box::pin(tasks.compute(move || {
+        let _held = held;
+        done.store(true, SeqCst);
+    }));
+    assert!(futures::poll!(&mut second).is_pending());
+    drop(second);
+    go_on.send(()).unwrap();
+    assert_eq!(soon(first).await, Ok(Ok(())));
+    soon(tasks.join()).await;
+    assert_eq!((was_done.load(SeqCst), census.alive()), (false, 0));
 }
 
 // A job that was given up goes on to its end, and its family waits for it.
