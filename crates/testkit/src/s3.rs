@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use aqueduct_core::{Fs, StdFs};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -26,6 +27,9 @@ pub const BUCKET: &str = "lake";
 pub const ACCESS_KEY_ID: &str = "a-test";
 /// The secret that belongs to [`ACCESS_KEY_ID`].
 pub const SECRET_ACCESS_KEY: &str = "not-a-secret";
+
+/// Nothing that a test looks at is larger.
+const MAX_OBJECT_BYTES: u64 = 64 << 20;
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +145,10 @@ impl S3Server {
         collect(&self.root.path().join(BUCKET), "", &mut found);
         found.retain(|(key, _)| key.starts_with(prefix));
         found.sort();
-        found.into_iter().map(|(key, path)| (key, fs::read(path).unwrap_or_default())).collect()
+        found
+            .into_iter()
+            .map(|(key, path)| (key, StdFs.read(&path, MAX_OBJECT_BYTES).unwrap_or_default()))
+            .collect()
     }
 
     /// Somebody else puts an object there.

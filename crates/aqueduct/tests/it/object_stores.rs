@@ -33,7 +33,7 @@ fn night(job: &Job, first: i64, n_files: i64) {
 fn rows(server: &S3Server, output: &str) -> Vec<i64> {
     let manifest = format!("{output}/_aqueduct/manifest.json");
     let objects = server.objects(&format!("{output}/"));
-    let (_, text) = objects.iter().find(|(key, _)| *key == manifest).expect("a manifest");
+    let (_, text) = objects.iter().find(|(key, _)| *key == manifest).unwrap();
     let manifest: Value = serde_json::from_slice(text).unwrap();
     let listed: BTreeSet<_> =
         manifest["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
