@@ -18,6 +18,9 @@ use crate::record::{Change, OutputRef};
 use crate::stage::{Owner, Stage, Staged};
 use crate::{Mode, Published};
 
+/// How often an output may change between two looks at it.
+const MAX_LOOKS: usize = 5;
+
 /// An output that nobody else writes while this is held.
 #[derive(Debug)]
 pub(crate) struct Dataset {
@@ -104,6 +107,29 @@ impl Dataset {
         Manifest::load(&self.disk, &self.layout.manifest())
     }
 
+    /// What is public, and nothing else stands in its place.
+    pub(crate) fn checked_manifest(&self) -> Result<Option<Manifest>> {
+        let mut manifest = self.manifest()?;
+        for _ in 0..MAX_LOOKS {
+            let checked = self.check_foreign(manifest.as_ref());
+            let now =
+                if self.is_in_store() && checked.is_err() { self.manifest()? } else { manifest.clone() };
+            // What another flow made public between the two looks is not foreign.
+            if now == manifest {
+                return checked.map(|()| manifest);
+            }
+            manifest = now;
+        }
+        let message = "other runs change the output again and again";
+        Err(Error::new(ErrorKind::Conflict, "check output", message).with("path", self.layout.path.display()))
+    }
+
+    /// The same flow's log was deleted and begun anew: what the old one had staged is nobody's. In an object store a folder
+    /// of the same name may be on another machine.
+    fn is_same_log_begun_anew(&self, other: &Owner, owner: &Owner) -> bool {
+        !self.is_in_store() && other.flow_dir == owner.flow_dir && other.log_id != owner.log_id
+    }
+
     /// Makes sure that nothing stands in its place but what its manifest lists.
     pub(crate) fn check_foreign(&self, manifest: Option<&Manifest>) -> Result<()> {
         match self.in_store() {
@@ -131,7 +157,8 @@ impl Dataset {
         // Of several openings of one run the last has everything; the others were about to be removed.
         for stage in Stage::all(&self.disk, &self.layout)?.into_iter().rev() {
             match stage.owner(&self.disk)? {
-                Some(other) if other != *owner && !is_same_log_begun_anew(&other, owner) => {}
+                Some(other) if other != *owner && !self.is_same_log_begun_anew(&other, owner) => {}
+                Some(_) if stage.is_copying(&self.disk)? => stage.remove(&self.disk)?,
                 None => self.disk.remove_dir_all(stage.path())?,
                 Some(_) if fenced.iter().any(|kept| kept.run_id() == stage.run_id()) => {
                     self.disk.remove_dir_all(stage.path())?;
@@ -193,7 +220,8 @@ impl Dataset {
     pub(crate) fn of_others(&self, owner: &Owner) -> Result<Vec<(Stage, Owner)>> {
         let mut others = Vec::new();
         for stage in Stage::all(&self.disk, &self.layout)? {
-            if let Some(other) = stage.owner(&self.disk)?.filter(|other| other.flow_dir != owner.flow_dir) {
+            let is_other = |other: &Owner| other != owner && !self.is_same_log_begun_anew(other, owner);
+            if let Some(other) = stage.owner(&self.disk)?.filter(is_other) {
                 others.push((stage, other));
             }
         }
@@ -213,7 +241,12 @@ impl Dataset {
                 parts.iter().map(staged).collect()
             }
         };
-        let hashed = stage.keep_list(&self.disk, n, &listed)?;
+        let kept = stage.keep_list(&self.disk, n, &listed);
+        if let (Err(_), Some(store)) = (&kept, self.in_store()) {
+            // Without the list nobody knows of them.
+            store.abort(&listed);
+        }
+        let hashed = kept?;
         self.disk.sync_dir(stage.path())?;
         Ok(Some(hashed))
     }
@@ -523,9 +556,4 @@ fn waiting_in<'a>(folder: &Path, parts: &'a [ManifestPart]) -> Vec<Waiting<'a>> 
         n_bytes: part.bytes,
     };
     parts.iter().map(waiting).collect()
-}
-
-/// The same flow's log was deleted and begun anew: what the old one had staged is nobody's.
-fn is_same_log_begun_anew(other: &Owner, owner: &Owner) -> bool {
-    other.flow_dir == owner.flow_dir && other.log_id != owner.log_id
 }

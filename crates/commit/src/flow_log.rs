@@ -163,9 +163,9 @@ impl FlowLog {
         self.fence(run, &run_id, refs, start)?;
         let seq = self.log.tip().n;
         let staged = claims.iter().map(|claim| claim.fence(&owner, seq)).collect::<Result<Vec<_>>>()?;
-        self.redo(claims, &staged)?;
+        unless_refreshed(start, self.redo(claims, &staged))?;
         for (claim, stages) in claims.iter().zip(&staged) {
-            self.redo_of_others(claim, &owner)?;
+            unless_refreshed(start, self.redo_of_others(claim, &owner))?;
             let goes_on =
                 resumed.as_ref().filter(|_| targets.iter().any(|target| target.path() == claim.path()));
             sweep(claim, stages, goes_on)?;
@@ -173,8 +173,7 @@ impl FlowLog {
         let mut stages = Vec::new();
         self.disk.remove_dir_all(&self.outgoing())?;
         for (at, target) in targets.iter().enumerate() {
-            let previous = target.manifest()?;
-            target.check_foreign(previous.as_ref())?;
+            let previous = target.checked_manifest()?;
             target.check_missing(previous.as_ref())?;
             let stage = Stage::of(target.layout(), &run_id, seq);
             stage.create(&self.disk, &owner)?;
@@ -306,6 +305,17 @@ impl FlowLog {
 /// Where a target's parts are staged and where its sink writes them, and what is public there.
 type Placed = ((Stage, PathBuf), Option<Manifest>);
 
+/// Where all is to be replaced, what cannot be made public any more is let go of.
+fn unless_refreshed(start: Start, redone: Result<()>) -> Result<()> {
+    match redone {
+        Err(error) if start == Start::FullRefresh && error.kind() == ErrorKind::Conflict => {
+            tracing::warn!(error = error.chain(), "what was committed and not public is let go of");
+            Ok(())
+        }
+        redone => redone,
+    }
+}
+
 /// What a beginning has found and made.
 struct Begun {
     began: Began,
@@ -329,8 +339,8 @@ fn has_all_staged(disk: &Disk, targets: &[Dataset], run: &Run) -> Result<bool> {
     for (index, target) in targets.iter().enumerate() {
         let mut stage = None;
         for one in Stage::all(disk, target.layout())?.into_iter().filter(|one| one.run_id() == run.run_id) {
-            // One that is nobody's was being copied to when its process died.
-            stage = one.owner(disk)?.map(|_| one).or(stage);
+            // To one that is a copy still, its process was copying when it died.
+            stage = if one.is_copying(disk)? { stage } else { Some(one) };
         }
         for epoch in run.epochs.iter().filter(|_| target.waits_for_end()) {
             let is_needed = epoch.outputs.get(index).is_some_and(|change| change.parts.is_some());

@@ -3,7 +3,7 @@
 //! Parts are sent before their record, and appear after it; who reads by the manifest sees the one or the other. It is
 //! changed only in the place of the version that was read, so that of two writers neither undoes what the other did.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
 
@@ -17,6 +17,8 @@ use crate::stage::{Stage, Staged};
 
 /// How often another writer may change the manifest between two looks at it.
 const MAX_TRIES: usize = 16;
+/// More logs than flows write to one output.
+const MAX_LOGS: usize = 64;
 /// Bytes of an object that are read at once.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -52,7 +54,9 @@ impl InStore<'_> {
             match self.objects.upload(&part.staged, &to) {
                 Ok(upload) => {
                     sent.push(Staged { part: ManifestPart::from(part.clone()), upload: Some(upload) });
-                    self.disk.remove_file(&part.staged)?;
+                    if let Err(error) = self.disk.remove_file(&part.staged) {
+                        tracing::debug!(error = error.chain(), "a part that was sent was not removed");
+                    }
                 }
                 Err(error) => {
                     self.abort(&sent);
@@ -106,22 +110,28 @@ impl InStore<'_> {
     fn try_to_publish(&self, publishing: &Publishing<'_>, wanted: &Manifest) -> Result<Changed> {
         let path = self.layout.manifest();
         let (there, version) = self.manifest()?.unzip();
-        if there.as_ref().is_some_and(|there| is_done(there, wanted, publishing)) {
+        if there.as_ref().is_some_and(|there| is_done(there, wanted)) {
             return Ok(Changed::Done);
         }
-        let next = next(there.as_ref(), wanted, publishing)
+        let mut next = next(there.as_ref(), wanted, publishing)
             .map_err(|message| conflict("publish", &self.layout.path, message))?;
-        publishing.parts.iter().try_for_each(|part| self.appear(part))?;
-        if let Some(there) = there.filter(|_| publishing.mode != Mode::Append) {
-            self.keep_previous(publishing, &there)?;
+        for part in &publishing.parts {
+            if self.layout.is_file && !self.is_there(&self.layout.path, &part.part)? {
+                self.check_foreign(there.as_ref())?;
+            }
+            self.appear(part)?;
         }
+        if let Some(there) = there.as_ref().filter(|_| publishing.mode != Mode::Append) {
+            self.keep_previous(publishing, there)?;
+        }
+        next.logs = logs(there.as_ref(), wanted);
         let bytes = next.encode()?;
         match self.objects.put_over(&path, &bytes, version.as_ref()) {
             Ok(()) => Ok(Changed::Done),
             Err(error) if error.kind() == IoKind::AlreadyExists => Ok(Changed::Not),
             // It may be there all the same.
             Err(error) => match self.manifest()? {
-                Some((there, _)) if is_done(&there, wanted, publishing) => Ok(Changed::Done),
+                Some((there, _)) if is_done(&there, wanted) => Ok(Changed::Done),
                 _ => Err(failed("write manifest", &path, error)),
             },
         }
@@ -152,7 +162,8 @@ impl InStore<'_> {
         }
         Err(match error.kind() {
             IoKind::NotFound => {
-                let message = "a part that was committed is gone: it is neither staged nor public";
+                let message = "a part that was committed is gone: it is neither staged nor public; begin anew with \
+                               `--full-refresh`";
                 conflict("publish", &place, message)
             }
             _ => failed("publish", &place, error),
@@ -196,7 +207,7 @@ impl InStore<'_> {
             }
         }
         match but {
-            [] => self.disk.remove_dir_all(stage.path()),
+            [] => stage.remove(self.disk),
             _ => stage.sweep_but(self.disk, but),
         }
     }
@@ -245,9 +256,12 @@ impl InStore<'_> {
         let found = match manifest.and_then(|manifest| manifest.part(name)) {
             Some(part) if part.bytes == entry.n_bytes => return Ok(()),
             Some(_) => "this object was changed after aqueduct wrote it",
-            None => "an object that no run of aqueduct wrote is in the way",
+            None => {
+                "an object that no run of aqueduct wrote is in the way, or one that a run is making public right now"
+            }
         };
-        let message = format!("{found}; move it, or choose another path for the output");
+        let message =
+            format!("{found}; if so, try again, else move it, or choose another path for the output");
         Err(Error::new(ErrorKind::Conflict, "check output", message).with("path", entry.path.display()))
     }
 }
@@ -277,15 +291,26 @@ enum Changed {
     Not,
 }
 
-/// Whether what is public has what a record brings, or comes after it.
-fn is_done(there: &Manifest, wanted: &Manifest, publishing: &Publishing<'_>) -> bool {
-    let (Some(there_log), Some(wanted_log)) = (&there.log, &wanted.log) else { return false };
-    if there_log.id == wanted_log.id {
-        return there_log.n >= wanted_log.n;
+/// Whether what a record brings is public, or was.
+fn is_done(there: &Manifest, wanted: &Manifest) -> bool {
+    let Some(wanted) = &wanted.log else { return false };
+    let newest = there.log.iter().find(|log| log.id == wanted.id).map(|log| log.n);
+    newest.or(there.logs.get(&wanted.id).copied()).is_some_and(|n| n >= wanted.n)
+}
+
+/// The newest record of each log, after this one.
+fn logs(there: Option<&Manifest>, wanted: &Manifest) -> BTreeMap<String, u64> {
+    let before = there.into_iter().flat_map(|there| {
+        let last = there.log.iter().map(|log| (log.id.clone(), log.n));
+        there.logs.clone().into_iter().chain(last)
+    });
+    let mut logs: BTreeMap<_, _> = before.collect();
+    // Names begin with the time of a log's first run: the oldest goes.
+    while logs.len() >= MAX_LOGS {
+        logs.pop_first();
     }
-    // Another flow has added to it since.
-    let mut parts = publishing.parts.iter().map(|staged| &staged.part);
-    publishing.mode == Mode::Append && parts.all(|part| there.part(&part.name) == Some(part))
+    logs.extend(wanted.log.iter().map(|log| (log.id.clone(), log.n)));
+    logs
 }
 
 /// The manifest that follows the one that is there.
@@ -300,9 +325,15 @@ fn next(
     match publishing.mode {
         Mode::Replace => Ok(wanted.clone()),
         Mode::Append => {
-            let there = there.into_iter().flat_map(|there| &there.parts).cloned();
+            let parts = there.into_iter().flat_map(|there| &there.parts).cloned();
             let new = publishing.parts.iter().map(|staged| staged.part.clone());
-            Ok(wanted.with_parts(there.chain(new)))
+            let mut next = wanted.with_parts(parts.chain(new));
+            let table = there.and_then(|there| there.table.clone());
+            next.table = match (table, next.table) {
+                (Some(there), Some(new)) => Some(there.with_columns_of(&new)),
+                (there, new) => new.or(there),
+            };
+            Ok(next)
         }
         Mode::ReplacePartitions | Mode::Merge
             if there.and_then(|there| there.log.as_ref()) == wanted.updates.as_ref() =>

@@ -52,6 +52,9 @@ pub struct Manifest {
     /// The record of a flow's log that made this public; outputs of runs before there were logs have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogStamp>,
+    /// In an object store, the newest record of each log whose rows were public here, by the log's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logs: BTreeMap<String, u64>,
     /// In an object store, where rows were updated: the record that made public what they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates: Option<LogStamp>,
@@ -102,6 +105,7 @@ impl Manifest {
             rows: parts.iter().map(|part| part.rows).sum(),
             inputs: stamp.inputs.clone(),
             log: None,
+            logs: BTreeMap::new(),
             updates: None,
             table: None,
             parts,

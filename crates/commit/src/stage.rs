@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Result, Upload};
+use aqueduct_core::{Error, ErrorKind, Objects, Result, Upload};
 use serde::{Deserialize, Serialize};
 
 use crate::ManifestPart;
@@ -46,6 +46,20 @@ pub(crate) struct Owner {
     pub(crate) flow_dir: PathBuf,
     /// That log's name.
     pub(crate) log_id: String,
+}
+
+/// The file that says whose it is.
+#[derive(Serialize, Deserialize)]
+struct OwnerFile {
+    #[serde(flatten)]
+    owner: Owner,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_copying: bool,
+}
+
+fn encoded(owner: &Owner, is_copying: bool) -> Result<Vec<u8>> {
+    let failed = |error| Error::bug("stage", "an owner has no JSON").with_source(error);
+    serde_json::to_vec(&OwnerFile { owner: owner.clone(), is_copying }).map_err(failed)
 }
 
 impl Stage {
@@ -119,10 +133,9 @@ impl Stage {
 
     /// Makes it, with all that a sink needs to begin.
     pub(crate) fn create(&self, disk: &Disk, owner: &Owner) -> Result<()> {
-        let failed = |error| Error::bug("stage", "an owner has no JSON").with_source(error);
         disk.create_durable_dir(&self.0)?;
         if !disk.exists(&self.0.join(OWNER))? {
-            disk.write_durable(&self.0.join(OWNER), &serde_json::to_vec(owner).map_err(failed)?)?;
+            disk.write_durable(&self.0.join(OWNER), &encoded(owner, false)?)?;
         }
         disk.create_dir_all(&self.parts())?;
         disk.sync_dir(&self.0)
@@ -130,6 +143,10 @@ impl Stage {
 
     /// Whose it is; one that a dead process had only begun to make is nobody's.
     pub(crate) fn owner(&self, disk: &Disk) -> Result<Option<Owner>> {
+        Ok(self.owner_file(disk)?.map(|file| file.owner))
+    }
+
+    fn owner_file(&self, disk: &Disk) -> Result<Option<OwnerFile>> {
         let path = self.0.join(OWNER);
         if !disk.exists(&path)? {
             return Ok(None);
@@ -141,7 +158,7 @@ impl Stage {
     pub(crate) fn moved_to(&self, disk: &Disk, layout: &Layout, seq: u64) -> Result<Self> {
         let moved = Self::of(layout, self.run_id(), seq);
         match disk.objects(&self.0) {
-            Some(_) => self.copy_to(disk, &moved)?,
+            Some(objects) => self.copy_to(disk, &moved, objects)?,
             None => {
                 disk.rename_no_replace(&self.0, &moved.0)?;
                 disk.sync_dir(&layout.home())?;
@@ -150,16 +167,43 @@ impl Stage {
         Ok(moved)
     }
 
-    /// Where nothing can be moved: what says whose the copy is comes last, and without it the copy is nobody's.
-    fn copy_to(&self, disk: &Disk, moved: &Self) -> Result<()> {
-        let is_owner = |path: &PathBuf| path.file_name().is_some_and(|name| name == OWNER);
-        let mut files: Vec<_> = disk.list(&self.0)?.into_iter().map(|entry| entry.path).collect();
-        files.sort_by_key(is_owner);
-        for file in files {
+    /// Where nothing can be moved: until all of it is there, the copy says that it is one.
+    fn copy_to(&self, disk: &Disk, moved: &Self, objects: &dyn Objects) -> Result<()> {
+        let Some(owner) = self.owner(disk)? else { return Ok(()) };
+        let path = moved.0.join(OWNER);
+        disk.write_durable(&path, &encoded(&owner, true)?)?;
+        let files = disk.list(&self.0)?.into_iter().map(|entry| entry.path);
+        for file in files.filter(|file| *file != self.0.join(OWNER)) {
             let bytes = disk.read(&file, MAX_LIST_BYTES)?;
             disk.write_durable(&moved.0.join(file.file_name().unwrap_or_default()), &bytes)?;
         }
-        disk.remove_dir_all(&self.0)
+        let (whole, failed) =
+            (encoded(&owner, false)?, |error| Error::io("copy stage", path.display(), error));
+        let version =
+            objects.read_version(&path, MAX_OWNER_BYTES).map_err(failed)?.map(|(_, version)| version);
+        if let Err(error) = objects.put_over(&path, &whole, version.as_ref()) {
+            // It may be there all the same.
+            let there = objects.read_version(&path, MAX_OWNER_BYTES).map_err(failed)?;
+            if there.is_none_or(|(there, _)| there != whole) {
+                return Err(failed(error));
+            }
+        }
+        self.remove(disk)
+    }
+
+    /// Whether it is a copy of another one, of which something may be missing.
+    pub(crate) fn is_copying(&self, disk: &Disk) -> Result<bool> {
+        Ok(self.owner_file(disk)?.is_some_and(|file| file.is_copying))
+    }
+
+    /// Removes all of it. Lists go first: a writer that was thought dead must not find what waits without what it is; and last
+    /// whose it was.
+    pub(crate) fn remove(&self, disk: &Disk) -> Result<()> {
+        let lists = self.lists(disk)?.into_iter().map(|(_, list)| list);
+        let rest = disk.list(&self.0)?.into_iter().map(|entry| entry.path);
+        let owner = self.0.join(OWNER);
+        let all = lists.chain(rest.filter(|path| *path != owner)).chain([owner.clone()]);
+        all.collect::<Vec<_>>().iter().try_for_each(|path| disk.remove_file(path))
     }
 
     /// Keeps a list of parts, and gives its hash.

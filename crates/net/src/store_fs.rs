@@ -30,6 +30,10 @@ const PIECE_BYTES: u64 = 8 << 20;
 const MAX_PIECES: u64 = 9_000;
 /// Pieces under way at once. More hold more memory, which no budget counts.
 const N_SENT_AT_ONCE: usize = 2;
+/// How often what may be sent again is sent.
+const MAX_TRIES: usize = 3;
+/// A piece that takes longer is on a connection that is dead.
+const MAX_PIECE_TIME: Duration = Duration::from_secs(90);
 /// Objects that a listing gives at once.
 const N_LISTED: usize = 1000;
 
@@ -240,7 +244,7 @@ impl At {
             let mut piece = Vec::with_capacity(usize::try_from(piece_bytes).unwrap_or_default());
             file.take(piece_bytes).read_to_end(&mut piece)?;
             let (store, key, id) = (Arc::clone(&self.store), self.key.clone(), id.to_owned());
-            let sent = async move { store.put_part(&key, &id, nth, piece.into()).await };
+            let sent = put_piece(store, key, id, nth, piece.into());
             under_way.push_back(self.inner.start(sent)?);
         }
         while !under_way.is_empty() {
@@ -419,22 +423,25 @@ impl NewObject {
             }
         };
         let (id, nth, piece) = (upload.id.clone(), upload.pieces.len(), std::mem::take(&mut self.bytes));
-        let sent =
-            self.at.ask(|store, key| async move { store.put_part(&key, &id, nth, piece.into()).await })?;
+        let sent = self.at.ask(|store, key| put_piece(store, key, id, nth, piece.into()))?;
         upload.pieces.push(sent.content_id);
         Ok(())
     }
 
     fn put_small(&mut self) -> io::Result<()> {
         let bytes = Bytes::from(std::mem::take(&mut self.bytes));
-        match self.at.put(bytes.clone(), PutMode::Create) {
-            // What was there may be these very bytes, put by a try whose reply was lost.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let there = self.at.get(bytes.len() as u64).ok().flatten();
-                if there.is_some_and(|(there, _)| there == bytes) { Ok(()) } else { Err(error) }
+        let mut put = self.at.put(bytes.clone(), PutMode::Create);
+        for _ in 1..MAX_TRIES {
+            let Err(error) = put else { break };
+            // A try whose reply was lost may have put these very bytes there.
+            match self.at.get(bytes.len() as u64) {
+                Ok(Some((there, _))) if there == bytes => return Ok(()),
+                Ok(None) if error.kind() != io::ErrorKind::PermissionDenied => {}
+                _ => return Err(error),
             }
-            done => done,
+            put = self.at.put(bytes.clone(), PutMode::Create);
         }
+        put
     }
 }
 
@@ -506,6 +513,23 @@ impl FsLock for NoLock {
     fn set_content(&mut self, _bytes: &[u8]) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Sends one piece, again where a connection says nothing more.
+async fn put_piece(
+    store: Arc<dyn Store>,
+    key: Key,
+    id: String,
+    nth: usize,
+    piece: Bytes,
+) -> object_store::Result<PartId> {
+    for _ in 1..MAX_TRIES {
+        let sent = store.put_part(&key, &id, nth, piece.clone().into());
+        if let Ok(sent) = tokio::time::timeout(MAX_PIECE_TIME, sent).await {
+            return sent;
+        }
+    }
+    store.put_part(&key, &id, nth, piece.into()).await
 }
 
 fn on_this_machine(paths: [&Path; 2]) -> io::Result<()> {

@@ -151,6 +151,16 @@ impl S3Server {
             .collect()
     }
 
+    /// Drops all uploads that were not completed, as a rule of the bucket does.
+    pub fn expire_uploads(&self) {
+        for entry in fs::read_dir(self.root.path()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".upload") {
+                let removed = fs::remove_file(entry.path());
+                assert!(removed.is_ok(), "{removed:?}");
+            }
+        }
+    }
+
     /// Somebody else puts an object there.
     pub fn put(&self, key: &str, bytes: &[u8]) {
         let path = self.root.path().join(BUCKET).join(key);

@@ -225,6 +225,23 @@ fn what_cannot_be_made_public_is_said_and_made_so_by_the_next_run() {
 }
 
 #[test]
+fn rows_that_the_store_has_dropped_are_told_and_a_full_refresh_goes_on() {
+    let server = S3Server::start().unwrap();
+    let job = Job::with_flow(&flow(&server, &sink("replace")));
+    night(&job, 0, 2);
+    server.plan("POST", "?uploadId=", usize::MAX, Wrong::Refused(503));
+    job.run("run flow.yaml").exits(1);
+    server.forget_plans();
+    server.expire_uploads();
+    job.run("run flow.yaml").exits(1).says(&["part-", "neither staged nor public", "--full-refresh"]);
+    night(&job, 100, 2);
+    job.run("run flow.yaml --full-refresh").exits(0).says(&["is let go of"]);
+    assert_eq!(rows(&server, "out"), (100..140).collect::<Vec<_>>());
+    is_tidy(&server, &job);
+    job.run("run flow.yaml").exits(0);
+}
+
+#[test]
 fn what_aqueduct_did_not_write_is_never_replaced() {
     let server = S3Server::start().unwrap();
     let writer = Job::with_flow(&flow(&server, &sink("append").replace("out/", "out")));

@@ -15,6 +15,8 @@ mod keys;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod machines;
+#[cfg(test)]
 mod publish;
 #[cfg(test)]
 mod reads;

@@ -8,7 +8,6 @@ mod inputs;
 mod limits;
 mod locals;
 mod ranges;
-mod records;
 mod resume;
 mod retries;
 mod slow;

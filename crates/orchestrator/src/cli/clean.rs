@@ -44,7 +44,7 @@ impl Program {
         let (mut cleaned, mut code) = (Cleaned::default(), exit::DONE);
         let flows = self.load(arguments)?;
         for flow in &flows {
-            match self.clean_one(&flow.state_dir, &flow.lock_name(), how)? {
+            match self.clean_one(flow.fs(), &flow.state_dir, &flow.lock_name(), how)? {
                 Ok(one) => cleaned.extend(one),
                 Err(running) => {
                     cleaned.kept_back.push(running);
@@ -63,7 +63,7 @@ impl Program {
         let mut cleaned = Cleaned::default();
         let flows = folders(&state_dir.join("flows")).map_err(|error| self.refuse(&error))?;
         for name in flows.iter().filter_map(|flow| flow.file_name()?.to_str()) {
-            match self.clean_one(state_dir, name, how)? {
+            match self.clean_one(Arc::new(StoreFs::default()), state_dir, name, how)? {
                 Ok(one) => cleaned.extend(one),
                 Err(running) => cleaned.kept_back.push(running),
             }
@@ -75,6 +75,7 @@ impl Program {
     /// What belongs to one flow; or that it is running.
     fn clean_one(
         &self,
+        fs: Arc<dyn Fs>,
         state_dir: &Path,
         name: &str,
         how: Clean,
@@ -93,7 +94,7 @@ impl Program {
         };
         // Staging folders name it as a run does.
         let flow_dir = std::path::absolute(&flow_dir).unwrap_or(flow_dir);
-        let log = FlowLog::open(&(Arc::new(StoreFs::default()) as _), &flow_dir);
+        let log = FlowLog::open(&fs, &flow_dir);
         log.and_then(|log| log.clean(how)).map(Ok).map_err(|error| self.refuse(&error))
     }
 

@@ -83,7 +83,10 @@ fn options_that_do_not_go_together_are_told_at_once() {
         problems(json!({ "path": "a.parquet", "partition_by": ["key"], "file_bytes": "1MB" })),
         ["/partition_by", "/file_bytes"]
     );
-    assert_eq!(problems(json!({ "path": "s3://bucket/out" })), ["/path"]);
+    assert_eq!(problems(json!({ "path": "s3://bucket/out" })), [] as [&str; 0]);
+    for path in ["s3://bucket", "memory://bucket/out", "https://example.com/out"] {
+        assert_eq!(problems(json!({ "path": path })), ["/path"], "{path}");
+    }
     assert_eq!(problems(json!({ "path": ".." })), ["/path"]);
     assert_eq!(problems(json!({ "path": "a.parquet", "mode": "append" })), ["/mode"]);
     assert_eq!(problems(json!({ "path": "out", "mode": "mix" })).len(), 1);

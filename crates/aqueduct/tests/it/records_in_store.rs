@@ -6,9 +6,9 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_commit::{End, Epoch, FlowLog, Mode, NewRun, Start, Target, Transaction};
-use aqueduct_core::{Error, ErrorKind, Fs, Output, Part, Positions, Result};
-use aqueduct_net::{HttpOptions, StorageOptions, StoreFs};
+use aqueduct::commit::{End, Epoch, FlowLog, Mode, NewRun, Start, Target, Transaction};
+use aqueduct::core::{Clock, Error, ErrorKind, Fs, Output, Part, Positions, Result, SystemClock};
+use aqueduct::net::{HttpOptions, StorageOptions, StoreFs};
 use aqueduct_testkit::s3::{S3Server, Wrong};
 
 fn fs(server: &S3Server) -> Arc<dyn Fs> {
@@ -23,7 +23,7 @@ fn begin(fs: &Arc<dyn Fs>, local: &Path, run_id: &str) -> Result<Transaction> {
     let run = NewRun {
         flow: "nightly".into(),
         run_id: run_id.into(),
-        now: chrono::DateTime::UNIX_EPOCH,
+        now: SystemClock.now(),
         identity: BTreeMap::new(),
         fixed: BTreeMap::new(),
         targets: vec![Target { output, mode: Mode::Append, is_filled_last: false }],
@@ -45,7 +45,7 @@ fn commit(fs: &Arc<dyn Fs>, run: &mut Transaction, name: &str, end: End) -> Resu
     let part = Part { staged, name: name.into(), rows: 1, n_bytes: name.len() as u64, blake3 };
     let positions = BTreeMap::from([("source".to_owned(), Positions::done(name.to_owned()))]);
     let epoch = Epoch { parts: vec![vec![part]], positions, ..Epoch::default() };
-    let committed = run.commit(epoch, end, chrono::DateTime::UNIX_EPOCH)?;
+    let committed = run.commit(epoch, end, SystemClock.now())?;
     committed.pending.map_or(Ok(()), Err)
 }
 
