@@ -68,14 +68,17 @@ impl FlowLog {
     /// [`ErrorKind::Newer`]: a newer version wrote what a step keeps. Or the disk fails; what was removed before is gone.
     pub fn clean(&self, how: Clean) -> Result<Cleaned> {
         let mut sweep = Sweep { disk: &self.disk, how, cleaned: Cleaned::default() };
-        if !sweep.is_folder(&self.flow_dir)? {
+        if !sweep.is_folder(&self.local_dir)? {
             return Ok(sweep.cleaned);
         }
         let named = self.files_of_keys()?;
         self.clean_drafts(&mut sweep)?;
         self.clean_runs(&mut sweep)?;
         self.clean_keys(&named, &mut sweep)?;
-        self.clean_staged(&mut sweep)?;
+        // No lock keeps other machines from running the flow: what is staged is the next run's to remove, which fences them.
+        if self.disk.objects(&self.flow_dir).is_none() {
+            self.clean_staged(&mut sweep)?;
+        }
         Ok(sweep.cleaned)
     }
 
@@ -84,25 +87,25 @@ impl FlowLog {
         let mut named = BTreeSet::new();
         for (step, value) in self.history.all_kept() {
             let files = KeysKept::of(value)?.into_iter().flat_map(|kept| kept.files);
-            named.extend(files.map(|file| self.flow_dir.join("steps").join(step).join(file)));
+            named.extend(files.map(|file| self.local_dir.join("steps").join(step).join(file)));
         }
         Ok(named)
     }
 
     fn clean_drafts(&self, sweep: &mut Sweep<'_>) -> Result<()> {
-        let drafts = sweep.entries(&self.flow_dir.join("log"))?.into_iter();
+        let drafts = sweep.entries(&self.local_dir.join("log"))?.into_iter();
         drafts.filter(|entry| is_draft(&entry.path)).try_for_each(|draft| sweep.take(&draft))
     }
 
     fn clean_runs(&self, sweep: &mut Sweep<'_>) -> Result<()> {
         let unfinished = self.unfinished().map(|run| run.run_id);
-        let runs = sweep.entries(&self.flow_dir.join("runs"))?.into_iter();
+        let runs = sweep.entries(&self.local_dir.join("runs"))?.into_iter();
         let has_ended = |entry: &FsEntry| entry.path.file_name().and_then(|name| name.to_str()) != unfinished;
         runs.filter(|entry| unfinished.is_none() || has_ended(entry)).try_for_each(|run| sweep.take(&run))
     }
 
     fn clean_keys(&self, named: &BTreeSet<PathBuf>, sweep: &mut Sweep<'_>) -> Result<()> {
-        for step in sweep.entries(&self.flow_dir.join("steps"))? {
+        for step in sweep.entries(&self.local_dir.join("steps"))? {
             for file in sweep.entries(&step.path)? {
                 let name = file.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 if !file.is_dir && is_keys_file(name) && !named.contains(&file.path) {

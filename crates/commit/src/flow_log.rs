@@ -8,6 +8,7 @@ use aqueduct_core::{Error, ErrorKind, Fs, Result};
 use serde_json::Value;
 
 use crate::Mode;
+use crate::carried::{Carrier, Places};
 use crate::dataset::Dataset;
 use crate::disk::Disk;
 use crate::history::{History, Pending, Run};
@@ -25,7 +26,7 @@ pub struct FlowLog {
     pub(crate) disk: Disk,
     pub(crate) flow_dir: PathBuf,
     /// What is kept on this machine, wherever the log is.
-    local_dir: PathBuf,
+    pub(crate) local_dir: PathBuf,
     log: Log,
     pub(crate) history: History,
 }
@@ -105,6 +106,22 @@ impl FlowLog {
         }
     }
 
+    /// Brings onto this machine what steps keep in files, where the log is in an object store; [`FlowLog::begin`] does so itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: some of it is gone or damaged. Or the disk or the store fails.
+    pub fn fetch_files(&self) -> Result<()> {
+        let log_id = self.history.log_id.as_deref();
+        self.carried().map_or(Ok(()), |places| places.fetch(log_id, &self.history.files))
+    }
+
+    /// Where files of steps are, if they are to be carried.
+    fn carried(&self) -> Option<Places> {
+        self.disk.objects(&self.flow_dir)?;
+        let (disk, local) = (self.disk.clone(), self.local_dir.clone());
+        Some(Places { disk, local, remote: self.flow_dir.join("files") })
+    }
+
     /// Begins a run, or goes on with one. In this order: claims the outputs; writes the record from which on nobody else
     /// can write to this log; makes public what was committed and is not; removes what was staged and never committed.
     ///
@@ -162,6 +179,9 @@ impl FlowLog {
         }
         self.fence(run, &run_id, refs, start)?;
         let seq = self.log.tip().n;
+        self.fetch_files()?;
+        let of_log = |places| Carrier::new(places, owner.log_id.clone(), seq, self.history.files.clone());
+        let carrier = self.carried().map(of_log).transpose()?;
         let staged = claims.iter().map(|claim| claim.fence(&owner, seq)).collect::<Result<Vec<_>>>()?;
         unless_refreshed(start, self.redo(claims, &staged))?;
         for (claim, stages) in claims.iter().zip(&staged) {
@@ -189,7 +209,7 @@ impl FlowLog {
             true => self.history.kept_without(&run_id),
             false => BTreeMap::new(),
         };
-        Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages, kept, kept_without })
+        Ok(Begun { began, run_id, log_id: owner.log_id, resumed, stages, kept, kept_without, carrier })
     }
 
     /// Where parts lie on their way to an object store; what a dead process left there is of no use.
@@ -291,13 +311,13 @@ impl FlowLog {
 
     fn transaction(self, begun: Begun, mut claims: Vec<Dataset>, run: NewRun) -> Transaction {
         claims.split_off(run.targets.len()).into_iter().for_each(Dataset::release);
-        let Begun { began, run_id, log_id, resumed, stages, kept, kept_without } = begun;
+        let Begun { began, run_id, log_id, resumed, stages, kept, kept_without, carrier } = begun;
         let claimed = |((dataset, target), (places, previous)): ((Dataset, Target), Placed)| {
             Claimed::new(dataset, target, places, previous)
         };
         let outputs = claims.into_iter().zip(run.targets).zip(stages).map(claimed).collect();
         let epochs = resumed.map(|run| run.epochs).unwrap_or_default();
-        let begun = Beginning { run_id, log_id, began, epochs, kept, kept_without };
+        let begun = Beginning { run_id, log_id, began, epochs, kept, kept_without, carrier };
         Transaction::new(self.disk, self.log, run.flow, begun, outputs)
     }
 }
@@ -326,6 +346,7 @@ struct Begun {
     stages: Vec<Placed>,
     kept: BTreeMap<String, Value>,
     kept_without: BTreeMap<String, Value>,
+    carrier: Option<Carrier>,
 }
 
 fn changed_keys(unfinished: &Run, run: &NewRun) -> Vec<String> {

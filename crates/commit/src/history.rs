@@ -6,6 +6,7 @@ use aqueduct_core::{Error, ErrorKind, Positions, Result};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use crate::carried::Files;
 use crate::record::{Begin, Change, Commit, Counters, Counts, Edit, Event, Letter, OutputRef, Record};
 
 /// What a log says.
@@ -19,6 +20,8 @@ pub(crate) struct History {
     before: Option<Run>,
     /// What steps keep, by step, as far as the rows that belong to it are public or will be.
     pub(crate) kept: BTreeMap<String, Value>,
+    /// The files that steps keep, of a log in an object store.
+    pub(crate) files: Files,
 }
 
 /// A run, as far as the log tells.
@@ -118,6 +121,7 @@ impl History {
             }
         }
         self.kept.extend(commit.kept);
+        self.files = commit.files.unwrap_or_else(|| std::mem::take(&mut self.files));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use aqueduct_core::{Error, ErrorKind, FsEntry, Objects, Part, Result, Version};
 
 use crate::Mode;
+use crate::carried::copy;
 use crate::disk::Disk;
 use crate::layout::{HIDDEN, Layout, MANIFEST};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestPart};
@@ -19,8 +20,6 @@ use crate::stage::{Stage, Staged};
 const MAX_TRIES: usize = 16;
 /// More logs than flows write to one output.
 const MAX_LOGS: usize = 64;
-/// Bytes of an object that are read at once.
-const PIECE_BYTES: usize = 1 << 20;
 
 /// An output in an object store.
 #[derive(Clone, Copy)]
@@ -170,15 +169,8 @@ impl InStore<'_> {
         })
     }
 
-    /// Whether an object has the bytes of a part.
     fn is_there(&self, place: &Path, part: &ManifestPart) -> Result<bool> {
-        match self.disk.stat(place)? {
-            Some(entry) if entry.n_bytes == part.bytes => {}
-            _ => return Ok(false),
-        }
-        let hash =
-            hash_object(self.disk, place, part.bytes).map_err(|error| failed("read part", place, error))?;
-        Ok(hash == part.blake3)
+        has_bytes(self.disk, place, part.bytes, &part.blake3)
     }
 
     /// Keeps the manifest that makes way: it says which objects are to go. One of an earlier try did not make way.
@@ -271,17 +263,20 @@ impl InStore<'_> {
 /// # Errors
 /// It is shorter, or as the store says.
 pub(crate) fn hash_object(disk: &Disk, path: &Path, n_bytes: u64) -> std::io::Result<String> {
-    let object = disk.0.open_read(path)?;
-    let (mut hasher, mut piece) = (Box::<blake3::Hasher>::default(), vec![0; PIECE_BYTES]);
-    let mut offset = 0;
-    while offset < n_bytes {
-        let left = usize::try_from(n_bytes - offset).unwrap_or(usize::MAX);
-        let piece = piece.split_at_mut(left.min(PIECE_BYTES)).0;
-        object.read_exact_at(piece, offset)?;
-        hasher.update(piece);
-        offset += piece.len() as u64;
+    copy(&*disk.0.open_read(path)?, 0..n_bytes, &mut |_| Ok(()))
+}
+
+/// Whether an object is there with these bytes.
+///
+/// # Errors
+/// As the store says.
+pub(crate) fn has_bytes(disk: &Disk, path: &Path, n_bytes: u64, blake3: &str) -> Result<bool> {
+    match disk.stat(path)? {
+        Some(entry) if entry.n_bytes == n_bytes => {}
+        _ => return Ok(false),
     }
-    Ok(hasher.finalize().to_hex().to_string())
+    let hash = hash_object(disk, path, n_bytes).map_err(|error| failed("read object", path, error))?;
+    Ok(hash == blake3)
 }
 
 /// Whether the manifest was changed.

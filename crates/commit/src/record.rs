@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::carried::Files;
 use crate::{Mode, Target};
 
 /// The newest format that this version knows. A newer one is refused, never guessed at. A record has the oldest format that has
@@ -118,6 +119,9 @@ pub(crate) struct Commit {
     /// What was rejected.
     #[serde(default)]
     pub(crate) letters: Vec<Letter>,
+    /// The files that steps keep, of a log in an object store, if they are others than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<Files>,
 }
 
 /// What a run has counted so far, by step and name.

@@ -7,6 +7,7 @@ use aqueduct_core::{Error, ErrorKind, Part, Positions, Result, TableShape};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use crate::carried::Carrier;
 use crate::dataset::Dataset;
 use crate::disk::Disk;
 use crate::history::{Epoch as Recorded, Pending};
@@ -33,6 +34,8 @@ pub struct Transaction {
     opening: u64,
     kept: BTreeMap<String, Value>,
     kept_without: BTreeMap<String, Value>,
+    /// Of a log in an object store.
+    carrier: Option<Carrier>,
     state: State,
 }
 
@@ -158,13 +161,28 @@ pub(crate) struct Beginning {
     pub(crate) epochs: Vec<Recorded>,
     pub(crate) kept: BTreeMap<String, Value>,
     pub(crate) kept_without: BTreeMap<String, Value>,
+    pub(crate) carrier: Option<Carrier>,
 }
 
 impl Transaction {
     pub(crate) fn new(disk: Disk, log: Log, flow: String, begun: Beginning, outputs: Vec<Claimed>) -> Self {
-        let Beginning { run_id, log_id, began, epochs, kept, kept_without } = begun;
+        let Beginning { run_id, log_id, began, epochs, kept, kept_without, carrier } = begun;
         let (opening, state) = (log.tip().n, State::Open);
-        Self { disk, log, flow, run_id, log_id, began, epochs, outputs, opening, kept, kept_without, state }
+        Self {
+            disk,
+            log,
+            flow,
+            run_id,
+            log_id,
+            began,
+            epochs,
+            outputs,
+            opening,
+            kept,
+            kept_without,
+            carrier,
+            state,
+        }
     }
 
     /// The run's name: of one that is gone on with, its own.
@@ -252,6 +270,8 @@ impl Transaction {
         let (changes, manifests): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
         let positions = epoch.positions.into_iter().map(|(source, splits)| (source, recorded(&splits)));
         let (positions, letters) = (positions.collect(), epoch.letters);
+        let run_id = (end == End::GoOn).then_some(self.run_id.as_str());
+        let files = self.carrier.as_mut().map(|carrier| carrier.send(run_id)).transpose()?.flatten();
         let commit = Commit {
             outputs: changes.clone(),
             positions,
@@ -259,10 +279,12 @@ impl Transaction {
             counters: epoch.counters,
             kept: epoch.kept.clone(),
             letters: letters.clone(),
+            files,
         };
         self.record(commit, end, now)?;
         self.epochs.push(Recorded { n: self.log.tip().n, outputs: changes, letters });
         self.kept.extend(epoch.kept);
+        self.carrier.iter_mut().for_each(Carrier::committed);
         let pending = self.publish().err();
         self.settle(manifests, end, pending.is_none());
         Ok(Committed { published: self.published(), pending })

@@ -30,6 +30,7 @@ mod resumed;
 mod servers;
 mod stalled;
 mod state;
+mod state_in_store;
 mod streams;
 mod updated;
 mod verify;

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_commit::{Began, Counts, End, Epoch, FlowLog, Letter, Mode, NewRun, Start, Target, Transaction};
-use aqueduct_core::{Error, Fs, Output, Part, Positions, Result};
+use aqueduct_core::{Error, Fs, Output, Part, Positions, Result, is_in_store};
 use chrono::{DateTime, Utc};
+
+use crate::notes::Notes;
 
 pub(crate) const N_SPLITS: u64 = 3;
 /// Where outputs are.
@@ -43,6 +45,8 @@ pub(crate) struct Flow {
     pub(crate) name: &'static str,
     /// Where its log is.
     pub(crate) state: &'static str,
+    /// Whether each of its runs is on a machine that knows nothing of the others.
+    pub(crate) is_elsewhere: bool,
     pub(crate) outputs: [Shape; 2],
 }
 
@@ -135,11 +139,20 @@ impl Flow {
 
     pub(crate) fn open(&self, fs: &Arc<dyn Fs>) -> Result<FlowLog> {
         let log = FlowLog::open(fs, &self.dir())?;
-        Ok(log.with_local_dir(&Path::new(STATE).join(self.name)))
+        Ok(log.with_local_dir(&self.local_dir()))
+    }
+
+    /// Where a machine keeps what it has of the state.
+    pub(crate) fn local_dir(&self) -> PathBuf {
+        Path::new(STATE).join(self.name)
     }
 
     /// One run, as a process does it: from where an earlier one stopped, and cleaned up when something fails.
     pub(crate) fn run(&self, fs: &Arc<dyn Fs>, work: Work) -> Result<()> {
+        if self.is_elsewhere {
+            let local = self.local_dir();
+            fs.remove_dir_all(&local).map_err(|error| Error::io("move", local.display(), error))?;
+        }
         let mut transaction = self.open(fs)?.begin(self.new_run(work), Start::Resume)?;
         let worked = self.work(fs, &mut transaction, work);
         let closed = transaction.close();
@@ -151,6 +164,9 @@ impl Flow {
             Began::Resumed(resumed) => resumed.positions.get("source").cloned().unwrap_or_default(),
             _ => Positions::default(),
         };
+        let is_done: Vec<_> = (0..N_SPLITS).filter(|split| done.is_done(&split.to_string())).collect();
+        let open = || Notes::open(fs, &self.local_dir(), transaction, &is_done);
+        let mut notes = is_in_store(Path::new(self.state)).then(open).transpose()?;
         for split in (0..N_SPLITS).filter(|split| !done.is_done(&split.to_string())) {
             let end = if split + 1 == N_SPLITS { End::Finish } else { End::GoOn };
             let mut parts = Vec::new();
@@ -161,7 +177,11 @@ impl Flow {
             let rows = (split + 1) * 2 * ROWS_IN_PART;
             let counts = Counts { rows_in: rows, rows_out: rows, ..Counts::default() };
             let letters = vec![self.letter(fs, transaction, work, split)?];
-            let kept = BTreeMap::from([("step".into(), work.first.into())]);
+            let mut kept = BTreeMap::from([("step".into(), work.first.into())]);
+            if let Some(notes) = &mut notes {
+                let text = format!("{}-{split}", transaction.run_id());
+                kept.insert("notes".into(), notes.note(split, &text)?);
+            }
             let updated = self.outputs.iter().enumerate().filter(|(_, shape)| shape.mode.updates());
             let replaced = updated.map(|(at, shape)| (at, work.replaced(shape.mode))).collect();
             let epoch = Epoch { parts, positions, counts, kept, letters, replaced, ..Epoch::default() };

@@ -105,7 +105,7 @@ fn log_files(disk: &SimFs) -> BTreeMap<PathBuf, Vec<u8>> {
 impl Trial {
     pub(crate) fn of(outputs: [Shape; 2]) -> Arc<Self> {
         Arc::new(Self {
-            flow: Flow { name: "test", state: STATE, outputs },
+            flow: Flow { name: "test", state: STATE, is_elsewhere: false, outputs },
             n_cases: AtomicUsize::new(0),
             violations: Mutex::default(),
             committed: Mutex::default(),
@@ -117,6 +117,13 @@ impl Trial {
         let mut trial = Self::of(outputs);
         let flow = Flow { state: STATE_IN_STORE, ..trial.flow };
         Arc::get_mut(&mut trial).expect("nobody else has it").flow = flow;
+        trial
+    }
+
+    /// The same where each run is on a machine of its own.
+    fn with_log_in_store_and_runs_elsewhere(outputs: [Shape; 2]) -> Arc<Self> {
+        let mut trial = Self::with_log_in_store(outputs);
+        Arc::get_mut(&mut trial).expect("nobody else has it").flow.is_elsewhere = true;
         trial
     }
 
@@ -512,4 +519,5 @@ trials! {
     of, partitions_replaced_and_merged_in_a_store: PARTITIONS_REPLACED.in_store(), MERGED.in_store();
     of, a_folder_in_a_store_and_one_on_the_disk: FOLDER_REPLACED.in_store(), FOLDER_APPENDED;
     with_log_in_store, all_in_a_store: FOLDER_REPLACED.in_store(), FOLDER_APPENDED.in_store();
+    with_log_in_store_and_runs_elsewhere, each_run_elsewhere: FOLDER_REPLACED.in_store(), FOLDER_APPENDED.in_store();
 }

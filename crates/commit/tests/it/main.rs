@@ -17,6 +17,8 @@ mod kills;
 #[cfg(test)]
 mod machines;
 #[cfg(test)]
+mod notes;
+#[cfg(test)]
 mod publish;
 #[cfg(test)]
 mod reads;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aqueduct_commit::{FlowLog, Start, Unfinished};
+use aqueduct_commit::{Start, Unfinished};
 use aqueduct_core::{Error, ErrorKind};
 use chrono::DateTime;
 
@@ -36,7 +36,7 @@ impl Program {
     pub(super) fn begin(&self, asked: Asked<'_>) -> Result<(Flow, Opening), u8> {
         let Asked { flow, run, start, reload } = asked;
         let flow_dir = flow.flow_dir();
-        let log = FlowLog::open(&flow.fs(), &flow_dir).map_err(|error| self.refuse(&error))?;
+        let log = flow.open_log().map_err(|error| self.refuse(&error))?;
         let mut fixed = fixed_now(&run, start);
         let opening = |log, start, fixed| Opening { log, flow_dir: flow_dir.clone(), start, fixed };
         let Some(unfinished) = log.unfinished() else { return Ok((flow, opening(log, start, fixed))) };

@@ -44,7 +44,11 @@ impl Program {
         let (mut cleaned, mut code) = (Cleaned::default(), exit::DONE);
         let flows = self.load(arguments)?;
         for flow in &flows {
-            match self.clean_one(flow.fs(), &flow.state_dir, &flow.lock_name(), how)? {
+            let found = match flow.state_store {
+                None => self.clean_one(flow.fs(), &flow.state_dir, &flow.lock_name(), how)?,
+                Some(_) => self.clean_locked(&flow.state_dir, &flow.lock_name(), how, || flow.open_log())?,
+            };
+            match found {
                 Ok(one) => cleaned.extend(one),
                 Err(running) => {
                     cleaned.kept_back.push(running);
@@ -84,6 +88,19 @@ impl Program {
         if !folders(&state_dir.join("flows")).map_err(|error| self.refuse(&error))?.contains(&flow_dir) {
             return Ok(Ok(Cleaned::default()));
         }
+        // Staging folders name it as a run does.
+        let flow_dir = std::path::absolute(&flow_dir).unwrap_or(flow_dir);
+        self.clean_locked(state_dir, name, how, || FlowLog::open(&fs, &flow_dir))
+    }
+
+    /// What belongs to a flow whose log is opened when its lock is held; or that it is running.
+    fn clean_locked(
+        &self,
+        state_dir: &Path,
+        name: &str,
+        how: Clean,
+        open: impl FnOnce() -> Result<FlowLog>,
+    ) -> std::result::Result<std::result::Result<Cleaned, String>, u8> {
         let _lock = match FlowLock::take(&StdFs, state_dir, name) {
             Ok(lock) => lock,
             Err(error @ LockError::Running { .. }) => return Ok(Err(format!("{name}: {error}"))),
@@ -92,10 +109,7 @@ impl Program {
                 return Err(exit::FAILED);
             }
         };
-        // Staging folders name it as a run does.
-        let flow_dir = std::path::absolute(&flow_dir).unwrap_or(flow_dir);
-        let log = FlowLog::open(&fs, &flow_dir);
-        log.and_then(|log| log.clean(how)).map(Ok).map_err(|error| self.refuse(&error))
+        open().and_then(|log| log.clean(how)).map(Ok).map_err(|error| self.refuse(&error))
     }
 
     /// What belongs to no flow.

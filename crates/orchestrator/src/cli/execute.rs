@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 
-use aqueduct_core::{ErrorKind, Fs, StdFs};
+use aqueduct_core::{ErrorKind, Fs, StdFs, is_in_store};
 use aqueduct_primitives::ByteCount;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -103,6 +103,9 @@ impl Program {
 fn say_how_it_writes(flow: &Flow) {
     for (output, mode) in (0..flow.steps.len()).filter_map(|at| flow.output_of(at)) {
         tracing::info!(flow = %flow.name, memory = %flow.memory, "{}: {}", output.path.display(), mode.sentence());
+        if flow.state_store.is_some() && !is_in_store(&output.path) {
+            tracing::warn!(path = %output.path.display(), "is on this machine, and the state is not: others that run the flow do not see it");
+        }
     }
 }
 

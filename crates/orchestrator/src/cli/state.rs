@@ -117,12 +117,12 @@ impl Program {
     }
 
     fn log_of(&self, flow: &Flow) -> Result<FlowLog, u8> {
-        FlowLog::open(&flow.fs(), &flow.flow_dir()).map_err(|error| self.refuse(&error))
+        flow.open_log().map_err(|error| self.refuse(&error))
     }
 
     /// The flow's lock; none of a flow that has no state, which is left without.
     fn lock_if_any(&self, flow: &Flow) -> Result<Option<FlowLock>, u8> {
-        if flow.flow_dir().is_dir() {
+        if flow.state_store.is_some() || flow.flow_dir().is_dir() {
             self.lock(&flow.state_dir, &flow.lock_name()).map(Some)
         } else {
             Ok(None)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use aqueduct_core::{Planning, Registry};
+use aqueduct_core::{Planning, Registry, is_in_store};
 use serde_json::Value;
 
 use crate::flow::error::{Mistake, did_you_mean};
@@ -273,6 +273,10 @@ impl Loader<'_> {
     }
 
     fn flow(&self, options: FlowOptions) -> Flow {
+        let (state_store, state_dir) = match options.state {
+            Some(state) if is_in_store(&state) => (Some(state), None),
+            state => (None, state),
+        };
         Flow {
             name: options.name,
             file: self.file.into(),
@@ -283,7 +287,8 @@ impl Loader<'_> {
             inputs: Default::default(),
             identity: Default::default(),
             base_dir: self.base_dir.to_path_buf(),
-            state_dir: self.base_dir.join(options.state.unwrap_or_else(|| ".aqueduct".into())),
+            state_dir: self.base_dir.join(state_dir.unwrap_or_else(|| ".aqueduct".into())),
+            state_store,
             memory: self.settings.memory.or(options.memory).unwrap_or_else(default_memory),
             execution: options.execution,
             commit: options.commit,

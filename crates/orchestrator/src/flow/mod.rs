@@ -38,6 +38,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aqueduct_commit::FlowLog;
 use aqueduct_core::{Fs, Planning, Problem, SinkConfig, SourceConfig, StageConfig};
 use aqueduct_net::{HttpOptions, StorageOptions, StoreFs};
 use aqueduct_primitives::ByteCount;
@@ -55,6 +56,9 @@ pub(crate) use options::{BesideOptions, FlowOptions, closed};
 pub use options::{Commit, Execution, Expected, FlowTest, MaxRejected, OnError, Spill};
 pub use settings::{RunIdentity, SecretMode, Settings, assignment, read_env_file};
 pub use types::merged;
+
+/// Characters of a hash in the name of a folder.
+const HASH_CHARS: usize = 16;
 
 /// One flow, ready to be planned: a flow file filled in for one entry of its matrix.
 pub struct Flow {
@@ -77,8 +81,10 @@ pub struct Flow {
     pub identity: BTreeMap<String, String>,
     /// The folder of the file: relative paths start from here.
     pub base_dir: PathBuf,
-    /// Where the ledger and the resume data lie.
+    /// Where the ledger, locks, spill files and the resume data lie on this machine.
     pub state_dir: PathBuf,
+    /// The object store that has the resume data, if one has.
+    pub state_store: Option<PathBuf>,
     /// The one budget for everything in flight.
     pub memory: ByteCount,
     /// How rows are batched, how much happens at once, what happens to bad rows.
@@ -190,6 +196,7 @@ impl Flow {
             identity: self.identity.clone(),
             base_dir: self.base_dir.clone(),
             state_dir: self.state_dir.clone(),
+            state_store: self.state_store.clone(),
             memory: self.memory,
             execution: self.execution.clone(),
             commit: self.commit.clone(),
@@ -217,11 +224,34 @@ impl Flow {
         Arc::new(StoreFs::new(self.storage.clone(), self.http.clone()))
     }
 
-    /// The folder of what this flow keeps from run to run.
+    /// The folder, on this machine, of what this flow keeps from run to run; a copy, if an object store has it.
     pub(crate) fn flow_dir(&self) -> PathBuf {
-        let dir = self.state_dir.join("flows").join(self.lock_name());
+        let folder = match &self.state_store {
+            None => self.state_dir.join("flows"),
+            Some(store) => {
+                let hash = blake3::hash(store.as_os_str().as_encoded_bytes()).to_hex();
+                self.state_dir.join("copies").join(&hash[..HASH_CHARS])
+            }
+        };
+        let dir = folder.join(self.lock_name());
         // Staging folders name it: it must be found from wherever the next run is started.
         std::path::absolute(&dir).unwrap_or(dir)
+    }
+
+    /// Where the flow's log lies: in its folder, or in an object store.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        match &self.state_store {
+            None => self.flow_dir(),
+            Some(store) => store.join("flows").join(self.lock_name()),
+        }
+    }
+
+    /// The flow's log, read.
+    ///
+    /// # Errors
+    /// As [`FlowLog::open`].
+    pub(crate) fn open_log(&self) -> aqueduct_core::Result<FlowLog> {
+        Ok(FlowLog::open(&self.fs(), &self.log_dir())?.with_local_dir(&self.flow_dir()))
     }
 
     /// The place of a step in [`Flow::steps`].
@@ -244,9 +274,8 @@ impl Flow {
         if self.values.is_empty() {
             return self.name.clone();
         }
-        let mut hash = std::hash::DefaultHasher::new();
-        std::hash::Hash::hash(&self.values, &mut hash);
-        format!("{}-{:016x}", self.name, std::hash::Hasher::finish(&hash))
+        let values = serde_json::to_vec(&self.values).unwrap_or_default();
+        format!("{}-{}", self.name, &blake3::hash(&values).to_hex()[..HASH_CHARS])
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aqueduct_core::units::{self, Period, Size};
@@ -28,7 +28,8 @@ pub(crate) struct FlowOptions {
     #[serde(deserialize_with = "units::optional_byte_count")]
     #[schemars(with = "Option<Size>")]
     pub(crate) memory: Option<ByteCount>,
-    /// Where the ledger, resume data and spill files lie. Default .aqueduct beside the flow file.
+    /// Where the ledger, resume data and spill files lie. Default .aqueduct beside the flow file. An object store, s3://lake/state
+    /// say, where several machines may run the flow.
     pub(crate) state: Option<PathBuf>,
     /// How rows are batched, how much happens at once, what happens to bad rows.
     pub(crate) execution: Execution,
@@ -56,9 +57,13 @@ pub(crate) struct FlowOptions {
 impl FlowOptions {
     /// What is wrong with where the state lies.
     pub(crate) fn state_problems(&self) -> Vec<Problem> {
-        let in_store = self.state.iter().filter(|state| is_in_store(state));
-        let message = "the state of a flow lies in a folder of this machine; expected a path, no URL";
-        in_store.map(|_| Problem::at("", message)).collect()
+        let Some(state) = self.state.as_ref().and_then(|state| state.to_str()) else { return Vec::new() };
+        if state.contains("://") && (!is_in_store(Path::new(state)) || state.starts_with("memory:")) {
+            let message =
+                format!("`{state}` keeps no state; expected a path, or an s3://, gs:// or az:// URL");
+            return vec![Problem::at("", message)];
+        }
+        Vec::new()
     }
 }
 

@@ -49,7 +49,11 @@ fn claim(flow: &Flow, step: &Step) -> Option<Claimed> {
 fn beside(flow: &Flow) -> Vec<Claimed> {
     let letters = flow.steps.iter().filter_map(|step| letters_of(flow, step));
     let letters = letters.map(|folder| (flow.base_dir.join(folder), "dead_letter"));
-    let own = [(flow.state_dir.clone(), "state"), (flow.spill_dir(), "execution.spill.dir")];
+    let own = [
+        (flow.state_dir.clone(), "state"),
+        (flow.log_dir(), "state"),
+        (flow.spill_dir(), "execution.spill.dir"),
+    ];
     letters.chain(own).map(|(path, key)| Claimed { path: resolved(&path), who: key.to_owned() }).collect()
 }
 

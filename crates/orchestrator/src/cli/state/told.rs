@@ -30,7 +30,7 @@ pub(super) fn title(flow: &Flow) -> String {
 /// # Errors
 /// A newer version wrote it.
 pub(super) fn shown(flow: &Flow, log: &FlowLog) -> Result<String> {
-    let mut lines = vec![("state".to_owned(), flow.flow_dir().display().to_string())];
+    let mut lines = vec![("state".to_owned(), flow.log_dir().display().to_string())];
     let last = log.last_run();
     match last {
         Some(last) => lines.push(("last run".to_owned(), run_shown(&last))),
@@ -72,7 +72,7 @@ pub(super) fn exported(flow: &Flow, log: &FlowLog) -> Value {
     json!({
         "flow": flow.name,
         "entry": flow.entry.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect::<Map<_, _>>(),
-        "state": flow.flow_dir().display().to_string(),
+        "state": flow.log_dir().display().to_string(),
         "last_run": last_run,
         "positions": told.collect::<Map<_, _>>(),
         "steps": steps.collect::<Map<_, _>>(),

@@ -1,0 +1,359 @@
+//! What steps keep in files, where the log is in an object store: sent before the record that counts on it, and fetched by
+//! whoever opens the log next, on whichever machine.
+//!
+//! A file is in the store in pieces, because some grow with each commit; the record names all pieces of all files. What is on
+//! this machine is a copy, beside which stands of which record it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use aqueduct_core::{Error, ErrorKind, FsEntry, FsRead, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Disk;
+use crate::in_store::has_bytes;
+
+/// Where steps keep files: beyond the run, and as long as it is not complete.
+const STEPS: &str = "steps";
+const RUNS: &str = "runs";
+/// Says of which record the files on this machine are.
+const MARKER: &str = "carried.json";
+/// Piece names in a marker take far less.
+const MAX_MARKER_BYTES: u64 = 64 << 20;
+/// Steps keep their files less deep.
+const MAX_DEPTH: usize = 16;
+/// Of objects that nobody names, so many are removed at an opening.
+const MAX_SWEPT: usize = 10_000;
+/// Bytes that are copied at once.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// By its name below the flow's folder, what a file consists of.
+pub(crate) type Files = BTreeMap<String, Vec<Piece>>;
+
+/// Bytes of a file, as an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    /// The object's name.
+    object: String,
+    bytes: u64,
+    blake3: String,
+}
+
+/// Where files are, on this machine and in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) disk: Disk,
+    /// The flow's folder on this machine.
+    pub(crate) local: PathBuf,
+    /// The folder of the objects.
+    pub(crate) remote: PathBuf,
+}
+
+/// What a machine has, as its marker says.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    log: Option<String>,
+    files: Files,
+}
+
+impl Places {
+    /// Brings the files that the newest record names onto this machine, unless they are there. All else that lay in their
+    /// folders goes: what no record names was never kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: a piece is gone or damaged. Or the disk or the store fails; it can be done again.
+    pub(crate) fn fetch(&self, log_id: Option<&str>, files: &Files) -> Result<()> {
+        let marker = Marker { log: log_id.map(str::to_owned), files: files.clone() };
+        if self.is_here(&marker)? {
+            return Ok(());
+        }
+        self.disk.remove_file(&self.local.join(MARKER))?;
+        for folder in [STEPS, RUNS] {
+            self.disk.remove_dir_all(&self.local.join(folder))?;
+        }
+        files.iter().try_for_each(|(name, pieces)| self.fetch_file(name, pieces))?;
+        self.mark(&marker)
+    }
+
+    fn is_here(&self, wanted: &Marker) -> Result<bool> {
+        let path = self.local.join(MARKER);
+        if !self.disk.exists(&path)? {
+            return Ok(false);
+        }
+        // One that cannot be read says nothing: the files are fetched anew.
+        let there = serde_json::from_slice::<Marker>(&self.disk.read(&path, MAX_MARKER_BYTES)?);
+        if !there.is_ok_and(|there| there == *wanted) {
+            return Ok(false);
+        }
+        for (name, pieces) in &wanted.files {
+            // Whoever was here last may have gone on writing.
+            let entry = self.disk.stat(&self.local.join(name))?;
+            if entry.is_none_or(|entry| entry.n_bytes < n_bytes(pieces)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn mark(&self, marker: &Marker) -> Result<()> {
+        let bytes = serde_json::to_vec(marker)
+            .map_err(|error| Error::bug("keep files", "a marker has no JSON").with_source(error))?;
+        let (path, draft) = (self.local.join(MARKER), self.local.join(format!("{MARKER}.new")));
+        self.disk.create_dir_all(&self.local)?;
+        self.disk.remove_file(&draft)?;
+        self.disk.write_durable(&draft, &bytes)?;
+        self.disk.rename(&draft, &path)
+    }
+
+    fn fetch_file(&self, name: &str, pieces: &[Piece]) -> Result<()> {
+        let path = self.local.join(name);
+        let is_plain = |step: Component<'_>| matches!(step, Component::Normal(_));
+        if !Path::new(name).components().all(is_plain) {
+            let message = "a record names a file outside of the flow's folder";
+            return Err(Error::new(ErrorKind::Conflict, "fetch state", message).with("file", name));
+        }
+        let at = |error| Error::io("fetch state", path.display(), error);
+        self.disk.create_dir_all(path.parent().unwrap_or(&self.local))?;
+        // Lists of inputs have credentials in them.
+        let mut file = self.disk.0.create_private(&path).map_err(at)?;
+        for piece in pieces {
+            let from = self.remote.join(&piece.object);
+            let object = self.disk.0.open_read(&from).map_err(|error| self.unread(&from, error))?;
+            let mut write = |block: &[u8]| file.write_all(block);
+            let hash =
+                copy(&*object, 0..piece.bytes, &mut write).map_err(|error| self.unread(&from, error))?;
+            if hash != piece.blake3 {
+                return Err(self.unread(&from, io::ErrorKind::InvalidData.into()));
+            }
+        }
+        file.sync().map_err(at)
+    }
+
+    fn unread(&self, object: &Path, error: io::Error) -> Error {
+        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+        if !matches!(error.kind(), NotFound | UnexpectedEof | InvalidData) {
+            return Error::io("fetch state", object.display(), error);
+        }
+        let message = "a part of the flow's state is gone or damaged, or another machine is running the flow; if it is not, \
+                       begin anew with `--full-refresh`";
+        Error::new(ErrorKind::Conflict, "fetch state", message)
+            .with("object", object.display())
+            .with_source(error)
+    }
+
+    /// The files that steps keep, and those of a run, if it goes on.
+    fn here(&self, run_id: Option<&str>) -> Result<Vec<FsEntry>> {
+        let mut found = Vec::new();
+        let run = run_id.map(|run_id| Path::new(RUNS).join(run_id));
+        for folder in [Some(PathBuf::from(STEPS)), run].into_iter().flatten() {
+            self.walk(&self.local.join(folder), 0, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn walk(&self, folder: &Path, depth: usize, found: &mut Vec<FsEntry>) -> Result<()> {
+        if depth == MAX_DEPTH || !self.disk.exists(folder)? {
+            return Ok(());
+        }
+        for entry in self.disk.list(folder)? {
+            match entry.is_dir {
+                true => self.walk(&entry.path, depth + 1, found)?,
+                false => found.push(entry),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends what steps keep, commit for commit.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    places: Places,
+    log_id: String,
+    /// The number of the record with which this process took over: its objects have names that no other gives.
+    opening: u64,
+    n_objects: u64,
+    /// What the newest record names.
+    committed: Files,
+    /// What the next one will.
+    sent: Files,
+    /// Whether it is certain that what was sent is what lies here.
+    is_compared: bool,
+}
+
+impl Carrier {
+    /// With the files that are on this machine and in the store alike. Removes objects of dead openings that nobody names.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub(crate) fn new(places: Places, log_id: String, opening: u64, committed: Files) -> Result<Self> {
+        let sent = committed.clone();
+        let carrier = Self { places, log_id, opening, n_objects: 0, committed, sent, is_compared: false };
+        carrier.sweep()?;
+        Ok(carrier)
+    }
+
+    /// Objects of later openings are another's, who has taken over.
+    fn sweep(&self) -> Result<()> {
+        let Places { disk, remote, .. } = &self.places;
+        let Some(objects) = disk.objects(remote) else { return Ok(()) };
+        let named = names(&self.committed);
+        let mut stale = Vec::new();
+        let listed = objects.each_below(remote, &mut |entry| {
+            let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let opening = name.split_once('-').and_then(|(opening, _)| opening.parse::<u64>().ok());
+            let is_dead = opening.is_some_and(|opening| opening < self.opening);
+            if is_dead && !named.contains(name) && stale.len() < MAX_SWEPT {
+                stale.push(entry.path);
+            }
+            Ok(())
+        });
+        listed.map_err(|error| Error::io("list state", remote.display(), error))?;
+        stale.iter().try_for_each(|object| disk.remove_file(object))
+    }
+
+    /// Sends what has changed since the last commit; what the record is to say, if it is to say anything new. `run_id`: the
+    /// files of the run as well, for it goes on.
+    ///
+    /// # Errors
+    /// As the disk or the store says: then there is nothing to commit.
+    pub(crate) fn send(&mut self, run_id: Option<&str>) -> Result<Option<Files>> {
+        let mut files = Files::new();
+        for entry in self.places.here(run_id)? {
+            let name = entry.path.strip_prefix(&self.places.local).ok().and_then(Path::to_str);
+            let Some(name) = name else {
+                let message = "a step keeps a file whose name is no UTF-8, which an object cannot have";
+                return Err(
+                    Error::new(ErrorKind::Config, "keep files", message).with("path", entry.path.display())
+                );
+            };
+            let pieces = self.send_file(&entry, self.sent.get(name).cloned().unwrap_or_default())?;
+            files.insert(name.to_owned(), pieces);
+        }
+        (self.sent, self.is_compared) = (files, true);
+        Ok((self.sent != self.committed).then(|| self.sent.clone()))
+    }
+
+    fn send_file(&mut self, entry: &FsEntry, mut pieces: Vec<Piece>) -> Result<Vec<Piece>> {
+        let at = |error| Error::io("keep files", entry.path.display(), error);
+        let file = self.places.disk.0.open_read(&entry.path).map_err(at)?;
+        // Within one process files grow and never change; whoever was here before may have left others of the same names.
+        let is_longer = n_bytes(&pieces) > entry.n_bytes;
+        if is_longer || (!self.is_compared && !is_of(&*file, &pieces).map_err(at)?) {
+            pieces.clear();
+        }
+        let mut from = n_bytes(&pieces);
+        if from == entry.n_bytes {
+            return Ok(pieces);
+        }
+        // A piece stays that is at least twice as long as all behind it: there are few, and a byte is seldom sent again.
+        while pieces.last().is_some_and(|last| last.bytes < 2 * (entry.n_bytes - from)) {
+            from -= pieces.pop().map_or(0, |piece| piece.bytes);
+        }
+        pieces.push(self.send_piece(&entry.path, &*file, from..entry.n_bytes)?);
+        Ok(pieces)
+    }
+
+    fn send_piece(&mut self, path: &Path, file: &dyn FsRead, range: std::ops::Range<u64>) -> Result<Piece> {
+        let bytes = range.end - range.start;
+        let at = |error| Error::io("keep files", path.display(), error);
+        if range.start == 0 {
+            let blake3 = copy(file, range, &mut |_| Ok(())).map_err(at)?;
+            return self.upload(path, bytes, blake3);
+        }
+        let disk = self.places.disk.clone();
+        let draft = self.places.local.join("piece.new");
+        disk.remove_file(&draft)?;
+        let mut written = disk.0.create_private(&draft).map_err(at)?;
+        let blake3 = copy(file, range, &mut |block| written.write_all(block)).map_err(at)?;
+        drop(written);
+        let sent = self.upload(&draft, bytes, blake3);
+        disk.remove_file(&draft)?;
+        sent
+    }
+
+    fn upload(&mut self, from: &Path, bytes: u64, blake3: String) -> Result<Piece> {
+        let object = format!("{:020}-{:08}", self.opening, self.n_objects);
+        self.n_objects += 1;
+        let Places { disk, remote, .. } = &self.places;
+        let to = remote.join(&object);
+        let failed = |error| Error::io("keep files", to.display(), error);
+        let Some(objects) = disk.objects(remote) else {
+            return Err(Error::bug("keep files", "the log is in no object store"));
+        };
+        let upload = objects.upload(from, &to).map_err(failed)?;
+        match objects.complete(&to, &upload) {
+            // What was completed may be told as failed.
+            Err(error) if !has_bytes(disk, &to, bytes, &blake3)? => Err(failed(error)),
+            _ => Ok(Piece { object, bytes, blake3 }),
+        }
+    }
+
+    /// What was sent last is committed, and what it has replaced is of no use any more: what stays of it, the next opening
+    /// removes.
+    pub(crate) fn committed(&mut self) {
+        if self.sent == self.committed {
+            return;
+        }
+        let marker = Marker { log: Some(self.log_id.clone()), files: self.sent.clone() };
+        if let Err(error) = self.places.mark(&marker) {
+            tracing::debug!(
+                error = error.chain(),
+                "it was not marked that the state on this machine is the newest"
+            );
+        }
+        let now = names(&self.sent);
+        for gone in names(&self.committed).difference(&now) {
+            if let Err(error) = self.places.disk.remove_file(&self.places.remote.join(gone)) {
+                tracing::debug!(
+                    error = error.chain(),
+                    "a part of the state that was replaced was not removed"
+                );
+            }
+        }
+        self.committed = self.sent.clone();
+    }
+}
+
+fn names(files: &Files) -> BTreeSet<&str> {
+    files.values().flatten().map(|piece| piece.object.as_str()).collect()
+}
+
+fn n_bytes(pieces: &[Piece]) -> u64 {
+    pieces.iter().map(|piece| piece.bytes).sum()
+}
+
+/// Whether a file begins with these pieces; it is at least as long.
+fn is_of(file: &dyn FsRead, pieces: &[Piece]) -> io::Result<bool> {
+    let mut from = 0;
+    for piece in pieces {
+        if copy(file, from..from + piece.bytes, &mut |_| Ok(()))? != piece.blake3 {
+            return Ok(false);
+        }
+        from += piece.bytes;
+    }
+    Ok(true)
+}
+
+/// Gives bytes of a file block by block; their BLAKE3 in hex.
+///
+/// # Errors
+/// The file is shorter, or as the disk or whoever takes them says.
+pub(crate) fn copy(
+    from: &dyn FsRead,
+    range: std::ops::Range<u64>,
+    give: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<String> {
+    let (mut hasher, mut block) = (Box::<blake3::Hasher>::default(), vec![0; BLOCK_BYTES]);
+    let mut offset = range.start;
+    while offset < range.end {
+        let left = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
+        let block = block.split_at_mut(left.min(BLOCK_BYTES)).0;
+        from.read_exact_at(block, offset)?;
+        hasher.update(block);
+        give(block)?;
+        offset += block.len() as u64;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
