@@ -11,6 +11,7 @@ mod context;
 mod durable;
 mod error;
 mod fs;
+mod kill_point;
 mod map_stage;
 mod metrics;
 mod objects;
@@ -37,6 +38,7 @@ pub use context::{
 pub use durable::{Durable, Keeper};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fs::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
+pub use kill_point::kill_point;
 pub use map_stage::{MapRows, map_stage};
 pub use metrics::{Counter, StepMetrics};
 pub use objects::{Objects, Upload, Version, is_in_store, resolve_path};
