@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Output, Part, Result};
+use aqueduct_core::{Error, ErrorKind, Output, Part, Result, kill_point};
 
 use crate::disk::Disk;
 use crate::folders::Folders;
@@ -159,7 +159,10 @@ impl Dataset {
             match stage.owner(&self.disk)? {
                 Some(other) if other != *owner && !self.is_same_log_begun_anew(&other, owner) => {}
                 Some(_) if stage.is_copying(&self.disk)? => stage.remove(&self.disk)?,
-                None => self.disk.remove_dir_all(stage.path())?,
+                None => {
+                    self.disk.remove_dir_all(stage.path())?;
+                    kill_point("recovery.ownerless.removed");
+                }
                 Some(_) if fenced.iter().any(|kept| kept.run_id() == stage.run_id()) => {
                     self.disk.remove_dir_all(stage.path())?;
                 }
@@ -237,6 +240,7 @@ impl Dataset {
             Some(store) => store.upload(parts)?,
             None => {
                 self.bring(&parts.iter().map(Waiting::staged).collect::<Vec<_>>(), &stage.epoch(n))?;
+                kill_point("commit.parts.staged");
                 let staged = |part: &Part| Staged { part: part.clone().into(), upload: None };
                 parts.iter().map(staged).collect()
             }
@@ -248,6 +252,10 @@ impl Dataset {
         }
         let hashed = kept?;
         self.disk.sync_dir(stage.path())?;
+        match self.is_in_store() {
+            true => kill_point("store.list.put"),
+            false => kill_point("commit.list.synced"),
+        }
         Ok(Some(hashed))
     }
 
@@ -255,6 +263,7 @@ impl Dataset {
     pub(crate) fn keep_manifest(&self, stage: &Stage, n: u64, manifest: &Manifest) -> Result<String> {
         let hashed = manifest.store(&self.disk, &stage.manifest(n))?;
         self.disk.sync_dir(stage.path())?;
+        kill_point("commit.manifest.synced");
         Ok(hashed)
     }
 
@@ -269,7 +278,10 @@ impl Dataset {
             let place = to.join(part.name);
             let folder = place.parent().unwrap_or(to).to_owned();
             match self.disk.exists(&part.path)? {
-                true => self.disk.rename_no_replace(&part.path, &place)?,
+                true => {
+                    self.disk.rename_no_replace(&part.path, &place)?;
+                    kill_point("commit.part.moved");
+                }
                 false => self.check_there(&place, part.n_bytes)?,
             }
             if open.as_ref() != Some(&folder)
@@ -381,11 +393,15 @@ impl Dataset {
             parts.iter().try_for_each(|part| self.publish_file(&stage.epoch(n).join(&part.name), part))?;
         } else {
             self.bring(&waiting_in(&stage.epoch(n), &parts), folder)?;
+            kill_point("commit.publish.parts.added");
         }
         let manifest = self.layout.manifest();
         self.disk.create_durable_dir(manifest.parent().unwrap_or(folder))?;
         self.disk.rename(waiting, &manifest)?;
-        self.disk.sync_dir(manifest.parent().unwrap_or(folder))
+        kill_point("commit.publish.manifest.renamed");
+        self.disk.sync_dir(manifest.parent().unwrap_or(folder))?;
+        kill_point("commit.publish.manifest.synced");
+        Ok(())
     }
 
     fn publish_file(&self, staged: &Path, part: &ManifestPart) -> Result<()> {
@@ -393,13 +409,27 @@ impl Dataset {
             false => self.check_there(&self.layout.path, part.bytes)?,
             true => {
                 self.check_foreign(self.manifest()?.as_ref())?;
-                match self.disk.exists(&self.layout.path)? {
-                    true => self.disk.rename(staged, &self.layout.path)?,
-                    false => self.disk.rename_no_replace(staged, &self.layout.path)?,
-                }
+                self.publish_over(staged)?;
             }
         }
-        self.disk.sync_dir(self.layout.parent())
+        self.disk.sync_dir(self.layout.parent())?;
+        kill_point("commit.publish.file.synced");
+        Ok(())
+    }
+
+    /// Moves the file to its place, whether or not it is taken by the one that it replaces.
+    fn publish_over(&self, staged: &Path) -> Result<()> {
+        match self.disk.exists(&self.layout.path)? {
+            true => {
+                self.disk.rename(staged, &self.layout.path)?;
+                kill_point("commit.publish.file.renamed");
+            }
+            false => {
+                self.disk.rename_no_replace(staged, &self.layout.path)?;
+                kill_point("commit.publish.file.placed");
+            }
+        }
+        Ok(())
     }
 
     fn listed(&self, stage: &Stage, n: u64, change: &Change) -> Result<Vec<ManifestPart>> {
@@ -444,18 +474,31 @@ impl Dataset {
             self.disk.sync_dir(&next.join(HIDDEN))?;
             self.disk.sync_dir(&next)?;
             self.disk.sync_dir(stage.path())?;
+            kill_point("commit.publish.folder.completed");
         }
         self.check_foreign(self.manifest()?.as_ref())?;
+        self.publish_instead(stage)?;
+        self.disk.sync_dir(self.layout.parent())?;
+        kill_point("commit.publish.folder.synced");
+        self.disk.sync_dir(stage.path())
+    }
+
+    /// The folder that is complete takes the place of the public one.
+    fn publish_instead(&self, stage: &Stage) -> Result<()> {
+        let next = stage.next();
         if !self.disk.exists(&self.layout.path)? {
             self.disk.rename_no_replace(&next, &self.layout.path)?;
-        } else if !self.disk.exchange(&next, &self.layout.path)? {
+            kill_point("commit.publish.folder.placed");
+        } else if self.disk.exchange(&next, &self.layout.path)? {
+            kill_point("commit.publish.folder.exchanged");
+        } else {
+            // No points: CI's file system can exchange. `publish.rs` of the tests fails each of these steps.
             self.disk.rename_no_replace(&self.layout.path, &stage.old())?;
             self.disk.sync_dir(stage.path())?;
             self.disk.sync_dir(self.layout.parent())?;
             self.disk.rename_no_replace(&next, &self.layout.path)?;
         }
-        self.disk.sync_dir(self.layout.parent())?;
-        self.disk.sync_dir(stage.path())
+        Ok(())
     }
 
     /// Gives the public parts that stay a second name in the folder that is to be public.
@@ -475,7 +518,9 @@ impl Dataset {
             let name = folder.first().map_or("", |part| names::folder(&part.name));
             changed.add(&next.join(name))?;
         }
-        changed.finish()
+        changed.finish()?;
+        kill_point("commit.update.carried");
+        Ok(())
     }
 
     fn carry_over_one(&self, part: &ManifestPart, next: &Path) -> Result<()> {
@@ -483,7 +528,11 @@ impl Dataset {
         self.check_there(&public, part.bytes)?;
         match self.disk.exists(&place)? {
             true => self.check_there(&place, part.bytes),
-            false => self.disk.link(&public, &place),
+            false => {
+                self.disk.link(&public, &place)?;
+                kill_point("commit.update.linked");
+                Ok(())
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, Fs, Result};
+use aqueduct_core::{Error, ErrorKind, Fs, Result, kill_point};
 use serde_json::Value;
 
 use crate::Mode;
@@ -251,7 +251,10 @@ impl FlowLog {
         };
         let about = About { flow: &run.flow, run_id, written: run.now };
         match self.log.put(&about, Event::Begin(begin)) {
-            Put::Done => Ok(()),
+            Put::Done => {
+                kill_point("commit.begin.recorded");
+                Ok(())
+            }
             Put::Refused(error) | Put::Unknown(error) => Err(error),
         }
     }
@@ -263,7 +266,12 @@ impl FlowLog {
             letters::publish(&self.disk, newest.epochs.last().map_or(&[], |epoch| &epoch.letters));
         for (claim, stages) in claims.iter().zip(staged) {
             let stage = stages.iter().find(|stage| stage.run_id() == newest.run_id);
-            let result = stage.map_or(Ok(()), |stage| publish(claim, stage, &newest));
+            let result = stage.map_or(Ok(()), |stage| {
+                kill_point("recovery.redo.begun");
+                publish(claim, stage, &newest)?;
+                kill_point("recovery.redo.done");
+                Ok(())
+            });
             failed = failed.and(result);
         }
         failed
@@ -396,6 +404,7 @@ fn sweep(claim: &Dataset, stages: &[Stage], goes_on: Option<&Run>) -> Result<()>
             Some(_) => claim.sweep_but(stage, &[])?,
             None => claim.discard(stage)?,
         }
+        kill_point("recovery.stage.swept");
     }
     Ok(())
 }

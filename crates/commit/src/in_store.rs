@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
 
-use aqueduct_core::{Error, ErrorKind, FsEntry, Objects, Part, Result, Version};
+use aqueduct_core::{Error, ErrorKind, FsEntry, Objects, Part, Result, Version, kill_point};
 
 use crate::Mode;
 use crate::carried::copy;
@@ -126,7 +126,10 @@ impl InStore<'_> {
         next.logs = logs(there.as_ref(), wanted);
         let bytes = next.encode()?;
         match self.objects.put_over(&path, &bytes, version.as_ref()) {
-            Ok(()) => Ok(Changed::Done),
+            Ok(()) => {
+                kill_point("store.manifest.put");
+                Ok(Changed::Done)
+            }
             Err(error) if error.kind() == IoKind::AlreadyExists => Ok(Changed::Not),
             // It may be there all the same.
             Err(error) => match self.manifest()? {
@@ -154,7 +157,10 @@ impl InStore<'_> {
         let Some(upload) = &staged.upload else {
             return Err(conflict("publish", &place, "the list of staged parts does not say how it was sent"));
         };
-        let Err(error) = self.objects.complete(&place, upload) else { return Ok(()) };
+        let Err(error) = self.objects.complete(&place, upload) else {
+            kill_point("store.part.completed");
+            return Ok(());
+        };
         // It may have appeared all the same, now or when this was tried before.
         if self.is_there(&place, part)? {
             return Ok(());
@@ -177,7 +183,9 @@ impl InStore<'_> {
     fn keep_previous(&self, publishing: &Publishing<'_>, there: &Manifest) -> Result<()> {
         let path = publishing.stage.previous(publishing.n);
         self.disk.remove_file(&path)?;
-        there.store(self.disk, &path).map(drop)
+        there.store(self.disk, &path)?;
+        kill_point("store.previous.kept");
+        Ok(())
     }
 
     /// Removes the objects that were public and are listed no more.
@@ -188,7 +196,11 @@ impl InStore<'_> {
         let Some((now, _)) = self.manifest()? else { return Ok(()) };
         let listed: BTreeSet<_> = now.parts.iter().map(|part| part.name.as_str()).collect();
         let gone = previous.parts.iter().filter(|part| !listed.contains(part.name.as_str()));
-        gone.map(|part| self.place(&part.name)).try_for_each(|place| self.disk.remove_file(&place))
+        gone.map(|part| self.place(&part.name)).try_for_each(|place| {
+            self.disk.remove_file(&place)?;
+            kill_point("store.replaced.removed");
+            Ok(())
+        })
     }
 
     /// Removes all that a run staged: of what was sent, what has not appeared.
@@ -196,6 +208,7 @@ impl InStore<'_> {
         for (n, _) in stage.lists(self.disk)?.into_iter().filter(|(n, _)| !but.contains(n)) {
             if let Ok(staged) = stage.read_any_list(self.disk, n) {
                 self.abort(&staged);
+                kill_point("store.uploads.aborted");
             }
         }
         match but {

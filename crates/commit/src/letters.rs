@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aqueduct_core::Result;
+use aqueduct_core::{Result, kill_point};
 
 use crate::Letter;
 use crate::disk::Disk;
@@ -17,10 +17,12 @@ fn publish_one(disk: &Disk, letter: &Letter) -> Result<()> {
     if disk.exists(&letter.staged)? {
         disk.create_durable_dir(folder)?;
         disk.rename_no_replace(&letter.staged, &letter.public)?;
+        kill_point("commit.letters.moved");
     }
-    match disk.exists(folder)? {
-        true => disk.sync_dir(folder),
-        // Somebody has removed what was public.
-        false => Ok(()),
+    // Else somebody has removed what was public.
+    if disk.exists(folder)? {
+        disk.sync_dir(folder)?;
+        kill_point("commit.letters.synced");
     }
+    Ok(())
 }

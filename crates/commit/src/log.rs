@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Objects, Result};
+use aqueduct_core::{Error, ErrorKind, Objects, Result, kill_point};
 
 use crate::disk::Disk;
 use crate::history::History;
@@ -110,6 +110,7 @@ impl Log {
         for entry in self.disk.list(&self.folder)? {
             if is_draft(&entry.path) {
                 self.disk.remove_file(&entry.path)?;
+                kill_point("recovery.draft.removed");
             }
         }
         Ok(())
@@ -137,6 +138,7 @@ impl Log {
         if let Err(error) = self.draft(&draft, bytes) {
             return Put::Refused(error);
         }
+        kill_point("commit.record.drafted");
         let put = self.link(&draft, n, bytes);
         // What is left of it is removed by the next one to open the log.
         if let Err(error) = self.disk.remove_file(&draft) {
@@ -158,7 +160,10 @@ impl Log {
         let mut last = None;
         for _ in 0..MAX_TRIES {
             match objects.put_over(&path, bytes, None) {
-                Ok(()) => return Put::Done,
+                Ok(()) => {
+                    kill_point("store.record.put");
+                    return Put::Done;
+                }
                 Err(error) => last = Some(named(error)),
             }
             match objects.read_version(&path, MAX_RECORD_BYTES) {
@@ -175,6 +180,7 @@ impl Log {
     fn link(&self, draft: &Path, n: u64, bytes: &[u8]) -> Put {
         let path = self.path_of(n);
         let linked = self.disk.link(draft, &path);
+        kill_point("commit.record.linked");
         match self.disk.stat(&path) {
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -191,7 +197,10 @@ impl Log {
             Ok(_) => {}
         }
         match self.disk.sync_dir(&self.folder) {
-            Ok(()) => Put::Done,
+            Ok(()) => {
+                kill_point("commit.record.synced");
+                Put::Done
+            }
             Err(error) => Put::Unknown(error),
         }
     }

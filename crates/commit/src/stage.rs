@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Objects, Result, Upload};
+use aqueduct_core::{Error, ErrorKind, Objects, Result, Upload, kill_point};
 use serde::{Deserialize, Serialize};
 
 use crate::ManifestPart;
@@ -134,9 +134,11 @@ impl Stage {
     /// Makes it, with all that a sink needs to begin.
     pub(crate) fn create(&self, disk: &Disk, owner: &Owner) -> Result<()> {
         disk.create_durable_dir(&self.0)?;
+        kill_point("commit.stage.made");
         if !disk.exists(&self.0.join(OWNER))? {
             disk.write_durable(&self.0.join(OWNER), &encoded(owner, false)?)?;
         }
+        kill_point("commit.stage.owned");
         disk.create_dir_all(&self.parts())?;
         disk.sync_dir(&self.0)
     }
@@ -161,6 +163,7 @@ impl Stage {
             Some(objects) => self.copy_to(disk, &moved, objects)?,
             None => {
                 disk.rename_no_replace(&self.0, &moved.0)?;
+                kill_point("recovery.stage.moved");
                 disk.sync_dir(&layout.home())?;
             }
         }
@@ -172,6 +175,7 @@ impl Stage {
         let Some(owner) = self.owner(disk)? else { return Ok(()) };
         let path = moved.0.join(OWNER);
         disk.write_durable(&path, &encoded(&owner, true)?)?;
+        kill_point("store.stage.copying");
         let files = disk.list(&self.0)?.into_iter().map(|entry| entry.path);
         for file in files.filter(|file| *file != self.0.join(OWNER)) {
             let bytes = disk.read(&file, MAX_LIST_BYTES)?;
@@ -188,6 +192,7 @@ impl Stage {
                 return Err(failed(error));
             }
         }
+        kill_point("store.stage.copied");
         self.remove(disk)
     }
 

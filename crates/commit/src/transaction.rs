@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, Part, Positions, Result, TableShape};
+use aqueduct_core::{Error, ErrorKind, Part, Positions, Result, TableShape, kill_point};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -351,11 +351,17 @@ impl Transaction {
     }
 
     fn record(&mut self, commit: Commit, end: End, now: DateTime<Utc>) -> Result<()> {
-        let event = match end {
-            End::GoOn => Event::Epoch(commit),
-            End::Finish => Event::Finish(commit),
-        };
-        self.put(event, now)
+        match end {
+            End::GoOn => {
+                self.put(Event::Epoch(commit), now)?;
+                kill_point("commit.epoch.recorded");
+            }
+            End::Finish => {
+                self.put(Event::Finish(commit), now)?;
+                kill_point("commit.finish.recorded");
+            }
+        }
+        Ok(())
     }
 
     fn put(&mut self, event: Event, now: DateTime<Utc>) -> Result<()> {
@@ -433,6 +439,7 @@ impl Transaction {
                 State::Open | State::Failed => output.sweep(&self.disk, &epochs),
             };
             result = result.and(swept);
+            kill_point("commit.stage.removed");
             if output.dataset.is_in_store() {
                 result = result.and(self.disk.remove_dir_all(&output.parts_dir));
             }
@@ -459,8 +466,10 @@ impl Claimed {
         if self.dataset.waits_for_end() || self.dataset.is_in_store() {
             return;
         }
-        let removed =
-            disk.remove_dir_all(&self.stage.epoch(n)).and_then(|()| disk.remove_file(&self.stage.list(n)));
+        let removed = disk.remove_dir_all(&self.stage.epoch(n)).and_then(|()| {
+            kill_point("commit.epoch.forgotten");
+            disk.remove_file(&self.stage.list(n))
+        });
         if let Err(error) = removed {
             tracing::debug!(error = error.chain(), "an empty folder was not removed");
         }

@@ -9,7 +9,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aqueduct_core::{Fs, FsEntry, FsFile, FsLock, FsRead, Objects, StdFs, Upload, Version, is_in_store};
+use aqueduct_core::{
+    Fs, FsEntry, FsFile, FsLock, FsRead, Objects, StdFs, Upload, Version, is_in_store, kill_point,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::multipart::PartId;
@@ -354,8 +356,12 @@ impl Objects for StoreFs {
     fn upload(&self, from: &Path, to: &Path) -> io::Result<Upload> {
         let (at, mut file) = (self.object(to)?, File::open(from)?);
         let id = at.ask(|store, key| async move { store.create_multipart(&key).await })?;
+        kill_point("store.upload.begun");
         match at.send(&mut file, &id) {
-            Ok(pieces) => Ok(Upload { id, pieces }),
+            Ok(pieces) => {
+                kill_point("store.upload.sent");
+                Ok(Upload { id, pieces })
+            }
             Err(error) => {
                 let upload = Upload { id, pieces: Vec::new() };
                 if let Err(more) = self.abort(to, &upload) {

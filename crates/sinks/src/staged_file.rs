@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{Counter, Error, Fs, FsFile, Part, Result, StepMetrics};
+use aqueduct_core::{Counter, Error, Fs, FsFile, Part, Result, StepMetrics, kill_point};
 
 /// Bytes go to the hash and the disk in pieces of this size; BLAKE3 is fast from 16 KiB on.
 pub(crate) const BUFFER_BYTES: usize = 64 << 10;
@@ -78,6 +78,7 @@ impl StagedFile {
     /// Creates the file, and its folder if need be.
     pub(crate) fn create(fs: &Arc<dyn Fs>, path: PathBuf, metrics: Arc<StepMetrics>) -> Result<Self> {
         let (place, file) = Place::create(fs, path)?;
+        kill_point("sink.part.created");
         let (hasher, n_bytes) = (Box::new(blake3::Hasher::new()), Arc::default());
         Ok(Self { file, place, hasher, n_bytes, metrics })
     }
@@ -99,6 +100,7 @@ impl StagedFile {
 
     /// All bytes are written; they are not durable yet.
     pub(crate) fn complete(self, name: String, n_rows: u64) -> Complete {
+        kill_point("sink.part.closed");
         let part = Part {
             name,
             rows: n_rows,
@@ -121,6 +123,7 @@ impl Complete {
     pub(crate) fn sync(mut self) -> Result<StagedPart> {
         let synced = self.file.sync();
         synced.map_err(|error| Error::io("sync file", self.staged.place.path().display(), error))?;
+        kill_point("sink.part.synced");
         Ok(self.staged)
     }
 
@@ -189,6 +192,7 @@ impl Syncs {
 impl Write for StagedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n_written = self.file.write(bytes)?;
+        kill_point("sink.part.written");
         self.hasher.update(bytes.get(..n_written).unwrap_or(bytes));
         self.n_bytes.add_len(n_written);
         self.metrics.bytes.add_len(n_written);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use aqueduct_core::{Error, ErrorKind, Fs, FsFile, FsRead, Result, Scratch};
+use aqueduct_core::{Error, ErrorKind, Fs, FsFile, FsRead, Result, Scratch, kill_point};
 use aqueduct_primitives::{ByteCount, Reservation};
 
 use crate::disk::{Disk, or_here};
@@ -68,15 +68,20 @@ impl Home {
 
     /// Makes a file that is written durable, where it is to last.
     pub(super) fn finish(&self, file: &mut dyn FsFile, path: &Path) -> Result<()> {
-        match self.scratch {
-            None => file.sync().map_err(|error| Error::io("write seen keys", path.display(), error)),
-            Some(_) => Ok(()),
+        if self.scratch.is_some() {
+            return Ok(());
         }
+        kill_point("keys.run.written");
+        file.sync().map_err(|error| Error::io("write seen keys", path.display(), error))?;
+        kill_point("keys.run.synced");
+        Ok(())
     }
 
     /// Makes the names of all runs durable.
     pub(super) fn sync(&self) -> Result<()> {
-        self.disk.sync_dir(&self.folder)
+        self.disk.sync_dir(&self.folder)?;
+        kill_point("keys.folder.synced");
+        Ok(())
     }
 
     /// Makes the folder and those above it durable: whoever made them may have been killed before it could.

@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, Fs, Result, Scratch};
+use aqueduct_core::{Error, ErrorKind, Fs, Result, Scratch, kill_point};
 use aqueduct_primitives::ByteCount;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -293,6 +293,7 @@ impl KeyStore {
             self.next_number = self.next_number.max(number(&name).map_or(1, |n| n.saturating_add(1)));
             if !self.commits.names(&name) {
                 self.home.remove(&name)?;
+                kill_point("recovery.keys.removed");
             }
         }
         // The newest is the smallest: its filter comes first.
@@ -470,6 +471,7 @@ impl KeyStore {
         let run = writer.end()?;
         self.add(run);
         self.stats.n_merges += 1;
+        kill_point("keys.run.merged");
         merged.into_iter().try_for_each(|run| self.let_go(run.name.name))
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::{
     Batch, BatchStream, Context, Durable, Error, Fs, FsFile, Keeper, Result, Scratch, StepMetrics,
-    retained_bytes,
+    kill_point, retained_bytes,
 };
 use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::record_batch::RecordBatch;
@@ -263,6 +263,7 @@ impl Writer {
         let file = self.writer.into_inner().map_err(|error| failed(std::io::Error::other(error)))?;
         let mut file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.file.sync().map_err(failed)?;
+        kill_point("copies.file.synced");
         // The folders above were made with it.
         for folder in dir.ancestors().take(4) {
             fs.sync_dir(folder).map_err(failed)?;

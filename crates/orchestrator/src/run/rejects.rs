@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aqueduct_commit::{End, Letter};
-use aqueduct_core::{Error, ErrorKind, Fs, FsFile, Reject, RejectPolicy, RejectedItem, Result, StepMetrics};
+use aqueduct_core::{
+    Error, ErrorKind, Fs, FsFile, Reject, RejectPolicy, RejectedItem, Result, StepMetrics, kill_point,
+};
 use serde_json::json;
 
 use crate::flow::{MaxRejected, OnError};
@@ -157,8 +159,10 @@ impl Rejects {
         let mut result = Ok(());
         for mut one in letters {
             let sealed = one.file.flush().and_then(|()| one.file.get_mut().sync());
+            kill_point("letters.file.synced");
             let folders = || one.changed.iter().try_for_each(|folder| self.fs.sync_dir(folder));
             let sealed = sealed.and_then(|()| folders());
+            kill_point("letters.folders.synced");
             result = result.and(sealed.map_err(|error| failed(&one.place.staged, error)));
             state.sealed.push(one.place);
         }
@@ -245,6 +249,7 @@ impl Letters {
         let changed = std::iter::once(own.clone()).chain(above).collect();
         let file = fs.create_dir_all(&own).and_then(|()| fs.create_new(&staged));
         let file = file.map_err(|error| failed(&staged, error))?;
+        kill_point("letters.file.created");
         let place = Letter { staged, public: folder.join(name) };
         Ok(Self { place, changed, file: std::io::BufWriter::new(file) })
     }
