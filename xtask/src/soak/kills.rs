@@ -1,7 +1,10 @@
-//! `cargo xtask soak kills`: the binary, killed at random moments and at every system call that changes the disk, while a
-//! reader looks at what it writes. After each kill the run is made again, and all its rows must be there, once.
+//! `cargo xtask soak kills`: the binary, killed at random moments, at every system call that changes the disk and at every
+//! point that has a name in the sources (`aqueduct_core::kill_point`), while a reader looks at what it writes. After each
+//! kill the run is made again, and all its rows must be there, once.
 
+mod named;
 mod night;
+mod points;
 mod results;
 
 use std::path::Path;
@@ -14,7 +17,7 @@ use crate::bench::{Bench, random};
 use crate::process::{answers, check, command};
 use crate::text::say;
 use crate::workspace::Workspace;
-use night::{Field, Folder, Kill, SHAPES, Shape};
+use night::{ALL_SHAPES, Field, Folder, Kill, SHAPES, Shape};
 use results::{Results, Tally};
 
 /// Where the results are kept, in the project.
@@ -40,10 +43,11 @@ const MAX_KILLS_A_NIGHT: u64 = 4;
 /// Nights over one folder; then a new one is begun, for outputs that are added to grow.
 const NIGHTS_A_FOLDER: u64 = 4;
 
-/// Kills at random until the time is up, and then at every ordinal of every call that was not tried with this build.
+/// Kills at every named point and every ordinal of every call that was not tried with this build, and then at random until
+/// the time is up.
 ///
 /// # Errors
-/// A row was lost, came twice, or was seen too early; or a run failed that was not killed.
+/// A row was lost, came twice, or was seen too early; a run failed that was not killed; or no run passes some point.
 pub(super) fn run(workspace: &Workspace, bench: &Bench, state: Option<&Path>, minutes: u64) -> Result<()> {
     let path = state.map_or_else(|| workspace.root().join(RESULTS), Path::to_owned);
     let mut results = Results::read(&path, workspace)?;
@@ -51,6 +55,7 @@ pub(super) fn run(workspace: &Workspace, bench: &Bench, state: Option<&Path>, mi
     let field = Field { bench, server: &server };
     let (started, at_most) = (Instant::now(), Duration::from_secs(minutes * 60));
     let is_up = || started.elapsed() > at_most;
+    at_points(field, &named::on_disks(workspace.root())?, &mut results, is_up)?;
     for shape in SHAPES {
         for call in CALLS {
             if !is_up() && !results.has(shape, call) {
@@ -78,6 +83,8 @@ pub(crate) fn ci(workspace: &Workspace, binary: &Path) -> Result<()> {
     let bench = Bench::with(workspace, binary.to_owned(), 1, 1)?;
     let server = FileServer::start(bench.scratch.path().to_owned())?;
     let field = Field { bench: &bench, server: &server };
+    let names = named::on_disks(workspace.root())?;
+    let points = points::each_once(field, &names)?;
     let mut random = Tally::default();
     for shape in SHAPES {
         random.add(at_random(field, shape, 7, CI_KILLS.div_ceil(SHAPES.len() as u64))?);
@@ -90,10 +97,35 @@ pub(crate) fn ci(workspace: &Workspace, binary: &Path) -> Result<()> {
             }
         }
     }
-    say(format_args!("at random: {random}\nat system calls: {ordinals}"));
+    let n_points = names.len();
+    say(format_args!(
+        "at all {n_points} named points: {points}\nat random: {random}\nat system calls: {ordinals}"
+    ));
     ensure!(ordinals.kills >= CI_ORDINALS, "only {} system calls were struck", ordinals.kills);
     ensure!(random.kills >= CI_KILLS, "only {} kills hit a run", random.kills);
     Ok(())
+}
+
+/// Kills runs at every named point in every shape of flow that passes it.
+fn at_points(
+    field: Field<'_>,
+    names: &[String],
+    results: &mut Results,
+    is_up: impl Fn() -> bool,
+) -> Result<()> {
+    for shape in ALL_SHAPES {
+        for name in names {
+            let mut tally = Tally::default();
+            let is_to_do = !is_up() && !results.has(shape, name);
+            if is_to_do && points::dies(field, shape, name, &mut tally)? {
+                results.add(shape, name, tally)?;
+            }
+        }
+    }
+    if is_up() {
+        return Ok(());
+    }
+    named::check_all_hit(names, |name| ALL_SHAPES.iter().any(|shape| results.has(*shape, name)))
 }
 
 /// Kills runs at random moments until so many have hit.

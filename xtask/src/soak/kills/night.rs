@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::results::Tally;
@@ -19,8 +21,13 @@ use crate::text;
 
 const FILES: u64 = 6;
 const ROWS_IN_FILE: u64 = 4000;
+const ROWS_IN_NIGHT: u64 = FILES * ROWS_IN_FILE;
 /// Every so many rows, one is no JSON.
 const ROWS_PER_BAD: u64 = 1000;
+/// Every so many rows, one of the night before comes once more, where steps know what they have seen.
+const ROWS_PER_SEEN: u64 = 10;
+/// So slowly do rows pass where commits before the end are wanted: there are some, however fast the machine is.
+const SLOWLY: &str = "throttle: { rows: 4000, per: 20ms }";
 /// How long the reader waits between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 /// No part of an output is larger.
@@ -39,10 +46,20 @@ pub(super) enum Shape {
     Append,
     /// Fetched over HTTP and sorted, they replace those of the night before.
     Sorted,
+    /// They are one file, which replaces that of the night before.
+    OneFile,
+    /// They are a partition, which is new or replaces that of the night before; the others stay.
+    Updated,
+    /// Those that no night had are added.
+    Unseen,
 }
 
-/// All of them.
+/// Those that are killed at random and at system calls.
 pub(super) const SHAPES: [Shape; 3] = [Shape::Replace, Shape::Append, Shape::Sorted];
+
+/// Those that pass every named point between them.
+pub(super) const ALL_SHAPES: [Shape; 6] =
+    [Shape::Replace, Shape::Append, Shape::Sorted, Shape::OneFile, Shape::Updated, Shape::Unseen];
 
 impl Shape {
     pub(super) fn name(self) -> &'static str {
@@ -50,24 +67,58 @@ impl Shape {
             Self::Replace => "replace",
             Self::Append => "append",
             Self::Sorted => "sorted",
+            Self::OneFile => "one file",
+            Self::Updated => "updated",
+            Self::Unseen => "unseen",
         }
     }
 
     fn flow(self, input: &str) -> String {
         let paths: Vec<_> = (0..FILES).map(|file| format!("\"{input}-{file}.ndjson\"")).collect();
-        let (mode, stages) = match self {
-            Self::Replace => ("replace", "[]"),
-            Self::Append => ("append", "[]"),
-            Self::Sorted => ("replace", "[{ sort: { by: [\"id desc\"] } }]"),
+        let stages = match self {
+            Self::Replace | Self::Append | Self::OneFile => String::new(),
+            Self::Sorted => "{ sort: { by: [\"id desc\"] } }".to_owned(),
+            Self::Updated => format!("{{ {SLOWLY} }}"),
+            Self::Unseen => format!("{{ {SLOWLY} }}, {{ unseen: {{ keys: [id] }} }}"),
         };
+        let sink = match self {
+            Self::Replace | Self::Sorted => "path: out, mode: replace",
+            Self::Append | Self::Unseen => "path: out, mode: append",
+            Self::OneFile => "path: out/rows.ndjson, mode: replace",
+            Self::Updated => "path: out, mode: replace_partitions, partition_by: [night]",
+        };
+        let columns = if self == Self::Updated { "id: int64, night: int64" } else { "id: int64" };
         format!(
             "name: kills\nmemory: 64MB\ncommit: {{ every: 20ms }}\n\
              execution: {{ on_error: dead_letter }}\n\
-             source: {{ files: {{ paths: [{}], schema: {{ id: int64 }}, window: 2 }} }}\n\
-             stages: {stages}\nsink: {{ ndjson: {{ path: out, mode: {mode} }} }}\n",
+             source: {{ files: {{ paths: [{}], schema: {{ {columns} }}, window: 2 }} }}\n\
+             stages: [{stages}]\nsink: {{ ndjson: {{ {sink} }} }}\n",
             paths.join(", ")
         )
     }
+
+    /// A good row, as the input has it.
+    fn line(self, id: u64) -> String {
+        match self {
+            Self::Updated => format!("{{\"id\":{id},\"night\":{}}}\n", partition(id)),
+            _ => format!("{{\"id\":{id}}}\n"),
+        }
+    }
+
+    /// Whether rows appear as they are committed, not all at once.
+    fn adds(self) -> bool {
+        matches!(self, Self::Append | Self::Unseen)
+    }
+
+    /// Where a run stages, below the flow's folder.
+    fn staged(self) -> &'static str {
+        if self == Self::OneFile { "out/_aqueduct/rows.ndjson" } else { "_aqueduct/out" }
+    }
+}
+
+/// The partition of a row. Every second night replaces that of the night before, and always one stays.
+fn partition(id: u64) -> u64 {
+    (id / ROWS_IN_NIGHT).div_ceil(2)
 }
 
 /// When a run is killed.
@@ -76,6 +127,8 @@ pub(super) enum Kill {
     After(Duration),
     /// At the nth of these system calls of one of its threads.
     At { call: String, ordinal: u64 },
+    /// The nth time that it passes the kill point of this name.
+    Point { name: String, nth: u64 },
 }
 
 /// What all nights share.
@@ -98,6 +151,8 @@ pub(super) struct Folder<'b> {
     /// Rejected in all nights.
     rejected: BTreeSet<u64>,
     n_nights: u64,
+    /// The kill points at which runs died.
+    died_at: BTreeSet<String>,
 }
 
 impl<'b> Folder<'b> {
@@ -107,7 +162,7 @@ impl<'b> Folder<'b> {
         let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
         let input = match shape {
             Shape::Sorted => server.url(&name),
-            Shape::Replace | Shape::Append => format!("../{name}"),
+            _ => format!("../{name}"),
         };
         text::write(&dir.path().join("flow.yaml"), &shape.flow(&input))?;
         Ok(Self {
@@ -118,7 +173,13 @@ impl<'b> Folder<'b> {
             older: None,
             rejected: BTreeSet::new(),
             n_nights: 0,
+            died_at: BTreeSet::new(),
         })
+    }
+
+    /// The kill points at which runs died, in any night.
+    pub(super) fn died_at(&self) -> &BTreeSet<String> {
+        &self.died_at
     }
 
     /// New input, runs that are killed as `kill` says, and one that is not, unless one has ended before; how long the last
@@ -196,13 +257,17 @@ impl<'b> Folder<'b> {
         for file in 0..FILES {
             let mut lines = String::new();
             for row in 0..ROWS_IN_FILE {
-                let id = (self.n_nights * FILES + file) * ROWS_IN_FILE + row;
+                let id = self.n_nights * ROWS_IN_NIGHT + file * ROWS_IN_FILE + row;
                 if id % ROWS_PER_BAD == 7 {
                     lines.push_str(&format!("bad {id}\n"));
                     self.rejected.insert(id);
                 } else {
-                    lines.push_str(&format!("{{\"id\":{id}}}\n"));
+                    lines.push_str(&self.shape.line(id));
                     good.insert(id);
+                    let is_seen = self.shape == Shape::Unseen && row % ROWS_PER_SEEN == 0;
+                    if let Some(seen) = id.checked_sub(ROWS_IN_NIGHT).filter(|_| is_seen) {
+                        lines.push_str(&self.shape.line(seen));
+                    }
                 }
             }
             // Beside the folder: the server knows no folders.
@@ -215,8 +280,13 @@ impl<'b> Folder<'b> {
 
     fn expected(&self, night: &BTreeSet<u64>) -> BTreeSet<u64> {
         match self.shape {
-            Shape::Append => self.before.union(night).copied().collect(),
-            Shape::Replace | Shape::Sorted => night.clone(),
+            Shape::Append | Shape::Unseen => self.before.union(night).copied().collect(),
+            Shape::Replace | Shape::Sorted | Shape::OneFile => night.clone(),
+            Shape::Updated => {
+                let replaced = night.first().map(|id| partition(*id));
+                let stay = self.before.iter().filter(|id| Some(partition(**id)) != replaced);
+                stay.chain(night).copied().collect()
+            }
         }
     }
 
@@ -234,14 +304,19 @@ impl<'b> Folder<'b> {
                 strace.arg(format!("inject={call}:signal=KILL:when={ordinal}")).arg(&self.bench.binary);
                 strace
             }
-            _ => self.command(&self.bench.binary),
+            Some(Kill::Point { name, nth }) => {
+                let mut command = self.command(&self.bench.binary);
+                command.env("AQUEDUCT_KILL_AT", format!("{name}:{nth}"));
+                command
+            }
+            Some(Kill::After(_)) | None => self.command(&self.bench.binary),
         };
         let log = File::create(self.dir.path().join("log"))?;
         command.args(["run", "flow.yaml"]).stderr(log).spawn().context("the binary cannot be started")
     }
 
     /// Whether the run was killed before it ended.
-    fn killed(&self, kill: &Kill, night: &BTreeSet<u64>, tally: &mut Tally) -> Result<bool> {
+    fn killed(&mut self, kill: &Kill, night: &BTreeSet<u64>, tally: &mut Tally) -> Result<bool> {
         let mut child = self.start(Some(kill))?;
         tally.runs += 1;
         let started = Instant::now();
@@ -258,7 +333,10 @@ impl<'b> Folder<'b> {
             thread::sleep(BETWEEN_LOOKS);
         };
         self.look(night, tally)?;
-        ensure!(status.success() || status.code().is_none(), "a run failed: {status}\n{}", self.log());
+        ensure!(status.success() || was_killed(status), "a run failed: {status}\n{}", self.log());
+        if let (Kill::Point { name, .. }, true) = (kill, was_killed(status)) {
+            self.died_at.insert(name.clone());
+        }
         Ok(!status.success())
     }
 
@@ -290,10 +368,10 @@ impl<'b> Folder<'b> {
         tally.looks += 1;
         let set: BTreeSet<u64> = seen.iter().copied().collect();
         ensure!(set.len() == seen.len(), "a reader sees rows twice\n{}", self.log());
-        let before = self.older.as_ref().unwrap_or(&self.before);
-        let is_right = match self.shape {
-            Shape::Append => set.is_superset(before) && set.is_subset(&self.expected(night)),
-            Shape::Replace | Shape::Sorted => set == *before || set == self.before || set == *night,
+        let (before, then) = (self.older.as_ref().unwrap_or(&self.before), self.expected(night));
+        let is_right = match self.shape.adds() {
+            true => set.is_superset(before) && set.is_subset(&then),
+            false => set == *before || set == self.before || set == then,
         };
         ensure!(is_right, "a reader sees {} rows of no committed state\n{}", set.len(), self.log());
         Ok(())
@@ -306,7 +384,7 @@ impl<'b> Folder<'b> {
         self.compare("rows", rows, &self.expected(night))?;
         let rejected = ids_of(&self.dir.path().join("rejected"), ".ndjson", "\"raw\":\"bad ")?;
         self.compare("rejected rows", rejected.unwrap_or_default(), &self.rejected)?;
-        let staged = self.dir.path().join("_aqueduct/out");
+        let staged = self.dir.path().join(self.shape.staged());
         ensure!(!staged.exists(), "something staged is left behind in {}", staged.display());
         let runs = self.dir.path().join(".aqueduct/flows/kills/runs");
         let left = std::fs::read_dir(&runs).map_or(0, Iterator::count);
@@ -325,6 +403,10 @@ impl<'b> Folder<'b> {
     }
 }
 
+fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(Signal::KILL.as_raw())
+}
+
 /// The numbers behind a word, one a line, of the files of a folder; nothing, if there is no such folder. A file that is
 /// gone before it is read belonged to a state that was replaced: then all is read again.
 fn ids_of(folder: &Path, suffix: &str, word: &str) -> Result<Option<Vec<u64>>> {
@@ -339,11 +421,17 @@ fn ids_of(folder: &Path, suffix: &str, word: &str) -> Result<Option<Vec<u64>>> {
 }
 
 fn read_ids(folder: &Path, suffix: &str, word: &str) -> std::io::Result<Vec<u64>> {
-    let names = std::fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<Vec<PathBuf>>>()?;
+    let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.path(), entry.file_type()?.is_dir()))
+    };
+    let entries = std::fs::read_dir(folder)?.map(entry).collect::<std::io::Result<Vec<(PathBuf, bool)>>>()?;
     let mut ids = Vec::new();
-    for path in names.iter().filter(|path| path.to_string_lossy().ends_with(suffix)) {
+    // Folders are partitions, but for that of what is no data.
+    for (path, _) in entries.iter().filter(|(path, is_dir)| *is_dir && !path.ends_with("_aqueduct")) {
+        ids.extend(read_ids(path, suffix, word)?);
+    }
+    for (path, _) in entries.iter().filter(|(path, _)| path.to_string_lossy().ends_with(suffix)) {
         let mut text = String::new();
         File::open(path)?.take(MAX_PART_BYTES).read_to_string(&mut text)?;
         for line in text.lines() {
@@ -366,7 +454,10 @@ mod tests {
         assert_eq!(ids_of(&folder.path().join("gone"), ".ndjson", "\"id\":").unwrap(), None);
         text::write(&folder.path().join("a.ndjson"), "{\"id\":3}\n{\"id\":4}\n").unwrap();
         text::write(&folder.path().join("b.txt"), "no part\n").unwrap();
+        text::write(&folder.path().join("_aqueduct/b.ndjson"), "{\"id\":9}\n").unwrap();
         assert_eq!(ids_of(folder.path(), ".ndjson", "\"id\":").unwrap(), Some(vec![3, 4]));
+        text::write(&folder.path().join("night=1/b.ndjson"), "{\"id\":5}\n").unwrap();
+        assert_eq!(ids_of(folder.path(), ".ndjson", "\"id\":").unwrap(), Some(vec![5, 3, 4]));
         text::write(&folder.path().join("a.ndjson"), "cut off").unwrap();
         assert!(ids_of(folder.path(), ".ndjson", "\"id\":").is_err());
     }
