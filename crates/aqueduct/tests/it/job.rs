@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
@@ -173,6 +174,14 @@ impl Done {
     pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "{}: {}", self.status, self.stderr);
         self
+    }
+
+    /// Whether it was killed; if not, it ended well.
+    #[track_caller]
+    pub(crate) fn was_killed(&self) -> bool {
+        let was_killed = self.status.signal() == Some(Signal::KILL.as_raw());
+        assert!(was_killed || self.status.success(), "{}: {}", self.status, self.stderr);
+        was_killed
     }
 
     /// All of these words stand in what it said on standard error.

@@ -31,6 +31,7 @@ mod servers;
 mod stalled;
 mod state;
 mod state_in_store;
+mod store_points;
 mod streams;
 mod updated;
 mod verify;

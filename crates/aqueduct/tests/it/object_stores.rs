@@ -12,7 +12,7 @@ use crate::job::{Job, ndjson, values};
 /// A test that waits longer hangs.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-fn flow(server: &S3Server, sink: &str) -> String {
+pub(crate) fn flow(server: &S3Server, sink: &str) -> String {
     format!(
         "name: shipped\nmemory: 64MB\nstorage: {}\nhttp: {{ retries: 1 }}\ncommit: {{ bytes: 300B }}\n\
          source: {{ files: {{ paths: [\"in/*.ndjson\"], schema: {{ n: int64 }}, window: 1 }} }}\nsink: {sink}\n",
@@ -21,7 +21,7 @@ fn flow(server: &S3Server, sink: &str) -> String {
 }
 
 /// Files of 20 rows, from this number on.
-fn night(job: &Job, first: i64, n_files: i64) {
+pub(crate) fn night(job: &Job, first: i64, n_files: i64) {
     let _ = std::fs::remove_dir_all(job.path("in"));
     for file in 0..n_files {
         let start = first + file * 20;
@@ -30,7 +30,7 @@ fn night(job: &Job, first: i64, n_files: i64) {
 }
 
 /// The rows that the manifest of an output lists; each object below the output must be listed.
-fn rows(server: &S3Server, output: &str) -> Vec<i64> {
+pub(crate) fn rows(server: &S3Server, output: &str) -> Vec<i64> {
     let manifest = format!("{output}/_aqueduct/manifest.json");
     let objects = server.objects(&format!("{output}/"));
     let (_, text) = objects.iter().find(|(key, _)| *key == manifest).unwrap();
@@ -50,7 +50,7 @@ fn rows(server: &S3Server, output: &str) -> Vec<i64> {
 }
 
 /// Nothing is staged any more, in the store and on this machine.
-fn is_tidy(server: &S3Server, job: &Job) {
+pub(crate) fn is_tidy(server: &S3Server, job: &Job) {
     let staged: Vec<_> = server.objects("_aqueduct/").into_iter().map(|(key, _)| key).collect();
     assert_eq!(staged, [] as [String; 0]);
     let flow_dir = job.path(".aqueduct/flows/shipped");
@@ -61,7 +61,7 @@ fn is_tidy(server: &S3Server, job: &Job) {
 
 const NDJSON: &str = "{ ndjson: { path: \"s3://lake/out/\", file_bytes: 200B, mode: MODE } }";
 
-fn sink(mode: &str) -> String {
+pub(crate) fn sink(mode: &str) -> String {
     NDJSON.replace("MODE", mode)
 }
 
