@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use aqueduct_core::{Error, ErrorKind, FsEntry, FsRead, Result};
+use aqueduct_core::{Error, ErrorKind, FsEntry, FsRead, Objects, Result, kill_point};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
@@ -25,6 +25,8 @@ const MAX_MARKER_BYTES: u64 = 64 << 20;
 const MAX_DEPTH: usize = 16;
 /// Of objects that nobody names, so many are removed at an opening.
 const MAX_SWEPT: usize = 10_000;
+/// A piece of no more is sent in one request, from memory.
+const MAX_PUT_BYTES: u64 = 4 << 20;
 /// Bytes that are copied at once.
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -72,6 +74,7 @@ impl Places {
         for folder in [STEPS, RUNS] {
             self.disk.remove_dir_all(&self.local.join(folder))?;
         }
+        kill_point("store.state.forgotten");
         files.iter().try_for_each(|(name, pieces)| self.fetch_file(name, pieces))?;
         self.mark(&marker)
     }
@@ -127,7 +130,9 @@ impl Places {
                 return Err(self.unread(&from, io::ErrorKind::InvalidData.into()));
             }
         }
-        file.sync().map_err(at)
+        file.sync().map_err(at)?;
+        kill_point("store.state.fetched");
+        Ok(())
     }
 
     fn unread(&self, object: &Path, error: io::Error) -> Error {
@@ -210,7 +215,9 @@ impl Carrier {
             Ok(())
         });
         listed.map_err(|error| Error::io("list state", remote.display(), error))?;
-        stale.iter().try_for_each(|object| disk.remove_file(object))
+        stale.iter().try_for_each(|object| disk.remove_file(object))?;
+        kill_point("store.state.swept");
+        Ok(())
     }
 
     /// Sends what has changed since the last commit; what the record is to say, if it is to say anything new. `run_id`: the
@@ -258,9 +265,18 @@ impl Carrier {
     fn send_piece(&mut self, path: &Path, file: &dyn FsRead, range: std::ops::Range<u64>) -> Result<Piece> {
         let bytes = range.end - range.start;
         let at = |error| Error::io("keep files", path.display(), error);
+        if bytes <= MAX_PUT_BYTES {
+            let mut piece = Vec::new();
+            let mut take = |block: &[u8]| {
+                piece.extend_from_slice(block);
+                Ok(())
+            };
+            let blake3 = copy(file, range, &mut take).map_err(at)?;
+            return self.send((bytes, blake3), |objects, to| objects.put_over(to, &piece, None));
+        }
         if range.start == 0 {
             let blake3 = copy(file, range, &mut |_| Ok(())).map_err(at)?;
-            return self.upload(path, bytes, blake3);
+            return self.send((bytes, blake3), |objects, to| upload(objects, path, to));
         }
         let disk = self.places.disk.clone();
         let draft = self.places.local.join("piece.new");
@@ -268,12 +284,16 @@ impl Carrier {
         let mut written = disk.0.create_private(&draft).map_err(at)?;
         let blake3 = copy(file, range, &mut |block| written.write_all(block)).map_err(at)?;
         drop(written);
-        let sent = self.upload(&draft, bytes, blake3);
+        let sent = self.send((bytes, blake3), |objects, to| upload(objects, &draft, to));
         disk.remove_file(&draft)?;
         sent
     }
 
-    fn upload(&mut self, from: &Path, bytes: u64, blake3: String) -> Result<Piece> {
+    fn send(
+        &mut self,
+        (bytes, blake3): (u64, String),
+        send: impl FnOnce(&dyn Objects, &Path) -> io::Result<()>,
+    ) -> Result<Piece> {
         let object = format!("{:020}-{:08}", self.opening, self.n_objects);
         self.n_objects += 1;
         let Places { disk, remote, .. } = &self.places;
@@ -282,11 +302,13 @@ impl Carrier {
         let Some(objects) = disk.objects(remote) else {
             return Err(Error::bug("keep files", "the log is in no object store"));
         };
-        let upload = objects.upload(from, &to).map_err(failed)?;
-        match objects.complete(&to, &upload) {
-            // What was completed may be told as failed.
+        match send(objects, &to) {
+            // What was carried out may be told as failed.
             Err(error) if !has_bytes(disk, &to, bytes, &blake3)? => Err(failed(error)),
-            _ => Ok(Piece { object, bytes, blake3 }),
+            _ => {
+                kill_point("store.state.sent");
+                Ok(Piece { object, bytes, blake3 })
+            }
         }
     }
 
@@ -303,6 +325,7 @@ impl Carrier {
                 "it was not marked that the state on this machine is the newest"
             );
         }
+        kill_point("store.state.marked");
         let now = names(&self.sent);
         for gone in names(&self.committed).difference(&now) {
             if let Err(error) = self.places.disk.remove_file(&self.places.remote.join(gone)) {
@@ -312,8 +335,13 @@ impl Carrier {
                 );
             }
         }
+        kill_point("store.state.replaced");
         self.committed = self.sent.clone();
     }
+}
+
+fn upload(objects: &dyn Objects, from: &Path, to: &Path) -> io::Result<()> {
+    objects.complete(to, &objects.upload(from, to)?)
 }
 
 fn names(files: &Files) -> BTreeSet<&str> {

@@ -10,20 +10,14 @@ use aqueduct::commit::{End, Epoch, FlowLog, Mode, NewRun, Start, Target, Transac
 use aqueduct::core::{Clock, Error, ErrorKind, Fs, Output, Part, Positions, Result, SystemClock};
 use aqueduct::net::{HttpOptions, StorageOptions, StoreFs};
 use aqueduct_testkit::s3::{S3Server, Wrong};
-use serde_json::Value;
 
 fn fs(server: &S3Server) -> Arc<dyn Fs> {
-    fs_of(server.storage())
-}
-
-/// The stores of a server that says so how it is reached.
-pub(crate) fn fs_of(storage: Value) -> Arc<dyn Fs> {
-    let storage: StorageOptions = serde_json::from_value(storage).unwrap();
+    let storage: StorageOptions = serde_json::from_value(server.storage()).unwrap();
     let http: HttpOptions = serde_json::from_value(serde_json::json!({ "retries": 0 })).unwrap();
     Arc::new(StoreFs::new(storage, http))
 }
 
-pub(crate) fn begin(fs: &Arc<dyn Fs>, local: &Path, run_id: &str) -> Result<Transaction> {
+fn begin(fs: &Arc<dyn Fs>, local: &Path, run_id: &str) -> Result<Transaction> {
     let path = "s3://lake/out".into();
     let output = Output { path, is_file: false, allow_empty: false, mode: None };
     let run = NewRun {
@@ -39,7 +33,7 @@ pub(crate) fn begin(fs: &Arc<dyn Fs>, local: &Path, run_id: &str) -> Result<Tran
 }
 
 /// Commits one part with this name.
-pub(crate) fn commit(fs: &Arc<dyn Fs>, run: &mut Transaction, name: &str, end: End) -> Result<()> {
+fn commit(fs: &Arc<dyn Fs>, run: &mut Transaction, name: &str, end: End) -> Result<()> {
     let staged = run.stage_dir(0).unwrap().join(name);
     let write = || {
         let mut file = fs.create_new(&staged)?;
@@ -55,7 +49,7 @@ pub(crate) fn commit(fs: &Arc<dyn Fs>, run: &mut Transaction, name: &str, end: E
     committed.pending.map_or(Ok(()), Err)
 }
 
-pub(crate) fn names(server: &S3Server, prefix: &str) -> Vec<String> {
+fn names(server: &S3Server, prefix: &str) -> Vec<String> {
     server.objects(prefix).into_iter().map(|(key, _)| key).filter(|key| !key.contains("_aqueduct")).collect()
 }
 

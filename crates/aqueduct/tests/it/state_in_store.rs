@@ -15,18 +15,18 @@ const AT_MOST: Duration = Duration::from_secs(60);
 const STATE: &str = "state/flows/roaming/";
 
 /// What all machines can reach: a server, and a folder of inputs.
-struct World {
+pub(crate) struct World {
     server: S3Server,
     inputs: Job,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { server: S3Server::start().unwrap(), inputs: Job::new() }
     }
 
     /// A machine with the flow, which has never run it. Rows come slowly, so that there are commits before the end.
-    fn machine(&self) -> Job {
+    pub(crate) fn machine(&self) -> Job {
         Job::with_flow(&format!(
             "name: roaming\nmemory: 64MB\nstate: s3://lake/state\nstorage: {}\nhttp: {{ retries: 1 }}\ncommit: {{ bytes: 300B }}\n\
              source: {{ files: {{ paths: [\"{}\"], schema: {{ n: int64 }}, window: 1, incremental: {{ by: name }} }} }}\n\
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// New files of 20 rows from this number on; the first ten rows of each were in the file before.
-    fn night(&self, first: i64, n_files: i64) {
+    pub(crate) fn night(&self, first: i64, n_files: i64) {
         for file in 0..n_files {
             let start = first + file * 10;
             self.inputs.write(&format!("in/{start:05}.ndjson"), ndjson(start..start + 20));
@@ -45,7 +45,7 @@ impl World {
     }
 
     /// The rows that the manifest lists, sorted.
-    fn rows(&self) -> Vec<i64> {
+    pub(crate) fn rows(&self) -> Vec<i64> {
         let objects = self.server.objects("out/");
         let Some((_, text)) = objects.iter().find(|(key, _)| key == "out/_aqueduct/manifest.json") else {
             return Vec::new();
@@ -64,7 +64,7 @@ impl World {
     }
 
     /// Nothing is staged, and of the state only what the newest record names is there.
-    fn is_tidy(&self) {
+    pub(crate) fn is_tidy(&self) {
         let staged = self.server.objects("_aqueduct/");
         assert!(staged.is_empty(), "{:?}", staged.iter().map(|(key, _)| key).collect::<Vec<_>>());
         let records = self.server.objects(&format!("{STATE}log/"));
@@ -83,7 +83,6 @@ impl World {
         let there: Vec<_> =
             self.server.objects(&format!("{STATE}files/")).into_iter().map(|(key, _)| key).collect();
         assert_eq!(there, named);
-        assert_eq!(self.server.n_uploads(), 0);
     }
 }
 
@@ -112,15 +111,12 @@ fn each_night_another_machine_goes_on_from_what_the_others_have_committed() {
 }
 
 /// What a run asks for that has to do with the state: method, a part of the URL, and how many such requests come before.
-const REQUESTS: [(&str, &str, usize); 11] = [
+const REQUESTS: [(&str, &str, usize); 8] = [
     ("PUT", "/state/flows/roaming/log/", 0),
     ("PUT", "/state/flows/roaming/log/", 1),
     ("PUT", "/state/flows/roaming/files/", 0),
     ("PUT", "/state/flows/roaming/files/", 1),
-    ("POST", "/state/flows/roaming/files/", 0),
-    ("POST", "/state/flows/roaming/files/", 1),
-    ("POST", "/state/flows/roaming/files/", 2),
-    ("POST", "/state/flows/roaming/files/", 3),
+    ("POST", "?delete", 0),
     ("PUT", "/out/_aqueduct/manifest.json", 0),
     ("POST", "/out/part-", 0),
     ("POST", "/out/part-", 1),
@@ -160,6 +156,7 @@ fn what_one_machine_was_killed_over_another_goes_on_with() {
 fn of_two_machines_at_once_the_one_that_came_first_stops_and_its_rows_are_not_lost() {
     let world = World::new();
     let (slow, quick) = (world.machine(), world.machine());
+    slow.write("flow.yaml", slow.read("flow.yaml").replace("retries: 1", "retries: 1, read_timeout: 10s"));
     world.night(0, 6);
     world.server.plan_nth("PUT", "/state/flows/roaming/log/", 1, Wrong::HeldBefore);
     let run = slow.start("run flow.yaml");

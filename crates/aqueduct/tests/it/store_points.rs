@@ -3,31 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use aqueduct::commit::End;
 use aqueduct::core::{Fs, StdFs};
 use aqueduct_testkit::s3::S3Server;
 
 use crate::job::{self, Job};
 use crate::object_stores::{flow, is_tidy, night, rows, sink};
-use crate::records_in_store::{begin, commit, fs_of, names};
+use crate::state_in_store::World;
 
 /// How a point is called, and what those in stores are called.
 const CALL: &str = "kill_point(\"store.";
 
-/// Points that are passed where the log itself is in a store, which no flow file can say.
-const OF_RECORDS: &str = "store.record.";
-
 /// Says at which point a process ends.
 const KILL_AT: &str = "AQUEDUCT_KILL_AT";
 
-/// How a process of its own reaches the server, and where it stages.
-const STORAGE: &str = "AQUEDUCT_TEST_STORAGE";
-const LOCAL: &str = "AQUEDUCT_TEST_LOCAL";
-
-/// Where a run is killed before, if at all: that the next has something to recover.
+/// Where a run is killed before, if at all, so that the next has something to recover.
 const BEFORE: [Option<&str>; 3] = [None, Some("store.list.put"), Some("commit.finish.recorded")];
 
 /// The names of all points in object stores, as the sources have them.
@@ -65,9 +56,36 @@ fn a_run_that_is_killed_at_any_point_in_a_store_goes_on_and_loses_nothing() {
 /// Whether a run dies at a point, of any that are tried.
 fn dies(point: &str) -> bool {
     let behind = |mode: &str| BEFORE.into_iter().any(|before| flow_dies(mode, before, point));
-    // Both of them: what comes of it is another thing in each.
+    let roams = |before| roaming_dies(before, point);
+    // All of them: what comes of it is another thing in each.
     let is_hit = ["replace", "append"].map(behind).contains(&true);
-    is_hit || point.starts_with(OF_RECORDS) && writer_dies(point)
+    BEFORE.map(roams).contains(&true) || is_hit
+}
+
+/// A run whose outputs and whose state are in a store, gone on with on another machine.
+fn roaming_dies(before: Option<&str>, point: &str) -> bool {
+    let case = format!("state in a store, killed at {before:?}, then at {point}");
+    let world = World::new();
+    let (first, second) = (world.machine(), world.machine());
+    world.night(0, 2);
+    first.run("run flow.yaml").exits(0);
+    world.night(100, 4);
+    let dies_at = |machine: &Job, point: &str| {
+        let mut command = machine.command("run flow.yaml");
+        command.env(KILL_AT, point);
+        job::finish(command).was_killed()
+    };
+    if before.is_some_and(|before| !dies_at(&first, before)) {
+        return false;
+    }
+    let has_died = [dies_at(&first, point), dies_at(&second, point)].contains(&true);
+    second.run("run flow.yaml").exits(0);
+    assert_eq!(world.rows(), (0..30).chain(100..150).collect::<Vec<_>>(), "{case}");
+    world.night(200, 1);
+    first.run("run flow.yaml").exits(0);
+    assert_eq!(world.rows(), (0..30).chain(100..150).chain(200..220).collect::<Vec<_>>(), "{case}");
+    world.is_tidy();
+    has_died
 }
 
 /// A run whose outputs are in a store, and whose log is not.
@@ -105,36 +123,4 @@ fn n_complete(job: &Job) -> usize {
     let log = ".aqueduct/flows/shipped/log";
     let records = job.files(log).into_iter().filter(|name| name.ends_with(".json"));
     records.filter(|record| job.read(&format!("{log}/{record}")).contains("\"finish\"")).count()
-}
-
-/// A writer whose log is in a store, too, in a process of its own.
-fn writer_dies(point: &str) -> bool {
-    // First at its beginning, then at what it commits.
-    let hits = [(1, vec!["out/b"]), (2, vec!["out/a", "out/b"])].map(|(nth, then)| {
-        let (server, local) = (S3Server::start().unwrap(), tempfile::tempdir().unwrap());
-        let mut writer = Command::new(env::current_exe().unwrap());
-        writer.args(["--exact", "store_points::writes_in_a_process_of_its_own", "--ignored"]);
-        writer.env(STORAGE, server.storage().to_string()).env(LOCAL, local.path());
-        writer.env(KILL_AT, format!("{point}:{nth}"));
-        if !job::finish(writer).was_killed() {
-            return false;
-        }
-        let fs = fs_of(server.storage());
-        let mut next = begin(&fs, local.path(), "r2").unwrap();
-        commit(&fs, &mut next, "b", End::Finish).unwrap();
-        next.close().unwrap();
-        assert_eq!(names(&server, "out/"), then, "killed at {point}, time {nth}");
-        true
-    });
-    hits.contains(&true)
-}
-
-#[test]
-#[ignore = "run by the test above, in a process of its own"]
-fn writes_in_a_process_of_its_own() {
-    let (Ok(storage), Some(local)) = (env::var(STORAGE), env::var_os(LOCAL)) else { return };
-    let fs = fs_of(serde_json::from_str(&storage).unwrap());
-    let mut run = begin(&fs, Path::new(&local), "r1").unwrap();
-    commit(&fs, &mut run, "a", End::Finish).unwrap();
-    run.close().unwrap();
 }
