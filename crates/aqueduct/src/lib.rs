@@ -20,7 +20,7 @@ pub use aqueduct_net as net;
 #[cfg(feature = "cli")]
 pub use aqueduct_orchestrator as orchestrator;
 #[cfg(feature = "cli")]
-pub use aqueduct_orchestrator::cli_main;
+pub use aqueduct_orchestrator::{cli_main, cli_main_from};
 pub use aqueduct_primitives as primitives;
 pub use aqueduct_sinks as sinks;
 pub use aqueduct_sources as sources;

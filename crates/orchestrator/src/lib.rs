@@ -19,4 +19,4 @@ pub mod report;
 mod run;
 mod stderr;
 
-pub use cli::cli_main;
+pub use cli::{cli_main, cli_main_from};

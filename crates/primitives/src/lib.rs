@@ -33,7 +33,7 @@ pub use self::{
     merge::{Merged, merge},
     pipeline::{BoxError, Pipeline},
     tap::tap,
-    tasks::{Task, TaskError, Tasks},
+    tasks::{Task, TaskError, Tasks, panic_message},
     throttle::{Throttle, throttle},
     window::{Window, WindowLimit, window, window_ordered},
 };

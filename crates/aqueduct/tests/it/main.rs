@@ -1,8 +1,8 @@
 //! The binary from end to end: what it says, what it leaves behind, what it takes.
 //!
 //! Every test has a folder of its own, runs the binary that is shipped, and looks at its exit code, its words,
-//! its files and at what a server was asked. Nothing here reaches into the crates, but for the list of components, and the log in an
-//! object store, where two writers are raced.
+//! its files and at what a server was asked. Nothing here reaches into the crates, but for the list of components, the log in an
+//! object store, where two writers are raced, and the program of `panicking`, which has components of its own.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
@@ -23,6 +23,8 @@ mod memory;
 mod mistakes;
 mod object_stores;
 mod outputs;
+mod panicking;
+mod panics;
 mod records_in_store;
 mod rejects;
 mod replay;

@@ -15,11 +15,15 @@ mod state;
 mod test_flow;
 mod verify;
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use aqueduct_core::Registry;
+use aqueduct_primitives::panic_message;
 use clap::{CommandFactory, Parser};
+use futures::FutureExt;
 
 use crate::describe;
 use crate::flow::SecretMode;
@@ -60,7 +64,12 @@ const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(5
 /// }
 /// ```
 pub fn cli_main(registry: Registry) -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    cli_main_from(registry, std::env::args_os())
+}
+
+/// [`cli_main`] of other words than those that the process was started with. The first one is the program's name.
+pub fn cli_main_from(registry: Registry, words: impl IntoIterator<Item: Into<OsString> + Clone>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version go to standard output, mistakes to standard error; a closed one changes nothing.
@@ -98,9 +107,14 @@ fn answer(registry: Registry, arguments: Arguments, console: &Console) -> u8 {
         }
     };
     let program = Program { registry, console: console.clone(), log_format: arguments.log_format };
-    let code = runtime.block_on(async {
+    let answered = runtime.block_on(async {
         execute::write_errors_instead_of_death();
-        program.answer(arguments.command).await
+        AssertUnwindSafe(program.answer(arguments.command)).catch_unwind().await
+    });
+    let code = answered.unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        program.say_error(&format!("a defect: it panicked: {message}; what was committed before stays"));
+        exit::FAILED
     });
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     code

@@ -1,8 +1,10 @@
 //! The columns of every step, as far as declared schemas and local files tell.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use aqueduct_core::{Planning, Problem};
+use aqueduct_primitives::panic_message;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::flow::StepKind;
@@ -30,14 +32,17 @@ pub(crate) fn infer(
             problems.into_iter().map(located).collect::<Vec<_>>()
         };
         let schema = match (&draft.kind, input) {
-            (Some(StepKind::Source(source)), _) => source.known_schema(&planning(draft)).map_err(told),
+            (Some(StepKind::Source(source)), _) => {
+                caught(|| source.known_schema(&planning(draft))).map_err(told)
+            }
             (Some(StepKind::Stage(_)), Some(_)) if side.is_some() && beside.is_none() => Ok(None),
             (Some(StepKind::Stage(stage)), Some(input)) => {
                 let inputs: Vec<_> = std::iter::once(input).chain(beside).collect();
-                stage.bind(&inputs).map(|stage| Some(stage.schema())).map_err(told)
+                caught(|| stage.bind(&inputs).map(|stage| Some(stage.schema()))).map_err(told)
             }
             (Some(StepKind::Sink(sink)), Some(input)) => {
-                mistakes.extend(told(sink.fit(&input)));
+                let unfit = caught(|| Ok(sink.fit(&input)));
+                mistakes.extend(told(unfit.unwrap_or_else(|panicked| panicked)));
                 Ok(Some(input))
             }
             _ => Ok(None),
@@ -48,6 +53,13 @@ pub(crate) fn infer(
         }));
     }
     known
+}
+
+/// A step that panics is told like any other mistake, at its place.
+fn caught<T>(work: impl FnOnce() -> Result<T, Vec<Problem>>) -> Result<T, Vec<Problem>> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(vec![Problem::at("", format!("the step panicked: {}", panic_message(&*panic)))])
+    })
 }
 
 fn input_of(

@@ -15,6 +15,7 @@ use aqueduct_primitives::{Budget, ByteCount, Tasks};
 use super::commits::{Commits, Opening, Seams};
 use super::committing::BY_REASON;
 use super::live::{Live, LiveStep, Role};
+use super::panics::Panics;
 use super::rejects::{Policy, Rejects};
 use crate::flow::{Commit, Flow, OnError, Step, StepKind, StepPlace};
 use crate::plan::Plan;
@@ -35,6 +36,7 @@ pub(super) struct Prepared {
     pub(super) commits: Commits,
     pub(super) rejects: Arc<Rejects>,
     pub(super) live: Arc<Live>,
+    pub(super) panics: Panics,
 }
 
 /// A step, as far as the runner needs it.
@@ -116,7 +118,8 @@ impl Prepared {
             steps.map(|(step, is_one_file)| split(step, is_one_file)).unzip();
         mark_behind_global(&mut steps);
         go_on_counting(&steps, &contexts, &rejects, commits.resumed());
-        Ok(Self { when: flow.commit, run, steps, kinds, contexts, commits, rejects, live })
+        let (when, panics) = (flow.commit, Panics::default());
+        Ok(Self { when, run, steps, kinds, contexts, commits, rejects, live, panics })
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::build::PreparedStep;
 use super::commits::Commits;
+use super::panics::Panics;
 use super::rejects::Rejects;
 
 /// Under this name, which no step can have, stand the rejected items by reason.
@@ -25,6 +26,7 @@ pub(super) struct Committing<'r> {
     pub(super) is_trial: bool,
     /// What is kept beside what steps keep, by name: copies of what goes into global stages, say.
     pub(super) beside: Vec<(String, Arc<Durable>)>,
+    pub(super) panics: Panics,
 }
 
 impl Committing<'_> {
@@ -32,13 +34,15 @@ impl Committing<'_> {
     /// say nothing new is left out.
     ///
     /// # Errors
-    /// Too much was rejected, rows were lost on their way, or something cannot be made durable: nothing is committed.
+    /// A step has panicked, too much was rejected, rows were lost on their way, or something cannot be made durable:
+    /// nothing is committed.
     pub(super) async fn commit(
         &mut self,
         parts: Vec<(usize, Vec<Part>)>,
         positions: BTreeMap<String, Positions>,
         end: End,
     ) -> Result<()> {
+        self.panics.check()?;
         self.judge(end)?;
         let letters = self.seal_letters().await?;
         let is_new =
@@ -100,7 +104,8 @@ impl Committing<'_> {
         let beside = self.beside.iter().map(|(name, durable)| (name.as_str(), &**durable));
         for (name, durable) in of_steps.chain(beside) {
             let Some(keeper) = durable.keeper() else { continue };
-            let value = keeper.keep().await.map_err(|error| error.with("step", name))?;
+            let value = self.panics.guard(name).wait(keeper.keep()).await.flatten();
+            let value = value.map_err(|error| error.with("step", name))?;
             kept.extend(value.map(|value| (name.to_owned(), value)));
         }
         Ok(kept)

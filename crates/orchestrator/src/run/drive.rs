@@ -1,16 +1,20 @@
 //! Opens the steps, moves the rows, commits.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use aqueduct_commit::End;
-use aqueduct_core::{Context, Problem, RunContext, Sink, Source, Stage};
+use aqueduct_core::{Context, Error, Problem, RunContext, Sink, Source, Stage};
 use aqueduct_net::Fetcher;
+use aqueduct_primitives::panic_message;
 use arrow::datatypes::SchemaRef;
+use futures::FutureExt;
 use tokio::sync::mpsc;
 
 use super::build::{Prepared, PreparedStep};
 use super::committing::Committing;
+use super::panics::{Guard, Panics};
 use super::wiring::{Midway, Wiring};
 use super::{Failure, RunOptions, sinks};
 use crate::flow::{Commit, StepKind, merged};
@@ -26,12 +30,17 @@ pub(super) enum Opened {
 
 /// Runs what was prepared; what it published, and why it is not done if it is not.
 pub(super) async fn drive(prepared: Prepared, options: RunOptions) -> (Vec<OutputReport>, Option<Failure>) {
-    let Prepared { when, run, steps, kinds, contexts, commits, rejects, .. } = prepared;
-    let graph = Graph { run: &run, steps: &steps, contexts: &contexts };
+    let Prepared { when, run, steps, kinds, contexts, commits, rejects, panics, .. } = prepared;
+    let graph = Graph { run: &run, steps: &steps, contexts: &contexts, panics: &panics };
     let (beside, is_trial) = (Vec::new(), options.limit_rows.is_some());
+    let (steps, contexts, panics) = (&steps, &contexts, panics.clone());
     let mut committing =
-        Committing { commits, rejects, run: &run, steps: &steps, contexts: &contexts, is_trial, beside };
-    let failure = rows_to_commits(&graph, kinds, &mut committing, (when, &options)).await.err();
+        Committing { commits, rejects, run: &run, steps, contexts, is_trial, beside, panics };
+    let work = rows_to_commits(&graph, kinds, &mut committing, (when, &options));
+    let failure = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        Err(Error::bug("run", format!("the run panicked: {}", panic_message(&*panic))).into())
+    });
+    let failure = failure.err();
     committing.rejects.leave();
     let published = committing.commits.close(failure.is_none()).await;
     if let Some(fetcher) = run.services.get::<Fetcher>() {
@@ -45,9 +54,15 @@ pub(super) struct Graph<'a> {
     pub(super) run: &'a RunContext,
     pub(super) steps: &'a [PreparedStep],
     pub(super) contexts: &'a [Context],
+    pub(super) panics: &'a Panics,
 }
 
 impl Graph<'_> {
+    /// What stands between a step and the runner.
+    pub(super) fn guard(&self, step: usize) -> Guard {
+        self.panics.guard(self.contexts[step].step())
+    }
+
     /// The columns of a step's inputs, merged.
     fn merged(&self, inputs: &[usize], schemas: &[SchemaRef]) -> Result<SchemaRef, String> {
         let named = |input: &usize| (self.contexts[*input].step(), Arc::clone(&schemas[*input]));
@@ -85,7 +100,7 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
     let mut opened = Vec::new();
     let mut schemas: Vec<SchemaRef> = Vec::new();
     for (at, kind) in kinds.into_iter().enumerate() {
-        let context = &graph.contexts[at];
+        let (context, guard) = (&graph.contexts[at], graph.guard(at));
         let problems = |problems: Vec<Problem>| Failure::Flow(graph.steps[at].at.errors(problems));
         let inputs = graph.steps[at].inputs.as_slice();
         let merged = |inputs| {
@@ -93,9 +108,9 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
         };
         let (step, schema) = match kind {
             StepKind::Source(config) => {
-                let source =
-                    config.open(context).await.map_err(|error| error.with("step", context.step()))?;
-                let schema = source.schema();
+                let source = guard.wait(config.open(context)).await.flatten();
+                let source = source.map_err(|error| error.with("step", context.step()))?;
+                let schema = guard.call(|| source.schema())?;
                 (Opened::Source(source), schema)
             }
             StepKind::Stage(config) => {
@@ -105,23 +120,20 @@ async fn open_all(graph: &Graph<'_>, kinds: Vec<StepKind>) -> Result<(Vec<Opened
                     }
                     _ => vec![merged(inputs)?],
                 };
-                let stage = config.bind(&inputs).map_err(problems)?;
-                let schema = stage.schema();
+                let stage = guard.call(|| config.bind(&inputs))?.map_err(problems)?;
+                let schema = guard.call(|| stage.schema())?;
                 (Opened::Stage(stage, inputs), schema)
             }
             StepKind::Sink(config) => {
                 let merged = merged(inputs)?;
-                let mut unfit = config.fit(&merged);
-                unfit.extend(
-                    context.stored().map(|there| config.fit_stored(&merged, there)).into_iter().flatten(),
-                );
+                let unfit_stored =
+                    || context.stored().map(|there| config.fit_stored(&merged, there)).unwrap_or_default();
+                let unfit = guard.call(|| [config.fit(&merged), unfit_stored()].concat())?;
                 if !unfit.is_empty() {
                     return Err(problems(unfit));
                 }
-                let sink = config
-                    .open(Arc::clone(&merged), context)
-                    .await
-                    .map_err(|error| error.with("step", context.step()))?;
+                let sink = guard.wait(config.open(Arc::clone(&merged), context)).await.flatten();
+                let sink = sink.map_err(|error| error.with("step", context.step()))?;
                 (Opened::Sink(sink), merged)
             }
         };

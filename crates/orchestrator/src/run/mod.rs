@@ -13,6 +13,7 @@ mod committing;
 mod copies;
 mod drive;
 mod live;
+mod panics;
 mod rejects;
 mod sinks;
 mod subset;
@@ -96,6 +97,7 @@ pub(crate) async fn run(
     let live = Arc::clone(&prepared.live);
     let rejects = Arc::clone(&prepared.rejects);
     let run_context = Arc::clone(&prepared.run);
+    let panics = prepared.panics.clone();
     let tasks = prepared.run.tasks.clone();
     let stop_watching = CancellationToken::new();
     let watcher = tasks.spawn(Arc::clone(&live).watch(stop_watching.clone()));
@@ -112,6 +114,11 @@ pub(crate) async fn run(
     // A watcher that panicked has only missed a sample.
     let _ = watcher.await;
     tasks.join().await;
+    // What is dropped last may panic after the commit, which stands: it is told all the same.
+    let failure = match (failure, panics.check()) {
+        (None | Some(Failure::Interrupted { .. }), Err(panic)) => Some(panic.into()),
+        (failure, _) => failure,
+    };
 
     let mut report = about.report(failure.as_ref());
     fill(&mut report, &live, &run_context.notices, outputs);

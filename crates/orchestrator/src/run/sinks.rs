@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::checkpoints::{Checkpoints, Due};
 use super::committing::Committing;
+use super::panics::Guard;
 
 /// How long a run that is to stop waits for the rows that are on their way. Behind a step that lets few pass they may take
 /// for ever; then what was committed before is all there is.
@@ -26,6 +27,7 @@ pub(super) struct Driven {
     pub(super) sink: Box<dyn Sink>,
     pub(super) input: BatchStream,
     pub(super) context: Context,
+    pub(super) guard: Guard,
 }
 
 /// Where those who take rows tell what they have made durable.
@@ -254,14 +256,16 @@ async fn is_due(pace: Option<&Pace>) {
 }
 
 async fn drive_one(one: Driven, stop: &CancellationToken, reports: &Reports) -> Result<()> {
-    let Driven { mut sink, mut input, context, .. } = one;
-    let result = write_all(&mut *sink, &mut input, &context, stop, reports).await;
+    let Driven { mut sink, mut input, context, guard, .. } = one;
+    let written = guard.wait(write_all(&mut *sink, &mut input, &context, stop, reports)).await.flatten();
     // Cancels what feeds the sink before the sink lets go of its files.
     drop(input);
-    if result.is_err() {
-        sink.abort().await;
+    if written.is_err() {
+        // There is an error already: one of letting go is no news.
+        let _ = guard.wait(sink.abort()).await;
+        return written;
     }
-    result
+    guard.call(|| drop(sink))
 }
 
 async fn write_all(
@@ -294,6 +298,7 @@ async fn write_all(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::panics::Panics;
     use aqueduct_core::Batch;
     use aqueduct_primitives::{Budget, ByteCount};
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -316,7 +321,8 @@ mod tests {
 
     fn driven(step: usize, input: impl futures::Stream<Item = Result<Batch>> + Send + 'static) -> Driven {
         let context = Context::standalone(&Budget::new("test", ByteCount::mib(1))).unwrap();
-        Driven { step, sink: Box::new(Panicking), input: Box::pin(input), context }
+        let guard = Panics::default().guard("a sink");
+        Driven { step, sink: Box::new(Panicking), input: Box::pin(input), context, guard }
     }
 
     #[tokio::test]
@@ -331,6 +337,7 @@ mod tests {
         let reports = Reports { of: 0, to: sender };
         let both = [waits, panics].map(|one| spawn(one, &stop_all, reports.clone(), &tasks));
         let Some(Failure::Error(error)) = join(both.into()).await else { panic!("not the panic") };
-        assert!(error.chain().contains("a sink that panics"), "{error}");
+        let told = error.chain();
+        assert!(told.contains("panicked: a sink that panics") && told.contains("step: a sink"), "{told}");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use aqueduct_core::{Batch, BatchStream, Error, Positions, Result, StepMetrics};
-use aqueduct_primitives::{Task, Tasks};
+use aqueduct_primitives::{Task, Tasks, panic_message};
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use futures::{FutureExt, Stream, StreamExt};
@@ -74,12 +74,11 @@ fn received(
 /// Reads to the end and gives everything to all; a panic on the way is an error for all, not an end.
 async fn forward(stream: BatchStream, senders: Vec<mpsc::Sender<Result<Batch>>>) {
     let last_words: Vec<_> = senders.iter().map(mpsc::Sender::clone).collect();
-    if AssertUnwindSafe(share_all(stream, senders)).catch_unwind().await.is_err() {
+    if let Err(panic) = AssertUnwindSafe(share_all(stream, senders)).catch_unwind().await {
+        let message = format!("panicked between two steps: {}", panic_message(&*panic));
         for sender in last_words {
             // A reader that is gone needs no telling.
-            let _ = sender
-                .send(Err(Error::bug("run", "a step panicked; its message is on standard error")))
-                .await;
+            let _ = sender.send(Err(Error::bug("run", message.clone()))).await;
         }
     }
 }

@@ -116,8 +116,8 @@ impl<'g> Wiring<'g> {
                 Opened::Stage(stage, schemas) => self.stage(at, stage, inputs, &schemas),
                 Opened::Sink(sink) => {
                     let input = wire::on_own_task(wire::merged(inputs, &schemas[at]), &tasks);
-                    let context = self.graph.contexts[at].clone();
-                    driven.push(Driven { step: at, sink, input, context });
+                    let (context, guard) = (self.graph.contexts[at].clone(), self.graph.guard(at));
+                    driven.push(Driven { step: at, sink, input, context, guard });
                     self.ports.push(Vec::new());
                     continue;
                 }
@@ -156,7 +156,7 @@ impl<'g> Wiring<'g> {
         let context = &self.graph.contexts[at];
         let (schema, caps) = (source.schema(), source.capabilities());
         let from = positions_of(self.commits.resumed(), context.step());
-        let mut stream = source.run(context.clone(), from);
+        let mut stream = self.graph.guard(at).stream(|| source.run(context.clone(), from));
         if let Some(n_rows) = self.options.limit_rows {
             stream = wire::first_rows(stream, n_rows);
         }
@@ -179,7 +179,8 @@ impl<'g> Wiring<'g> {
         let copied = std::iter::once(merged).chain(side).enumerate();
         let copied: Vec<_> = copied.map(|(n, input)| self.copied(at, n, input, &context)).collect();
         let counted = |input| wire::counted(input, context.metrics(), |metrics, n| metrics.rows_in.add(n));
-        let output = stage.run(copied.into_iter().map(counted).collect(), context.clone());
+        let inputs = copied.into_iter().map(counted).collect();
+        let output = self.graph.guard(at).stream(|| stage.run(inputs, context.clone()));
         wire::counted(output, context.metrics(), |metrics, n| metrics.rows_out.add(n))
     }
 
