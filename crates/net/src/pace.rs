@@ -1,8 +1,13 @@
 //! How fast a body comes while somebody waits for it.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use aqueduct_primitives::ByteCount;
+use tokio::time::Instant;
 
 /// Bytes are counted over so long, or over `read_timeout` if that is longer: within it a server may pause, and a slow line
 /// may stall and recover. Much longer, and a server that sends a byte now and then would hold up a run for as long.
@@ -44,9 +49,90 @@ impl Pace {
     }
 }
 
+/// What comes of some work, and how long it was waited for: each time from where nothing was there to the moment that
+/// something was. How long it took whoever asked to come back for it does not count.
+pub(crate) async fn waited_for<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let mut work = pin!(work);
+    let (call, mut waits_since, mut waited) = (Arc::<Call>::default(), None, Duration::ZERO);
+    let done = poll_fn(|cx| {
+        let called = call.pass_on_to(cx.waker());
+        if let Some(since) = waits_since.take() {
+            waited += called.unwrap_or_else(Instant::now).saturating_duration_since(since);
+        }
+        let done = work.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&call))));
+        waits_since = done.is_pending().then(Instant::now);
+        done
+    });
+    (done.await, waited)
+}
+
+/// Passes a waker's call on, and keeps when it came.
+#[derive(Default)]
+struct Call(Mutex<(Option<Waker>, Option<Instant>)>);
+
+impl Call {
+    /// From now on to this one; when the last call came, if one did.
+    fn pass_on_to(&self, waker: &Waker) -> Option<Instant> {
+        let mut call = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *call, (Some(waker.clone()), None)).1
+    }
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let waker = {
+            let mut call = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            call.1.get_or_insert_with(Instant::now);
+            call.0.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is ready after so many seconds, asked for when this is made and again so many seconds later; how long it was
+    /// waited for.
+    async fn waited(ready_after: u64, asked_again_after: u64) -> u64 {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let seconds = |n| tokio::time::sleep(Duration::from_secs(n));
+        let mut waiting = pin!(waited_for(receiver));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        let sends = async {
+            seconds(ready_after).await;
+            sender.send(()).unwrap();
+        };
+        futures::join!(sends, seconds(asked_again_after));
+        waiting.await.1.as_secs()
+    }
+
+    // reliability 44: who comes back late has waited only until something was there
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_its_reader_is_not_waited_for() {
+        assert_eq!(waited(0, 600).await, 0);
+        assert_eq!(waited(3, 600).await, 3);
+        assert_eq!(waited(600, 3).await, 600);
+    }
+
+    // reliability 44: asked in vain before
+    #[tokio::test(start_paused = true)]
+    async fn polls_that_nobody_called_for_count_as_waiting() {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let mut waiting = pin!(waited_for(receiver));
+        for _ in 0..5 {
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        sender.send(()).unwrap();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(waiting.await.1.as_secs(), 5);
+    }
 
     const RATE: ByteCount = ByteCount::new(16);
     const TIMEOUT: Duration = Duration::from_secs(30);

@@ -7,14 +7,13 @@ use aqueduct_core::{ErrorKind, Result};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::{RequestBuilder, Response};
-use tokio::time::Instant;
 use url::Url;
 
 use crate::address::{Trust, check_all, check_literal, denied, names_host, same_origin};
 use crate::auth::{Grant, apply};
 use crate::failure::{self, Failure, shut_down};
 use crate::inner::Inner;
-use crate::pace::Pace;
+use crate::pace::{Pace, waited_for};
 use crate::range::content_length;
 
 /// The body of a redirect or an error is read if it is no larger, so that its connection can be used again;
@@ -85,15 +84,15 @@ impl Inner {
     ) -> Result<Option<Bytes>, Failure> {
         let (limit, min_rate) = (self.http.read_timeout(), self.http.min_rate());
         pace.check(min_rate, limit).map_err(|slow| failure::too_slow(url, &slow, min_rate))?;
-        let asked = Instant::now();
         let next = async {
             match tokio::time::timeout(limit, response.chunk()).await {
                 Ok(chunk) => chunk.map_err(|error| failure::of_client(url, error)),
                 Err(_) => Err(failure::timed_out(url, "read_timeout", limit)),
             }
         };
-        let chunk = self.until_closed(next).await?;
-        pace.add(chunk.as_ref().map_or(0, Bytes::len), asked.elapsed());
+        let (chunk, waited) = waited_for(self.until_closed(next)).await;
+        let chunk = chunk?;
+        pace.add(chunk.as_ref().map_or(0, Bytes::len), waited);
         Ok(chunk)
     }
 

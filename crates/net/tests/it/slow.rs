@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aqueduct_core::ErrorKind;
 use aqueduct_net::Trust;
-use aqueduct_testkit::http::{Answer, Server};
+use aqueduct_testkit::http::{Answer, Gate, Server};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::json;
@@ -99,6 +99,30 @@ async fn a_server_is_not_blamed_for_a_reader_that_takes_its_time() {
         n_bytes
     });
     assert_eq!((n_bytes.await, client.n_retries()), (4, 0));
+}
+
+// reliability 44: what is asked for comes at once, and the reader, who is held up elsewhere, takes it ten minutes later
+#[tokio::test(start_paused = true)]
+async fn a_server_is_not_blamed_for_bytes_that_waited_for_their_reader() {
+    let (server, [second, third]) = (Server::start().await, [Gate::closed(), Gate::closed()]);
+    let waits = [second.clone(), third.clone()];
+    let url = server.route("/a", move |_| {
+        let answer = Answer::new(200).header("Content-Length", 3).send("1");
+        answer.wait_for(&waits[0]).send("2").wait_for(&waits[1]).send("3")
+    });
+    let client = client(json!({"read_timeout": "1m"}));
+    let place = location(&url);
+    let rest = step_by_step(async {
+        let mut body = client.fetcher.get(&place, Trust::Flow, &client.metrics).await.unwrap().body;
+        assert_eq!(body.try_next().await.unwrap().unwrap(), "1");
+        assert!(futures::poll!(body.try_next()).is_pending());
+        second.open();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(body.try_next().await.unwrap().unwrap(), "2");
+        third.open();
+        body.try_collect::<Vec<Bytes>>().await.unwrap().concat()
+    });
+    assert_eq!((rest.await, client.n_retries(), server.asked("/a").len()), (b"3".to_vec(), 0, 1));
 }
 
 // reliability 8: a token whose answer does not end

@@ -8,5 +8,6 @@ mod http;
 mod incremental;
 mod local;
 mod resume;
+mod stalled;
 mod support;
 mod template;
