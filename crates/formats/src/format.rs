@@ -201,11 +201,23 @@ fn first_line(text: &[u8]) -> &[u8] {
     text.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
-/// Whether the bytes begin a web page: a login page, say, where data was expected.
+/// Whether the bytes begin a web page: a login page, say, where data was expected. Comments and the head of an XML file may
+/// come before it.
 pub(crate) fn is_html(head: &[u8]) -> bool {
-    let text = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
+    let mut text = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
+    for (start, end) in [(&b"<?xml"[..], &b"?>"[..]), (b"<!--", b"-->"), (b"<!--", b"-->")] {
+        if text.starts_with(start) {
+            let end = text.windows(end.len()).position(|window| window == end).map(|at| at + end.len());
+            text = text.get(end.unwrap_or(text.len())..).unwrap_or_default().trim_ascii_start();
+        }
+    }
     let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    starts(b"<!doctype html") || starts(b"<html")
+    [&b"<!doctype html"[..], b"<html", b"<head", b"<body"].into_iter().any(starts)
+}
+
+/// A web page came in the place of a file of this format.
+pub(crate) fn found_html(format: Format) -> Error {
+    Error::new(ErrorKind::Data, "read", format!("found an HTML page, expected {}", format.name()))
 }
 
 #[cfg(test)]
@@ -250,5 +262,17 @@ mod tests {
     fn a_web_page_is_named() {
         let error = Format::detect("download", b"<!DOCTYPE html><html>").unwrap_err();
         assert!(error.message().contains("HTML page"), "{error}");
+        for page in [
+            "\u{feff} \n<HTML lang=\"en\">",
+            "<?xml version=\"1.0\"?>\n<!-- a --><!-- b -->\n<!doctype HTML PUBLIC",
+            "<!-- > --><head>",
+        ] {
+            assert!(is_html(page.as_bytes()), "{page}");
+        }
+        for other in
+            ["", "<", "<!--", "<?xml version=\"1.0\"?><rss>", "<p>,1", "{\"a\": \"<html>\"}", "<!-- <html>"]
+        {
+            assert!(!is_html(other.as_bytes()), "{other}");
+        }
     }
 }

@@ -69,11 +69,11 @@ async fn a_length_that_is_too_short_is_never_a_shorter_file() {
     assert_eq!(job.files("."), ["flow.yaml"]);
 }
 
-// reliability 11: the page on which one is to log in, with 200, in the place of a file of text
+// reliability 11: the page on which one is to log in, with 200, in the place of a file
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_page_is_named_whatever_was_expected() {
     let server = Server::start().await;
-    for name in ["a.ndjson", "a.json", "a.csv"] {
+    for name in ["a.ndjson", "a.json", "a.csv", "a.parquet", "a.arrow"] {
         let url = server.route(&format!("/{name}"), |_| {
             let page =
                 "<!DOCTYPE html>\n<html><head><title>Log in</title></head><body>Log in</body></html>\n";

@@ -18,9 +18,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_stream::try_stream;
 use futures::StreamExt;
 
+use crate::format::{found_html, is_html};
 use crate::text::failed;
 use crate::{DecodeSpec, Decoded, DecodedStream, Format};
 use fit::Fit;
+
+/// So much tells a page of HTML.
+const HEAD_BYTES: u64 = 1024;
 
 /// Batches as a file has them.
 type Batches = std::pin::Pin<Box<dyn futures::Stream<Item = Result<(RecordBatch, Reservation)>> + Send>>;
@@ -35,10 +39,11 @@ pub(crate) fn decode_columnar(
     let tasks = tasks.clone();
     Box::pin(try_stream! {
         let spec = Arc::new(spec);
-        let mut batches = match format {
-            Format::Parquet => parquet_file::batches(file, Arc::clone(&spec), &tasks).await?,
-            _ => arrow_file::batches(file, Arc::clone(&spec), &tasks).await?,
+        let opened = match format {
+            Format::Parquet => parquet_file::batches(Arc::clone(&file), Arc::clone(&spec), &tasks).await,
+            _ => arrow_file::batches(Arc::clone(&file), Arc::clone(&spec), &tasks).await,
         };
+        let mut batches = or_what_it_is(opened, &file, format).await?;
         let mut n_rows = 0;
         while let Some(batch) = batches.next().await {
             let (batch, reservation) = batch?;
@@ -60,9 +65,10 @@ pub(crate) async fn infer_columnar(
     tasks: &Tasks,
 ) -> Result<SchemaRef> {
     let schema = match format {
-        Format::Parquet => parquet_file::schema(file, tasks).await?,
-        _ => arrow_file::schema(&file, tasks).await?,
+        Format::Parquet => parquet_file::schema(Arc::clone(&file), tasks).await,
+        _ => arrow_file::schema(&file, tasks).await,
     };
+    let schema = or_what_it_is(schema, &file, format).await?;
     let fields: Vec<_> =
         schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     Ok(Arc::new(Schema::new(fields)))
@@ -74,9 +80,24 @@ pub(crate) async fn count_columnar(
     format: Format,
     tasks: &Tasks,
 ) -> Result<u64> {
-    match format {
+    let n_rows = match format {
         Format::Parquet => parquet_file::count(file, tasks).await,
         _ => arrow_file::count(file, tasks).await,
+    };
+    or_what_it_is(n_rows, file, format).await
+}
+
+/// These formats are read from their end. Where that is none of theirs, the beginning may say what the file is instead: a
+/// page to log in, with which a server answers whatever it is asked for.
+async fn or_what_it_is<T>(read: Result<T>, file: &Arc<dyn RandomAccess>, format: Format) -> Result<T> {
+    let Err(error) = read else { return read };
+    if error.kind() != ErrorKind::Data {
+        return Err(error);
+    }
+    match file.read(0..file.len().min(HEAD_BYTES)).await {
+        Ok(head) if is_html(&head) => Err(found_html(format)),
+        // What was wrong before is the news, and not that this cannot be read either.
+        _ => Err(error),
     }
 }
 

@@ -11,7 +11,7 @@ use super::csv::{Dialect, QuoteScan};
 use super::cut::{Cutter, Mark, Span};
 use super::json_scan::JsonScan;
 use super::plan::{Plan, Planner};
-use crate::format::{BOM, is_html};
+use crate::format::{BOM, found_html, is_html};
 use crate::unpack::{Left, Unpacker};
 use crate::{Format, LargeRecords, ReadOptions};
 
@@ -262,13 +262,9 @@ fn check_head(format: Format, head: &[u8]) -> Result<()> {
     if format.needs_random_access() {
         return Err(crate::NeedsSpool::error(0, "the format is read from its end"));
     }
-    let found = if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-        "UTF-16 text"
-    } else if is_html(head) && format != Format::Text {
-        "an HTML page"
-    } else {
-        return Ok(());
-    };
-    let message = format!("found {found}, expected {}", format.name());
-    Err(Error::new(ErrorKind::Data, "read", message))
+    if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+        let message = format!("found UTF-16 text, expected {}", format.name());
+        return Err(Error::new(ErrorKind::Data, "read", message));
+    }
+    if is_html(head) && format != Format::Text { Err(found_html(format)) } else { Ok(()) }
 }

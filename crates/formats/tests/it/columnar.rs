@@ -65,6 +65,29 @@ async fn a_schema_that_makes_the_library_panic_is_an_error_of_its_file() {
     assert!(error.message().contains("gave up on this file"), "{error}");
 }
 
+// reliability 11: what a server answers to whoever has not logged in
+#[tokio::test]
+async fn a_web_page_in_the_place_of_a_columnar_file_is_named() {
+    let long = format!("<!DOCTYPE html><html><body>{}</body></html>", "Log in. ".repeat(1000));
+    for (name, format) in [("a.parquet", "parquet"), ("a.arrow", "arrow")] {
+        for page in [long.as_str(), "<html>"] {
+            for options in [json!({}), json!({"schema": {"id": "int64"}})] {
+                let reader = Reader::new(name, options);
+                let error = reader.file(MemoryFile::new(page.to_owned())).await.error.unwrap();
+                assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+                assert!(error.message().contains("found an HTML page"), "{name}: {error}");
+                assert!(error.message().contains(format) && error.context("file") == Some(name), "{error}");
+            }
+        }
+        // What is no page is damaged, or cannot be read.
+        let error = Reader::new(name, json!({})).file(MemoryFile::new(vec![b'<'; 5000])).await.error.unwrap();
+        assert!(error.message().contains("damaged"), "{error}");
+        let unreadable = MemoryFile::failing_below(long.clone(), u64::MAX);
+        let error = Reader::new(name, json!({})).file(unreadable).await.error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    }
+}
+
 fn ids(rows: &[Value]) -> Vec<i64> {
     rows.iter().map(|row| row["id"].as_i64().unwrap()).collect()
 }

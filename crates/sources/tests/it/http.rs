@@ -163,3 +163,22 @@ async fn parquet_is_read_by_range_or_from_a_copy_where_the_server_has_none() {
     assert_eq!(numbers(&rows, "n"), (0..2).flat_map(|_| 0..1000).collect::<Vec<_>>());
     room.check_all_is_back().await;
 }
+
+// reliability 11: by range, which a server for files gives of a page, too, and whole
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_page_in_the_place_of_parquet_is_named() {
+    let (room, server) = (Room::new(), Server::start().await);
+    let page = "<!DOCTYPE html>\n<html><body>Log in</body></html>\n";
+    let by_range = server.file("/a.parquet", page);
+    let whole = server
+        .route("/b.parquet", move |_| Answer::ok(page).header("Content-Type", "text/html; charset=utf-8"));
+    for (url, name) in [(by_range, "/a.parquet"), (whole, "/b.parquet")] {
+        for options in [json!({"paths": [url.clone()]}), json!({"paths": [url], "schema": {"n": "int64"}})] {
+            let told = room.read(&FACTORY, options).await.unwrap_err().chain();
+            for part in ["HTML page", "parquet", name] {
+                assert!(told.contains(part), "{part}: {told}");
+            }
+        }
+    }
+    room.check_all_is_back().await;
+}
