@@ -1,6 +1,9 @@
 //! `files` over HTTP, as the server sees it.
 
-use aqueduct_core::RejectedItem;
+use std::io::Write;
+
+use aqueduct_core::{ErrorKind, RejectedItem};
+use aqueduct_formats::write::{CompressedWriter, TextCompression};
 use aqueduct_sources::files::FACTORY;
 use aqueduct_testkit::http::{Answer, Gate, Server};
 use futures::StreamExt;
@@ -179,6 +182,79 @@ async fn a_login_page_in_the_place_of_parquet_is_named() {
                 assert!(told.contains(part), "{part}: {told}");
             }
         }
+    }
+    room.check_all_is_back().await;
+}
+
+fn packed(bytes: &[u8], compression: TextCompression) -> Vec<u8> {
+    let mut writer = CompressedWriter::new(Vec::new(), compression);
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+// reliability 14: encodings of the transfer
+#[tokio::test(flavor = "multi_thread")]
+async fn encoded_bodies_are_whole_or_errors_that_name_the_file() {
+    let rows = ndjson(0..1000);
+    for (coding, compression) in [("gzip", TextCompression::Gzip), ("zstd", TextCompression::Zstd)] {
+        let one = packed(rows.as_bytes(), compression);
+        let (two, junk) = (one.repeat(2), [&one[..], b"junk, long enough to be no header"].concat());
+        let (server, cut) = (Server::start().await, one[..one.len() - 9].to_vec());
+        let serve = |path: &str, body: Vec<u8>| {
+            server.route(path, move |_| Answer::ok(body.clone()).header("Content-Encoding", coding))
+        };
+        for (url, n_rows) in [
+            (serve("/one", one), Some(1000)),
+            (serve("/two", two), Some(2000)),
+            (serve("/cut", cut), None),
+            (serve("/junk", junk), None),
+        ] {
+            let room = Room::new();
+            let options =
+                json!({"paths": [url.clone()], "format": "ndjson", "schema": {"n": "int64"}, "retries": 0});
+            match (room.read(&FACTORY, options).await, n_rows) {
+                (Ok(rows), Some(n_rows)) => assert_eq!(numbers(&rows, "n").len(), n_rows, "{url}, {coding}"),
+                (Err(error), None) => {
+                    let told = error.chain();
+                    assert!(error.kind() == ErrorKind::Data && told.contains(&url), "{coding}: {told}");
+                }
+                (read, _) => panic!("{url}, {coding}: {read:?}"),
+            }
+            room.check_all_is_back().await;
+        }
+    }
+}
+
+// reliability 14: a bomb; one of gzip is among the tests of the binary
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_unpacks_to_far_more_than_it_is_stops_at_the_ratio() {
+    // Blank lines are no rows: nothing but the ratio can end this.
+    let blank = [&[b' '; 1023][..], b"\n"].concat().repeat(8 << 10);
+    let bomb = packed(&blank, TextCompression::Zstd).repeat(20);
+    let (room, server) = (Room::new(), Server::start().await);
+    let url = server.route("/bomb", move |_| Answer::ok(bomb.clone()).header("Content-Encoding", "zstd"));
+    let options = json!({"paths": [url.clone()], "format": "ndjson", "schema": {"n": "int64"}});
+    let told = room.read(&FACTORY, options).await.unwrap_err().chain();
+    for part in ["1000 times its size", &url] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(server.asked("/bomb").len(), 1);
+    room.check_all_is_back().await;
+}
+
+// reliability 14: what was not asked for and is not understood, and several of what is
+#[tokio::test(flavor = "multi_thread")]
+async fn encodings_that_are_not_understood_are_named() {
+    let (room, server) = (Room::new(), Server::start().await);
+    for (n, coding) in ["br", "gzip, gzip", "gzip, br", "x-anything"].into_iter().enumerate() {
+        let url = server.route(&format!("/{n}.ndjson"), move |_| {
+            Answer::ok(ndjson([1])).header("Content-Encoding", coding)
+        });
+        let told = room.read(&FACTORY, json!({"paths": [url.clone()]})).await.unwrap_err().chain();
+        for part in [&format!("`{coding}`"), &url] {
+            assert!(told.contains(part.as_str()), "{part}: {told}");
+        }
+        assert_eq!(server.asked(&format!("/{n}.ndjson")).len(), 1, "asked again for {coding}");
     }
     room.check_all_is_back().await;
 }
