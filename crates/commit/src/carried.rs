@@ -272,11 +272,11 @@ impl Carrier {
                 Ok(())
             };
             let blake3 = copy(file, range, &mut take).map_err(at)?;
-            return self.send((bytes, blake3), |objects, to| objects.put_over(to, &piece, None));
+            return self.put((bytes, blake3), |objects, to| objects.put_over(to, &piece, None));
         }
         if range.start == 0 {
             let blake3 = copy(file, range, &mut |_| Ok(())).map_err(at)?;
-            return self.send((bytes, blake3), |objects, to| upload(objects, path, to));
+            return self.put((bytes, blake3), |objects, to| upload(objects, path, to));
         }
         let disk = self.places.disk.clone();
         let draft = self.places.local.join("piece.new");
@@ -284,15 +284,15 @@ impl Carrier {
         let mut written = disk.0.create_private(&draft).map_err(at)?;
         let blake3 = copy(file, range, &mut |block| written.write_all(block)).map_err(at)?;
         drop(written);
-        let sent = self.send((bytes, blake3), |objects, to| upload(objects, &draft, to));
+        let sent = self.put((bytes, blake3), |objects, to| upload(objects, &draft, to));
         disk.remove_file(&draft)?;
         sent
     }
 
-    fn send(
+    fn put(
         &mut self,
         (bytes, blake3): (u64, String),
-        send: impl FnOnce(&dyn Objects, &Path) -> io::Result<()>,
+        how: impl FnOnce(&dyn Objects, &Path) -> io::Result<()>,
     ) -> Result<Piece> {
         let object = format!("{:020}-{:08}", self.opening, self.n_objects);
         self.n_objects += 1;
@@ -302,7 +302,7 @@ impl Carrier {
         let Some(objects) = disk.objects(remote) else {
             return Err(Error::bug("keep files", "the log is in no object store"));
         };
-        match send(objects, &to) {
+        match how(objects, &to) {
             // What was carried out may be told as failed.
             Err(error) if !has_bytes(disk, &to, bytes, &blake3)? => Err(failed(error)),
             _ => {

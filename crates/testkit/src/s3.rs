@@ -19,6 +19,7 @@ use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// The bucket that is there.
@@ -38,9 +39,9 @@ pub enum Wrong {
     ReplyLost,
     /// It is answered with this status, and not carried out.
     Refused(u16),
-    /// It is not carried out, and not answered either.
+    /// It is not carried out, and not answered either, unless it is [released](S3Server::release).
     HeldBefore,
-    /// It is carried out, and not answered.
+    /// It is carried out, and not answered unless it is released.
     HeldAfter,
 }
 
@@ -61,6 +62,7 @@ struct Script {
     wrong: Mutex<Vec<Planned>>,
     n_held: Mutex<usize>,
     is_held: Condvar,
+    is_released: Notify,
 }
 
 /// What goes wrong with the next requests that look so.
@@ -128,7 +130,12 @@ impl S3Server {
         *waited.unwrap_or_else(PoisonError::into_inner).0 > 0
     }
 
-    /// Nothing goes wrong any more.
+    /// Goes on with the requests that are held.
+    pub fn release(&self) {
+        self.script.is_released.notify_waiters();
+    }
+
+    /// Nothing goes wrong any more; what is held stays so.
     pub fn forget_plans(&self) {
         lock(&self.script.wrong).clear();
         *lock(&self.script.n_held) = 0;
@@ -228,10 +235,14 @@ async fn answer(
             service.call(request.map(Body::from)).await.map_err(broken)?;
             Err(io::ErrorKind::ConnectionReset.into())
         }
-        Some(Wrong::HeldBefore) => script.hold().await,
+        Some(Wrong::HeldBefore) => {
+            script.hold().await;
+            service.call(request.map(Body::from)).await.map_err(broken)
+        }
         Some(Wrong::HeldAfter) => {
-            service.call(request.map(Body::from)).await.map_err(broken)?;
-            script.hold().await
+            let answer = service.call(request.map(Body::from)).await.map_err(broken)?;
+            script.hold().await;
+            Ok(answer)
         }
         Some(Wrong::Refused(status)) => {
             let mut refused = Response::new(Body::empty());
@@ -254,11 +265,12 @@ fn broken(error: impl std::fmt::Debug) -> io::Error {
 }
 
 impl Script {
-    /// Says that a request is held, and never answers.
-    async fn hold(&self) -> io::Result<HttpResponse> {
+    /// Says that a request is held, and waits until it may go on.
+    async fn hold(&self) {
+        let released = self.is_released.notified();
         *lock(&self.n_held) += 1;
         self.is_held.notify_all();
-        std::future::pending().await
+        released.await;
     }
 
     /// Writes a request down; what goes wrong with it.

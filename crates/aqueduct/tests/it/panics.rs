@@ -10,6 +10,8 @@ const MANY: i64 = 20_000;
 
 /// A flow of these stages, each with its `input`, from the step `source`; the last one is called `last`.
 fn job_of(stages: &str) -> Job {
+    // The number of rows is given from outside: that they replace those of another number has to be said.
+    let mode = if stages.contains("unseen") { "append" } else { "replace" };
     Job::with_flow(&format!(
         r#"
 name: panics
@@ -22,7 +24,7 @@ source:
 stages:
 {stages}
 sinks:
-  out: {{ input: last, panicking: {{ path: out }} }}
+  out: {{ input: last, panicking: {{ path: out, mode: {mode} }} }}
 "#
     ))
 }
@@ -126,7 +128,7 @@ fn beside_a_join() {
 #[test]
 fn before_two_readers() {
     let job = job_of("  last: { input: source, panicking: {} }");
-    let flow = job.read("flow.yaml") + "  other: { input: last, ndjson: { path: other } }\n";
+    let flow = job.read("flow.yaml") + "  other: { input: last, ndjson: { path: other, mode: replace } }\n";
     job.write("flow.yaml", flow);
     fails_at_each(&job, &["stage run", "stage first", "stage end", "stage drop"], "last", 0..MANY);
 }
@@ -166,7 +168,7 @@ fn in_sinks() {
 #[test]
 fn in_one_of_two_sinks() {
     let job = job_of("  last: { input: source, filter: \"n >= 0\" }");
-    let flow = job.read("flow.yaml") + "  other: { input: source, ndjson: { path: other } }\n";
+    let flow = job.read("flow.yaml") + "  other: { input: source, ndjson: { path: other, mode: replace } }\n";
     job.write("flow.yaml", flow);
     fails_at_each(&job, &["sink write", "sink seal", "sink drop"], "out", 0..MANY);
     assert!(job.numbers_in("other") == (0..MANY).collect::<Vec<_>>());
@@ -176,7 +178,7 @@ fn in_one_of_two_sinks() {
 #[test]
 fn after_a_commit_of_the_same_run() {
     let job = job_of("  last: { input: source, panicking: {} }");
-    let flow = job.read("flow.yaml").replace("path: out", "path: out, mode: append");
+    let flow = job.read("flow.yaml").replace("mode: replace", "mode: append");
     job.write("flow.yaml", flow.replace("memory:", "commit: { every: 10ms }\nmemory:"));
     run_many(&job, "source commit").exits(1).says_in_a_line(&["error: ", "source at commit", "step: source"]);
     let committed = job.numbers_in("out");

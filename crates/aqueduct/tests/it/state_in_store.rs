@@ -156,14 +156,13 @@ fn what_one_machine_was_killed_over_another_goes_on_with() {
 fn of_two_machines_at_once_the_one_that_came_first_stops_and_its_rows_are_not_lost() {
     let world = World::new();
     let (slow, quick) = (world.machine(), world.machine());
-    slow.write("flow.yaml", slow.read("flow.yaml").replace("retries: 1", "retries: 1, read_timeout: 10s"));
     world.night(0, 6);
     world.server.plan_nth("PUT", "/state/flows/roaming/log/", 1, Wrong::HeldBefore);
     let run = slow.start("run flow.yaml");
     assert!(world.server.holds_within(AT_MOST), "{:?}", world.server.seen());
     quick.run("run flow.yaml").exits(0);
     assert_eq!(world.rows(), (0..70).collect::<Vec<_>>());
-    world.server.forget_plans();
+    world.server.release();
     run.wait().exits(1).says(&["another process has taken over this flow"]);
     assert_eq!(world.rows(), (0..70).collect::<Vec<_>>());
     // It goes on from what the other has committed.
