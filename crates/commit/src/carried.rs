@@ -33,6 +33,36 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// By its name below the flow's folder, what a file consists of.
 pub(crate) type Files = BTreeMap<String, Vec<Piece>>;
 
+/// What a record changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FilesChange {
+    /// Files that are new, or consist of other pieces than before.
+    pub(crate) put: Files,
+    /// Files that are there no more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    gone: BTreeSet<String>,
+}
+
+impl FilesChange {
+    fn between(before: &Files, after: &Files) -> Self {
+        let is_new = |(name, pieces): &(&String, &Vec<Piece>)| before.get(*name) != Some(pieces);
+        let put = after.iter().filter(is_new).map(|(name, pieces)| (name.clone(), pieces.clone())).collect();
+        let gone = before.keys().filter(|name| !after.contains_key(*name)).cloned().collect();
+        Self { put, gone }
+    }
+
+    pub(crate) fn apply(self, files: &mut Files) {
+        files.retain(|name, _| !self.gone.contains(name));
+        files.extend(self.put);
+    }
+}
+
+/// Those of the files that outlive the run they are of.
+pub(crate) fn without_runs(files: &Files) -> Files {
+    let of_steps = files.iter().filter(|(name, _)| Path::new(name).starts_with(STEPS));
+    of_steps.map(|(name, pieces)| (name.clone(), pieces.clone())).collect()
+}
+
 /// Bytes of a file, as an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Piece {
@@ -48,59 +78,86 @@ pub(crate) struct Places {
     pub(crate) disk: Disk,
     /// The flow's folder on this machine.
     pub(crate) local: PathBuf,
-    /// The folder of the objects.
+    /// The folder of the objects: another for each log, so that one that is begun anew meets no names of the old one.
     pub(crate) remote: PathBuf,
+    /// The log's name.
+    pub(crate) log_id: String,
 }
 
 /// What a machine has, as its marker says.
-#[derive(PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Marker {
-    log: Option<String>,
+    log: String,
     files: Files,
 }
 
 impl Places {
-    /// Brings the files that the newest record names onto this machine, unless they are there. All else that lay in their
-    /// folders goes: what no record names was never kept.
+    /// Brings the files that the newest record names onto this machine, those that are not there as it names them. All else
+    /// that lies in their folders goes: what no record names was never kept.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`]: a piece is gone or damaged. Or the disk or the store fails; it can be done again.
-    pub(crate) fn fetch(&self, log_id: Option<&str>, files: &Files) -> Result<()> {
-        let marker = Marker { log: log_id.map(str::to_owned), files: files.clone() };
-        if self.is_here(&marker)? {
-            return Ok(());
-        }
-        self.disk.remove_file(&self.local.join(MARKER))?;
-        for folder in [STEPS, RUNS] {
-            self.disk.remove_dir_all(&self.local.join(folder))?;
-        }
-        kill_point("store.state.forgotten");
-        files.iter().try_for_each(|(name, pieces)| self.fetch_file(name, pieces))?;
-        self.mark(&marker)
-    }
-
-    fn is_here(&self, wanted: &Marker) -> Result<bool> {
-        let path = self.local.join(MARKER);
-        if !self.disk.exists(&path)? {
-            return Ok(false);
-        }
-        // One that cannot be read says nothing: the files are fetched anew.
-        let there = serde_json::from_slice::<Marker>(&self.disk.read(&path, MAX_MARKER_BYTES)?);
-        if !there.is_ok_and(|there| there == *wanted) {
-            return Ok(false);
-        }
-        for (name, pieces) in &wanted.files {
-            // Whoever was here last may have gone on writing.
+    pub(crate) fn fetch(&self, files: &Files) -> Result<()> {
+        let mut here = self.marked()?;
+        for (name, pieces) in &here.clone() {
+            // Whoever was here last may have gone on writing, or have removed what it needed no more.
             let entry = self.disk.stat(&self.local.join(name))?;
-            if entry.is_none_or(|entry| entry.n_bytes < n_bytes(pieces)) {
-                return Ok(false);
+            if files.get(name) != Some(pieces) || entry.is_none_or(|entry| entry.n_bytes < n_bytes(pieces)) {
+                here.remove(name);
             }
         }
-        Ok(true)
+        let missing = || files.iter().filter(|(name, _)| !here.contains_key(*name));
+        if missing().next().is_some() {
+            self.mark(&here)?;
+        }
+        self.forget_but(&here)?;
+        kill_point("store.state.forgotten");
+        missing().try_for_each(|(name, pieces)| self.fetch_file(name, pieces))?;
+        if here != *files {
+            self.mark(files)?;
+        }
+        Ok(())
     }
 
-    fn mark(&self, marker: &Marker) -> Result<()> {
-        let bytes = serde_json::to_vec(marker)
+    /// Removes all that is on this machine.
+    pub(crate) fn forget(&self) -> Result<()> {
+        self.mark(&Files::new())?;
+        self.forget_but(&Files::new())
+    }
+
+    fn forget_but(&self, files: &Files) -> Result<()> {
+        let mut found = Vec::new();
+        for folder in [STEPS, RUNS] {
+            self.walk(&self.local.join(folder), 0, &mut found)?;
+        }
+        let is_named = |entry: &FsEntry| self.name(&entry.path).is_some_and(|name| files.contains_key(name));
+        let unnamed = found.iter().filter(|entry| !is_named(entry));
+        unnamed.map(|entry| self.disk.remove_file(&entry.path)).collect()
+    }
+
+    /// What a file is called in a record.
+    fn name<'p>(&self, path: &'p Path) -> Option<&'p str> {
+        path.strip_prefix(&self.local).ok().and_then(Path::to_str)
+    }
+
+    /// The files that are here as some record named them.
+    fn marked(&self) -> Result<Files> {
+        let path = self.local.join(MARKER);
+        if !self.disk.exists(&path)? {
+            return Ok(Files::new());
+        }
+        // One that cannot be read says nothing: the files are fetched anew.
+        let marker = serde_json::from_slice::<Marker>(&self.disk.read(&path, MAX_MARKER_BYTES)?);
+        Ok(marker
+            .ok()
+            .filter(|marker| marker.log == self.log_id)
+            .map(|marker| marker.files)
+            .unwrap_or_default())
+    }
+
+    fn mark(&self, files: &Files) -> Result<()> {
+        let marker = Marker { log: self.log_id.clone(), files: files.clone() };
+        let bytes = serde_json::to_vec(&marker)
             .map_err(|error| Error::bug("keep files", "a marker has no JSON").with_source(error))?;
         let (path, draft) = (self.local.join(MARKER), self.local.join(format!("{MARKER}.new")));
         self.disk.create_dir_all(&self.local)?;
@@ -175,7 +232,6 @@ impl Places {
 #[derive(Debug)]
 pub(crate) struct Carrier {
     places: Places,
-    log_id: String,
     /// The number of the record with which this process took over: its objects have names that no other gives.
     opening: u64,
     n_objects: u64,
@@ -188,15 +244,15 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    /// With the files that are on this machine and in the store alike. Removes objects of dead openings that nobody names.
-    ///
-    /// # Errors
-    /// As the store says.
-    pub(crate) fn new(places: Places, log_id: String, opening: u64, committed: Files) -> Result<Self> {
+    /// With the files that are on this machine and in the store alike. Removes objects of dead openings that nobody names, if
+    /// it may.
+    pub(crate) fn new(places: Places, opening: u64, committed: Files) -> Self {
         let sent = committed.clone();
-        let carrier = Self { places, log_id, opening, n_objects: 0, committed, sent, is_compared: false };
-        carrier.sweep()?;
-        Ok(carrier)
+        let carrier = Self { places, opening, n_objects: 0, committed, sent, is_compared: false };
+        if let Err(error) = carrier.sweep() {
+            tracing::warn!(error = error.chain(), "what nobody needs of the flow's state was not removed");
+        }
+        carrier
     }
 
     /// Objects of later openings are another's, who has taken over.
@@ -225,11 +281,10 @@ impl Carrier {
     ///
     /// # Errors
     /// As the disk or the store says: then there is nothing to commit.
-    pub(crate) fn send(&mut self, run_id: Option<&str>) -> Result<Option<Files>> {
+    pub(crate) fn send(&mut self, run_id: Option<&str>) -> Result<Option<FilesChange>> {
         let mut files = Files::new();
         for entry in self.places.here(run_id)? {
-            let name = entry.path.strip_prefix(&self.places.local).ok().and_then(Path::to_str);
-            let Some(name) = name else {
+            let Some(name) = self.places.name(&entry.path) else {
                 let message = "a step keeps a file whose name is no UTF-8, which an object cannot have";
                 return Err(
                     Error::new(ErrorKind::Config, "keep files", message).with("path", entry.path.display())
@@ -239,15 +294,18 @@ impl Carrier {
             files.insert(name.to_owned(), pieces);
         }
         (self.sent, self.is_compared) = (files, true);
-        Ok((self.sent != self.committed).then(|| self.sent.clone()))
+        let change = FilesChange::between(&self.committed, &self.sent);
+        Ok((change != FilesChange::default()).then_some(change))
     }
 
     fn send_file(&mut self, entry: &FsEntry, mut pieces: Vec<Piece>) -> Result<Vec<Piece>> {
         let at = |error| Error::io("keep files", entry.path.display(), error);
         let file = self.places.disk.0.open_read(&entry.path).map_err(at)?;
-        // Within one process files grow and never change; whoever was here before may have left others of the same names.
+        // Within one process files grow, or are made anew when a source is opened; whoever was here before may have left others
+        // of the same names.
         let is_longer = n_bytes(&pieces) > entry.n_bytes;
-        if is_longer || (!self.is_compared && !is_of(&*file, &pieces).map_err(at)?) {
+        let is_as_long = n_bytes(&pieces) == entry.n_bytes;
+        if is_longer || (!(self.is_compared && is_as_long) && !is_of(&*file, &pieces).map_err(at)?) {
             pieces.clear();
         }
         let mut from = n_bytes(&pieces);
@@ -318,25 +376,19 @@ impl Carrier {
         if self.sent == self.committed {
             return;
         }
-        let marker = Marker { log: Some(self.log_id.clone()), files: self.sent.clone() };
-        if let Err(error) = self.places.mark(&marker) {
-            tracing::debug!(
-                error = error.chain(),
-                "it was not marked that the state on this machine is the newest"
-            );
-        }
+        let marked = self.places.mark(&self.sent);
         kill_point("store.state.marked");
-        let now = names(&self.sent);
-        for gone in names(&self.committed).difference(&now) {
-            if let Err(error) = self.places.disk.remove_file(&self.places.remote.join(gone)) {
-                tracing::debug!(
-                    error = error.chain(),
-                    "a part of the state that was replaced was not removed"
-                );
-            }
+        if let Err(error) = marked.and_then(|()| self.remove_replaced()) {
+            tracing::debug!(error = error.chain(), "what was replaced of the flow's state was not removed");
         }
         kill_point("store.state.replaced");
         self.committed = self.sent.clone();
+    }
+
+    fn remove_replaced(&self) -> Result<()> {
+        let (before, now) = (names(&self.committed), names(&self.sent));
+        let mut gone = before.difference(&now);
+        gone.try_for_each(|gone| self.places.disk.remove_file(&self.places.remote.join(gone)))
     }
 }
 

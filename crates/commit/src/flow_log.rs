@@ -8,7 +8,7 @@ use aqueduct_core::{Error, ErrorKind, Fs, Result, kill_point};
 use serde_json::Value;
 
 use crate::Mode;
-use crate::carried::{Carrier, Places};
+use crate::carried::{Carrier, Places, without_runs};
 use crate::dataset::Dataset;
 use crate::disk::Disk;
 use crate::history::{History, Pending, Run};
@@ -29,6 +29,8 @@ pub struct FlowLog {
     pub(crate) local_dir: PathBuf,
     log: Log,
     pub(crate) history: History,
+    /// Whether what steps keep in files is on this machine.
+    has_files: bool,
 }
 
 /// A run that has committed something and has not ended.
@@ -51,13 +53,21 @@ impl FlowLog {
         let disk = Disk(Arc::clone(fs));
         let (log, history) = Log::open(&disk, flow_dir)?;
         let flow_dir = flow_dir.to_owned();
-        Ok(Self { disk, local_dir: flow_dir.clone(), flow_dir, log, history })
+        Ok(Self { disk, local_dir: flow_dir.clone(), flow_dir, log, history, has_files: false })
     }
 
     /// Where to keep what only this machine needs, if not in the folder of the flow's state: that may be in an object store.
     #[must_use]
     pub fn with_local_dir(mut self, local_dir: &Path) -> Self {
         local_dir.clone_into(&mut self.local_dir);
+        self
+    }
+
+    /// How many records lie between two checkpoints, 256 if nothing is said: whoever opens the log reads the newest one, and
+    /// the records behind it.
+    #[must_use]
+    pub fn with_checkpoint_every(mut self, n_records: u64) -> Self {
+        self.log.set_checkpoint_every(n_records);
         self
     }
 
@@ -110,16 +120,40 @@ impl FlowLog {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`]: some of it is gone or damaged. Or the disk or the store fails.
-    pub fn fetch_files(&self) -> Result<()> {
-        let log_id = self.history.log_id.as_deref();
-        self.carried().map_or(Ok(()), |places| places.fetch(log_id, &self.history.files))
+    pub fn fetch_files(&mut self) -> Result<()> {
+        let Some(log_id) = self.history.log_id.clone() else { return Ok(()) };
+        if let Some(places) = self.carried(&log_id).filter(|_| !self.has_files) {
+            places.fetch(&self.history.files)?;
+            self.has_files = true;
+        }
+        Ok(())
+    }
+
+    /// As [`FlowLog::fetch_files`] for a run that begins, or goes on.
+    fn carrier(&mut self, log_id: &str, goes_on: bool, start: Start) -> Result<Option<Carrier>> {
+        let Some(places) = self.carried(log_id) else { return Ok(None) };
+        let opening = self.log.tip().n;
+        let mut files = self.history.files.clone();
+        if !goes_on {
+            files = without_runs(&files);
+        }
+        match if self.has_files { Ok(()) } else { places.fetch(&files) } {
+            Err(error) if start == Start::FullRefresh && error.kind() == ErrorKind::Conflict => {
+                tracing::warn!(error = error.chain(), "what steps kept cannot be had, and is forgotten");
+                places.forget()?;
+                files.clear();
+            }
+            fetched => fetched?,
+        }
+        Ok(Some(Carrier::new(places, opening, files)))
     }
 
     /// Where files of steps are, if they are to be carried.
-    fn carried(&self) -> Option<Places> {
+    fn carried(&self, log_id: &str) -> Option<Places> {
         self.disk.objects(&self.flow_dir)?;
         let (disk, local) = (self.disk.clone(), self.local_dir.clone());
-        Some(Places { disk, local, remote: self.flow_dir.join("files") })
+        let remote = self.flow_dir.join("files").join(log_id);
+        Some(Places { disk, local, remote, log_id: log_id.to_owned() })
     }
 
     /// Begins a run, or goes on with one. In this order: claims the outputs; writes the record from which on nobody else
@@ -177,11 +211,13 @@ impl FlowLog {
         for (target, output) in targets.iter().zip(refs) {
             self.check_state(&owner, &run.flow, output, target.manifest()?.as_ref())?;
         }
+        let is_same_name = |unfinished: &Run| resumed.is_none() && unfinished.run_id == run_id;
+        if self.history.unfinished().is_some_and(is_same_name) {
+            self.abandon(run)?;
+        }
         self.fence(run, &run_id, refs, start)?;
         let seq = self.log.tip().n;
-        self.fetch_files()?;
-        let of_log = |places| Carrier::new(places, owner.log_id.clone(), seq, self.history.files.clone());
-        let carrier = self.carried().map(of_log).transpose()?;
+        let carrier = self.carrier(&owner.log_id, resumed.is_some(), start)?;
         let staged = claims.iter().map(|claim| claim.fence(&owner, seq)).collect::<Result<Vec<_>>>()?;
         unless_refreshed(start, self.redo(claims, &staged))?;
         for (claim, stages) in claims.iter().zip(&staged) {
@@ -227,7 +263,13 @@ impl FlowLog {
     ) -> Result<(Began, Option<Run>)> {
         let Some(unfinished) = self.history.unfinished() else { return Ok((Began::New, None)) };
         let changed = changed_keys(unfinished, run);
-        let is_same = start == Start::Resume && changed.is_empty() && unfinished.begin.outputs == refs;
+        let goes_on = match start {
+            Start::Resume => true,
+            Start::Fresh => false,
+            // It was begun so, and was stopped.
+            Start::FullRefresh => unfinished.begin.forgets && unfinished.run_id == run.run_id,
+        };
+        let is_same = goes_on && changed.is_empty() && unfinished.begin.outputs == refs;
         if !is_same || !has_all_staged(&self.disk, targets, unfinished)? {
             return Ok((Began::Dropped(changed), None));
         }
@@ -238,6 +280,16 @@ impl FlowLog {
             counters: unfinished.counters.clone(),
         };
         Ok((Began::Resumed(resumed), Some(unfinished.clone())))
+    }
+
+    /// What the unfinished run has committed is not gone on with, by a run that has its name: the two are told apart.
+    fn abandon(&mut self, run: &NewRun) -> Result<()> {
+        self.log.prepare()?;
+        let about = About { flow: &run.flow, run_id: &run.run_id, written: run.now };
+        match self.log.put(&about, Event::Abandon) {
+            Put::Done => self.history.abandon(&run.run_id),
+            Put::Refused(error) | Put::Unknown(error) => Err(error),
+        }
     }
 
     /// From here on, whoever held this log before cannot write to it.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use aqueduct_core::{Error, ErrorKind, Positions, Result};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::carried::Files;
+use crate::carried::{Files, without_runs};
 use crate::record::{Begin, Change, Commit, Counters, Counts, Edit, Event, Letter, OutputRef, Record};
 
 /// What a log says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct History {
     /// The log's name: the run of its first record. A log that was deleted and begun anew has another.
     pub(crate) log_id: Option<String>,
@@ -25,13 +26,14 @@ pub(crate) struct History {
 }
 
 /// A run, as far as the log tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) run_id: String,
     pub(crate) started: DateTime<Utc>,
     pub(crate) begin: Begin,
-    /// The records of its epochs, in order.
+    /// Its epochs, in order: the last, and of those before it the ones that something waits in.
     pub(crate) epochs: Vec<Epoch>,
+    #[serde(with = "by_split")]
     pub(crate) positions: BTreeMap<String, Positions>,
     pub(crate) counts: Counts,
     pub(crate) counters: Counters,
@@ -46,7 +48,7 @@ pub(crate) struct Run {
 }
 
 /// What one epoch added.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Epoch {
     pub(crate) n: u64,
     pub(crate) outputs: Vec<Change>,
@@ -75,16 +77,17 @@ impl History {
             Event::Begin(begin) => self.begin(about, begin),
             Event::Epoch(commit) => self.commit(&about, commit, false)?,
             Event::Finish(commit) => self.commit(&about, commit, true)?,
-            Event::Abandon => self.run_named(&about.1)?.has_ended = true,
+            Event::Abandon => self.abandon(&about.1)?,
             Event::Edit(edit) => self.edit(edit),
         }
         Ok(())
     }
 
     fn begin(&mut self, (_, run_id, started): (u64, String, DateTime<Utc>), begin: Begin) {
-        if self.run.as_ref().is_some_and(|run| run.run_id == run_id) {
+        if self.run.as_ref().is_some_and(|run| run.run_id == run_id && !run.has_ended) {
             return;
         }
+        self.files = without_runs(&self.files);
         let kept_before = self.kept_for_later().clone();
         self.kept = self.kept_from(&run_id, begin.forgets);
         self.before = self.run.take().filter(|run| !run.epochs.is_empty()).or(self.before.take());
@@ -108,7 +111,10 @@ impl History {
         if commit.outputs.len() != run.begin.outputs.len() {
             return Err(senseless("a record has other outputs than its run"));
         }
-        run.epochs.push(Epoch { n: about.0, outputs: commit.outputs, letters: commit.letters });
+        let epoch = Epoch { n: about.0, outputs: commit.outputs, letters: commit.letters };
+        add_epoch(&mut run.epochs, epoch, |at| {
+            run.begin.outputs.get(at).is_some_and(OutputRef::waits_for_end)
+        });
         run.counts = commit.counts;
         run.counters = commit.counters;
         run.has_ended = ends;
@@ -121,7 +127,16 @@ impl History {
             }
         }
         self.kept.extend(commit.kept);
-        self.files = commit.files.unwrap_or_else(|| std::mem::take(&mut self.files));
+        commit.files.into_iter().for_each(|change| change.apply(&mut self.files));
+        Ok(())
+    }
+
+    /// Nothing more comes of a run.
+    ///
+    /// # Errors
+    /// It is not under way.
+    pub(crate) fn abandon(&mut self, run_id: &str) -> Result<()> {
+        self.run_named(run_id)?.has_ended = true;
         Ok(())
     }
 
@@ -154,7 +169,7 @@ impl History {
     /// What a run that begins so may know of what steps kept.
     pub(crate) fn kept_from(&self, run_id: &str, forgets: bool) -> BTreeMap<String, Value> {
         match &self.run {
-            Some(run) if run.run_id == run_id => self.kept.clone(),
+            Some(run) if run.run_id == run_id && !run.has_ended => self.kept.clone(),
             _ if forgets => BTreeMap::new(),
             _ => self.kept_for_later().clone(),
         }
@@ -163,7 +178,7 @@ impl History {
     /// What counts again if the run of this name, gone on with or about to begin, never sees its end.
     pub(crate) fn kept_without(&self, run_id: &str) -> BTreeMap<String, Value> {
         match &self.run {
-            Some(run) if run.run_id == run_id => run.kept_before.clone(),
+            Some(run) if run.run_id == run_id && !run.has_ended => run.kept_before.clone(),
             _ => self.kept_for_later().clone(),
         }
     }
@@ -205,6 +220,51 @@ impl History {
     /// The run to go on with: it has committed something, and has not ended.
     pub(crate) fn unfinished(&self) -> Option<&Run> {
         self.run.as_ref().filter(|run| !run.has_ended && !run.epochs.is_empty())
+    }
+}
+
+/// Adds an epoch. The one before it is forgotten if nothing waits in it any more: a run without an end has no end of them.
+pub(crate) fn add_epoch(epochs: &mut Vec<Epoch>, epoch: Epoch, waits_for_end: impl Fn(usize) -> bool) {
+    let has_waiting = |before: &Epoch| {
+        let is_waiting = |(at, change): (usize, &Change)| waits_for_end(at) && *change != Change::default();
+        before.outputs.iter().enumerate().any(is_waiting)
+    };
+    if epochs.last().is_some_and(|before| !has_waiting(before)) {
+        epochs.pop();
+    }
+    epochs.push(epoch);
+}
+
+/// Positions as values by split.
+mod by_split {
+    use std::collections::BTreeMap;
+
+    use aqueduct_core::Positions;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    pub(super) fn serialize<S: Serializer>(
+        positions: &BTreeMap<String, Positions>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let splits = |positions: &Positions| {
+            positions.iter().map(|(split, at)| (split.to_owned(), at.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let positions: BTreeMap<_, _> =
+            positions.iter().map(|(source, positions)| (source, splits(positions))).collect();
+        positions.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, Positions>, D::Error> {
+        let sources = BTreeMap::<String, BTreeMap<String, Value>>::deserialize(deserializer)?;
+        let positions = sources.into_iter().map(|(source, splits)| {
+            let mut positions = Positions::default();
+            splits.into_iter().for_each(|(split, at)| positions.merge(Positions::of(split, at)));
+            (source, positions)
+        });
+        Ok(positions.collect())
     }
 }
 

@@ -60,6 +60,7 @@
 //! All calls block; make them through `Tasks::block` from async code. Knows nothing of what the rows mean.
 
 mod carried;
+mod checkpoint;
 mod clean;
 mod dataset;
 mod disk;

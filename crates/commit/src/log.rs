@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aqueduct_core::{Error, ErrorKind, Objects, Result, kill_point};
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::disk::Disk;
 use crate::history::History;
 use crate::record::{About, Event, Record, Tip};
@@ -27,6 +28,12 @@ pub(crate) struct Log {
     disk: Disk,
     folder: PathBuf,
     tip: Tip,
+    /// What follows from its records.
+    history: History,
+    /// The records behind which there are checkpoints, in order.
+    checkpoints: Vec<u64>,
+    /// After so many records there is another.
+    checkpoint_every: u64,
 }
 
 /// What became of a record.
@@ -48,27 +55,67 @@ impl Log {
     /// be read.
     pub(crate) fn open(disk: &Disk, flow_dir: &Path) -> Result<(Self, History)> {
         let folder = flow_dir.join("log");
-        let mut log = Self { disk: disk.clone(), folder, tip: Tip::default() };
-        let mut history = History::default();
+        let mut log = Self {
+            disk: disk.clone(),
+            folder,
+            tip: Tip::default(),
+            history: History::default(),
+            checkpoints: Vec::new(),
+            checkpoint_every: checkpoint::EVERY,
+        };
         if log.disk.exists(&log.folder)? {
             // What the last writer put there may be seen and yet not be durable: nothing may build on it before.
             log.disk.sync_dir(&log.folder)?;
-            for path in log.records()? {
+            let records = log.list()?;
+            log.begin_at_checkpoint(&records);
+            let known = log.path_of(log.tip.n);
+            for path in records.into_iter().filter(|path| *path > known) {
                 let record = log.read(&path)?;
-                history.add(record).map_err(|error| error.with("path", path.display()))?;
+                log.history.add(record).map_err(|error| error.with("path", path.display()))?;
             }
         }
+        let history = log.history.clone();
         Ok((log, history))
     }
 
-    /// The records' files in their order.
-    fn records(&self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn set_checkpoint_every(&mut self, n_records: u64) {
+        self.checkpoint_every = n_records.max(1);
+    }
+
+    /// Begins behind the newest checkpoint that is of this log.
+    fn begin_at_checkpoint(&mut self, records: &[PathBuf]) {
+        for n in self.checkpoints.iter().rev() {
+            let path = self.folder.join(checkpoint::name(*n));
+            let read = self.disk.read(&path, MAX_RECORD_BYTES).ok();
+            let found = read.and_then(|bytes| Checkpoint::decode(&bytes)).filter(|one| one.tip.n == *n);
+            match found.filter(|one| self.has(&one.tip, records)) {
+                Some(Checkpoint { tip, history, .. }) => {
+                    (self.tip, self.history) = (tip, history);
+                    return;
+                }
+                None => {
+                    tracing::warn!(path = %path.display(), "a checkpoint of the log cannot be used; more of it is read")
+                }
+            }
+        }
+    }
+
+    /// Whether this is one of the log's records.
+    fn has(&self, tip: &Tip, records: &[PathBuf]) -> bool {
+        let path = self.path_of(tip.n);
+        let read = || self.disk.read(&path, MAX_RECORD_BYTES).and_then(|bytes| Record::decode(&bytes));
+        records.contains(&path) && read().is_ok_and(|(_, hash)| Some(hash) == tip.hash)
+    }
+
+    /// The records' files in their order. Takes note of the checkpoints.
+    fn list(&mut self) -> Result<Vec<PathBuf>> {
         let entries = self.disk.list(&self.folder)?;
         if entries.len() > MAX_RECORDS {
             return Err(Error::new(ErrorKind::Limit, "read log", "the log has too many records")
                 .with("path", self.folder.display())
                 .with("limit_records", MAX_RECORDS));
         }
+        self.checkpoints = entries.iter().filter_map(|entry| checkpoint::number(&entry.path)).collect();
         let is_record = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "json");
         Ok(entries.into_iter().map(|entry| entry.path).filter(is_record).collect())
     }
@@ -129,8 +176,37 @@ impl Log {
         };
         if matches!(put, Put::Done) {
             self.tip = Tip { n: record.n, hash: Some(hash) };
+            let known = self.history.add(record);
+            if let Err(error) = known.and_then(|()| self.checkpoint_if_due()) {
+                tracing::debug!(error = error.chain(), "no checkpoint of the log was written");
+            }
         }
         put
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<()> {
+        let n = self.tip.n;
+        if n - self.checkpoints.last().copied().unwrap_or_default().min(n) < self.checkpoint_every {
+            return Ok(());
+        }
+        let bytes = Checkpoint::new(self.tip.clone(), self.history.clone()).encode()?;
+        let path = self.folder.join(checkpoint::name(n));
+        match self.disk.objects(&self.folder) {
+            Some(objects) => match objects.put_over(&path, &bytes, None) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                put => put.map_err(|error| Error::io("write checkpoint", path.display(), error))?,
+            },
+            None => {
+                let draft = self.folder.join(format!("{DRAFT_PREFIX}{}", checkpoint::name(n)));
+                self.draft(&draft, &bytes)?;
+                self.disk.rename(&draft, &path)?;
+            }
+        }
+        self.checkpoints.push(n);
+        while self.checkpoints.len() > checkpoint::N_KEPT {
+            self.disk.remove_file(&self.folder.join(checkpoint::name(self.checkpoints.remove(0))))?;
+        }
+        Ok(())
     }
 
     fn put_file(&self, about: &About<'_>, n: u64, bytes: &[u8]) -> Put {

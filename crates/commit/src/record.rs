@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::carried::Files;
+use crate::carried::FilesChange;
 use crate::{Mode, Target};
 
 /// The newest format that this version knows. A newer one is refused, never guessed at. A record has the oldest format that has
@@ -121,7 +121,7 @@ pub(crate) struct Commit {
     pub(crate) letters: Vec<Letter>,
     /// The files that steps keep, of a log in an object store, if they are others than before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) files: Option<Files>,
+    pub(crate) files: Option<FilesChange>,
 }
 
 /// What a run has counted so far, by step and name.
@@ -226,7 +226,7 @@ impl Record {
 }
 
 /// The newest record of a log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tip {
     /// Its number; 0 before the first.
     pub(crate) n: u64,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::carried::Carrier;
 use crate::dataset::Dataset;
 use crate::disk::Disk;
-use crate::history::{Epoch as Recorded, Pending};
+use crate::history::{Epoch as Recorded, Pending, add_epoch};
 use crate::log::{Log, Put};
 use crate::manifest::{LogStamp, Manifest, ManifestPart, RunStamp};
 use crate::record::{About, Change, Commit, Event, OutputRef};
@@ -282,10 +282,15 @@ impl Transaction {
             files,
         };
         self.record(commit, end, now)?;
-        self.epochs.push(Recorded { n: self.log.tip().n, outputs: changes, letters });
+        let recorded = Recorded { n: self.log.tip().n, outputs: changes, letters };
+        let waits_for_end =
+            |at: usize| self.outputs.get(at).is_some_and(|output| output.dataset.waits_for_end());
+        add_epoch(&mut self.epochs, recorded, waits_for_end);
         self.kept.extend(epoch.kept);
-        self.carrier.iter_mut().for_each(Carrier::committed);
         let pending = self.publish().err();
+        if pending.is_none() {
+            self.carrier.iter_mut().for_each(Carrier::committed);
+        }
         self.settle(manifests, end, pending.is_none());
         Ok(Committed { published: self.published(), pending })
     }

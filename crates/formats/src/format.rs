@@ -211,7 +211,11 @@ pub(crate) fn is_html(head: &[u8]) -> bool {
             text = text.get(end.unwrap_or(text.len())..).unwrap_or_default().trim_ascii_start();
         }
     }
-    let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'>' | b'/');
+    let starts = |word: &[u8]| {
+        let is_word = text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        is_word && text.get(word.len()).is_none_or(is_end)
+    };
     [&b"<!doctype html"[..], b"<html", b"<head", b"<body"].into_iter().any(starts)
 }
 
@@ -269,9 +273,17 @@ mod tests {
         ] {
             assert!(is_html(page.as_bytes()), "{page}");
         }
-        for other in
-            ["", "<", "<!--", "<?xml version=\"1.0\"?><rss>", "<p>,1", "{\"a\": \"<html>\"}", "<!-- <html>"]
-        {
+        for other in [
+            "",
+            "<",
+            "<!--",
+            "<header>,1",
+            "<bodyweight>",
+            "<?xml version=\"1.0\"?><rss>",
+            "<p>,1",
+            "{\"a\": \"<html>\"}",
+            "<!-- <html>",
+        ] {
             assert!(!is_html(other.as_bytes()), "{other}");
         }
     }

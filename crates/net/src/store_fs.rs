@@ -234,6 +234,20 @@ impl At {
         let n_bytes = file.metadata()?.len();
         let piece_bytes = PIECE_BYTES.max(n_bytes.div_ceil(MAX_PIECES).next_multiple_of(1 << 20));
         let (mut under_way, mut pieces) = (VecDeque::new(), Vec::new());
+        let sent = self.send_pieces(file, (n_bytes, piece_bytes), id, &mut under_way, &mut pieces);
+        // Whoever drops the upload now would drop it from under the pieces that are still on their way.
+        under_way.iter().map(wait).for_each(drop);
+        sent.map(|()| pieces)
+    }
+
+    fn send_pieces(
+        &self,
+        file: &mut File,
+        (n_bytes, piece_bytes): (u64, u64),
+        id: &str,
+        under_way: &mut VecDeque<Receiver<io::Result<PartId>>>,
+        pieces: &mut Vec<String>,
+    ) -> io::Result<()> {
         let mut take = |under_way: &mut VecDeque<Receiver<io::Result<PartId>>>| {
             let first = under_way.pop_front().map(|piece| wait(&piece)).transpose()?;
             pieces.extend(first.map(|piece| piece.content_id));
@@ -241,7 +255,7 @@ impl At {
         };
         for nth in 0..usize::try_from(n_bytes.div_ceil(piece_bytes)).unwrap_or(usize::MAX) {
             if under_way.len() == N_SENT_AT_ONCE {
-                take(&mut under_way)?;
+                take(under_way)?;
             }
             let mut piece = Vec::with_capacity(usize::try_from(piece_bytes).unwrap_or_default());
             file.take(piece_bytes).read_to_end(&mut piece)?;
@@ -250,16 +264,29 @@ impl At {
             under_way.push_back(self.inner.start(sent)?);
         }
         while !under_way.is_empty() {
-            take(&mut under_way)?;
+            take(under_way)?;
         }
-        Ok(pieces)
+        Ok(())
+    }
+
+    /// Begins an upload. One whose reply was lost is begun again, and the store drops the other.
+    fn begin_upload(&self) -> io::Result<String> {
+        use io::ErrorKind::{NotFound, PermissionDenied, Unsupported};
+        let begin = || self.ask(|store, key| async move { store.create_multipart(&key).await });
+        for _ in 1..MAX_TRIES {
+            match begin() {
+                Err(error) if !matches!(error.kind(), NotFound | PermissionDenied | Unsupported) => {}
+                begun => return begun,
+            }
+        }
+        begin()
     }
 }
 
 impl Fs for StoreFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         match self.at(path)? {
-            Some(at) => Ok(Box::new(NewObject { at, bytes: Vec::new(), sent: None })),
+            Some(at) => Ok(Box::new(NewObject { at, bytes: Vec::new(), n_bytes: 0, sent: None })),
             None => StdFs.create_new(path),
         }
     }
@@ -355,7 +382,7 @@ impl Fs for StoreFs {
 impl Objects for StoreFs {
     fn upload(&self, from: &Path, to: &Path) -> io::Result<Upload> {
         let (at, mut file) = (self.object(to)?, File::open(from)?);
-        let id = at.ask(|store, key| async move { store.create_multipart(&key).await })?;
+        let id = at.begin_upload()?;
         kill_point("store.upload.begun");
         match at.send(&mut file, &id) {
             Ok(pieces) => {
@@ -416,6 +443,8 @@ impl Objects for StoreFs {
 struct NewObject {
     at: At,
     bytes: Vec<u8>,
+    /// Of all of it.
+    n_bytes: u64,
     sent: Option<Upload>,
 }
 
@@ -424,7 +453,7 @@ impl NewObject {
         let upload = match &mut self.sent {
             Some(upload) => upload,
             none => {
-                let id = self.at.ask(|store, key| async move { store.create_multipart(&key).await })?;
+                let id = self.at.begin_upload()?;
                 none.insert(Upload { id, pieces: Vec::new() })
             }
         };
@@ -454,6 +483,7 @@ impl NewObject {
 impl Write for NewObject {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
+        self.n_bytes += bytes.len() as u64;
         if self.bytes.len() as u64 >= PIECE_BYTES {
             self.send_piece()?;
         }
@@ -473,9 +503,22 @@ impl FsFile for NewObject {
         if !self.bytes.is_empty() {
             self.send_piece()?;
         }
-        match self.sent.take() {
-            Some(upload) => self.at.complete(&upload),
-            None => Ok(()),
+        let Some(upload) = self.sent.take() else { return Ok(()) };
+        let Err(error) = self.at.complete(&upload) else { return Ok(()) };
+        // It may have appeared all the same: nobody else writes an object of this name.
+        match self.at.head()? {
+            Some(there) if there.size == self.n_bytes => Ok(()),
+            _ => Err(error),
+        }
+    }
+}
+
+impl Drop for NewObject {
+    fn drop(&mut self) {
+        let Some(Upload { id, .. }) = self.sent.take() else { return };
+        let dropped = self.at.ask(|store, key| async move { store.abort_multipart(&key, &id).await });
+        if let Err(error) = dropped {
+            tracing::debug!(key = %self.at.key, %error, "an upload was not dropped");
         }
     }
 }

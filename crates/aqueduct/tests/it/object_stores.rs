@@ -96,6 +96,28 @@ fn what_is_written_to_a_store_is_replaced_added_to_and_proved() {
     assert_eq!(server.n_uploads(), 0);
 }
 
+// MEM-6: pieces of what is sent lie in memory beside the rows
+#[test]
+fn what_is_sent_to_a_store_stays_within_the_memory_of_the_run() {
+    const MEMORY_BYTES: u64 = 64_000_000;
+    const BESIDE_BYTES: u64 = 64 << 20;
+    let server = S3Server::start().unwrap();
+    for (commit, file_bytes) in [("{}", "1GB"), ("{ bytes: 50MB }", "20MB")] {
+        let job = Job::with_flow(&format!(
+            "name: large\nmemory: 64MB\nstorage: {}\ncommit: {commit}\n\
+             source: {{ generate: {{ rows: 2000000, columns: {{ id: sequence, text: {{ len: 100 }} }} }} }}\n\
+             sink: {{ ndjson: {{ path: \"s3://lake/{file_bytes}/\", file_bytes: {file_bytes} }} }}\n",
+            server.storage()
+        ));
+        let done = job.run("run flow.yaml --report report.json").exits(0);
+        assert_eq!(job.report()["outputs"][0]["rows"], 2_000_000);
+        let peak = done.peak_rss_bytes;
+        println!("{file_bytes}: {peak} bytes resident");
+        assert!(peak <= MEMORY_BYTES + BESIDE_BYTES, "{file_bytes}: {peak} bytes");
+    }
+    assert_eq!(server.n_uploads(), 0);
+}
+
 #[test]
 fn rows_are_merged_and_partitions_replaced_in_a_store() {
     let server = S3Server::start().unwrap();

@@ -1,7 +1,7 @@
 //! Steps that panic, whatever stands around them: the run fails and says which step it was, what was public stays, memory and
 //! disk are given back, and the next run is right.
 
-use crate::job::{Done, Job};
+use crate::job::Job;
 use crate::panicking::run;
 
 /// Rows of the first run, and of those after it.
@@ -10,8 +10,6 @@ const MANY: i64 = 20_000;
 
 /// A flow of these stages, each with its `input`, from the step `source`; the last one is called `last`.
 fn job_of(stages: &str) -> Job {
-    // The number of rows is given from outside: that they replace those of another number has to be said.
-    let mode = if stages.contains("unseen") { "append" } else { "replace" };
     Job::with_flow(&format!(
         r#"
 name: panics
@@ -24,13 +22,15 @@ source:
 stages:
 {stages}
 sinks:
-  out: {{ input: last, panicking: {{ path: out, mode: {mode} }} }}
+  out: {{ input: last, panicking: {{ path: out }} }}
 "#
     ))
 }
 
-fn run_many(job: &Job, panics: &str) -> Done {
-    run(job, panics, &format!("run flow.yaml --set rows={MANY}"))
+/// From now on the flow has many rows.
+fn has_many(job: &Job) {
+    let flow = job.read("flow.yaml");
+    job.write("flow.yaml", flow.replace(&format!("rows: {FEW} "), &format!("rows: {MANY} ")));
 }
 
 /// A run of few rows; then at each of these panics, `WHO PLACE…`, a run of many fails, names the step and changes nothing; and
@@ -38,17 +38,18 @@ fn run_many(job: &Job, panics: &str) -> Done {
 #[track_caller]
 fn fails_at_each(job: &Job, panics: &[&str], step: &str, expected: impl Iterator<Item = i64>) {
     run(job, "", "run flow.yaml").exits(0);
+    has_many(job);
     let (files, rows) = (job.files("."), job.numbers_in("out"));
     assert!(!rows.is_empty());
     for panic in panics {
         let mut words = panic.split_whitespace();
         let told = format!("{} at {}", words.next().unwrap(), words.next().unwrap());
-        let done = run_many(job, panic).exits(1);
+        let done = run(job, panic, "run flow.yaml").exits(1);
         done.says_in_a_line(&["error: ", "panicked: ", &told, &format!("step: {step}")]);
         assert!(job.files(".") == files, "{panic}: {:?}", job.files("."));
         assert!(job.numbers_in("out") == rows, "{panic}: other rows are public");
     }
-    run_many(job, "").exits(0);
+    run(job, "", "run flow.yaml").exits(0);
     assert!(job.numbers_in("out").into_iter().eq(expected), "after {panics:?}");
     run(job, "", "verify out").exits(0);
 }
@@ -128,7 +129,7 @@ fn beside_a_join() {
 #[test]
 fn before_two_readers() {
     let job = job_of("  last: { input: source, panicking: {} }");
-    let flow = job.read("flow.yaml") + "  other: { input: last, ndjson: { path: other, mode: replace } }\n";
+    let flow = job.read("flow.yaml") + "  other: { input: last, ndjson: { path: other } }\n";
     job.write("flow.yaml", flow);
     fails_at_each(&job, &["stage run", "stage first", "stage end", "stage drop"], "last", 0..MANY);
 }
@@ -168,7 +169,7 @@ fn in_sinks() {
 #[test]
 fn in_one_of_two_sinks() {
     let job = job_of("  last: { input: source, filter: \"n >= 0\" }");
-    let flow = job.read("flow.yaml") + "  other: { input: source, ndjson: { path: other, mode: replace } }\n";
+    let flow = job.read("flow.yaml") + "  other: { input: source, ndjson: { path: other } }\n";
     job.write("flow.yaml", flow);
     fails_at_each(&job, &["sink write", "sink seal", "sink drop"], "out", 0..MANY);
     assert!(job.numbers_in("other") == (0..MANY).collect::<Vec<_>>());
@@ -178,13 +179,18 @@ fn in_one_of_two_sinks() {
 #[test]
 fn after_a_commit_of_the_same_run() {
     let job = job_of("  last: { input: source, panicking: {} }");
-    let flow = job.read("flow.yaml").replace("mode: replace", "mode: append");
+    let flow = job.read("flow.yaml").replace("path: out", "path: out, mode: append");
     job.write("flow.yaml", flow.replace("memory:", "commit: { every: 10ms }\nmemory:"));
-    run_many(&job, "source commit").exits(1).says_in_a_line(&["error: ", "source at commit", "step: source"]);
+    has_many(&job);
+    run(&job, "source commit", "run flow.yaml").exits(1).says_in_a_line(&[
+        "error: ",
+        "source at commit",
+        "step: source",
+    ]);
     let committed = job.numbers_in("out");
     let n_committed = i64::try_from(committed.len()).unwrap();
     assert!((1..MANY).contains(&n_committed) && committed.into_iter().eq(0..n_committed));
-    run_many(&job, "").exits(0).says(&["going on"]);
+    run(&job, "", "run flow.yaml").exits(0).says(&["going on"]);
     assert!(job.numbers_in("out") == (0..MANY).collect::<Vec<_>>());
     run(&job, "", "verify out").exits(0);
 }

@@ -43,6 +43,33 @@ sink: { ndjson: { path: out, mode: append } }
 }
 
 #[test]
+fn a_full_refresh_that_was_killed_goes_on_or_begins_anew_and_has_all_rows() {
+    for is_staged in [true, false] {
+        let job = Job::with_flow(
+            r#"
+name: refreshed
+execution: { batch_size: 100 }
+commit: { every: 10ms }
+source: { generate: { rows: 2000, columns: { n: sequence } } }
+stages: [{ throttle: { rows: 100, per: 20ms } }, { unseen: { keys: [n] } }]
+sink: { ndjson: { path: out } }
+"#,
+        );
+        job.run("run flow.yaml").exits(0);
+        let mut killed = job.command("run flow.yaml --full-refresh");
+        killed.env("AQUEDUCT_KILL_AT", "commit.epoch.recorded:3");
+        assert!(crate::job::finish(killed).was_killed());
+        if !is_staged {
+            std::fs::remove_dir_all(job.path("_aqueduct/out")).unwrap();
+        }
+        job.run("run flow.yaml").exits(0);
+        assert_eq!(numbers(&job, "out"), range(0..2000), "staged: {is_staged}");
+        job.run("run flow.yaml").exits(0);
+        assert_eq!(numbers(&job, "out"), range(0..2000), "and nothing is new then");
+    }
+}
+
+#[test]
 fn one_file_is_not_added_to() {
     let flow = "name: x\nsource: { generate: { rows: 3 } }\nsink: { parquet: { path: out.parquet, mode: append } }\n";
     Job::with_flow(flow).run("run flow.yaml").exits(2).says(&[

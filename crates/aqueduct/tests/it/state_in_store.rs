@@ -1,5 +1,6 @@
 //! The state of a flow in an object store: machines that know nothing of each other run it, one after the other and at once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aqueduct_testkit::s3::{S3Server, Wrong};
@@ -67,22 +68,34 @@ impl World {
     pub(crate) fn is_tidy(&self) {
         let staged = self.server.objects("_aqueduct/");
         assert!(staged.is_empty(), "{:?}", staged.iter().map(|(key, _)| key).collect::<Vec<_>>());
-        let records = self.server.objects(&format!("{STATE}log/"));
-        let named = records.iter().rev().find_map(|(_, bytes)| {
+        let named = self.named();
+        let there = self.server.objects(&format!("{STATE}files/")).into_iter();
+        let there: BTreeSet<_> = there.map(|(key, _)| key.rsplit('/').next().unwrap().to_owned()).collect();
+        assert_eq!(there, named);
+    }
+
+    /// The objects that the records name, taken together.
+    fn named(&self) -> BTreeSet<String> {
+        let (mut files, mut run) = (BTreeMap::new(), Value::Null);
+        for (_, bytes) in self.server.objects(&format!("{STATE}log/0")) {
             let record: Value =
                 serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
-            let event = &record["event"];
-            let files = [&event["epoch"]["files"], &event["finish"]["files"]];
-            files.into_iter().find(|files| files.is_object()).cloned()
-        });
-        let named = named.unwrap();
-        let pieces = named.as_object().unwrap().values().flat_map(|pieces| pieces.as_array().unwrap());
-        let mut named: Vec<_> =
-            pieces.map(|piece| format!("{STATE}files/{}", piece["object"].as_str().unwrap())).collect();
-        named.sort();
-        let there: Vec<_> =
-            self.server.objects(&format!("{STATE}files/")).into_iter().map(|(key, _)| key).collect();
-        assert_eq!(there, named);
+            if record["event"]["begin"].is_object() && record["run_id"] != run {
+                run = record["run_id"].clone();
+                files.retain(|name: &String, _| name.starts_with("steps/"));
+            }
+            for kind in ["epoch", "finish"] {
+                let change = &record["event"][kind]["files"];
+                for gone in change["gone"].as_array().into_iter().flatten() {
+                    files.remove(gone.as_str().unwrap());
+                }
+                for (name, pieces) in change["put"].as_object().into_iter().flatten() {
+                    files.insert(name.clone(), pieces.clone());
+                }
+            }
+        }
+        let pieces = files.values().flat_map(|pieces| pieces.as_array().unwrap());
+        pieces.map(|piece| piece["object"].as_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -189,6 +202,55 @@ fn state_that_was_damaged_in_the_store_is_named() {
     }
     world.machine().run("run flow.yaml").exits(0).says(&["nothing new"]);
     assert_eq!(world.rows(), (0..30).collect::<Vec<_>>());
+    let (key, bytes) = world.server.objects(&format!("{STATE}files/")).remove(0);
+    world.server.put(&key, &bytes[1..]);
+    world.machine().run("run flow.yaml --full-refresh").exits(0).says(&["is forgotten"]);
+    assert_eq!(world.rows(), (0..30).collect::<Vec<_>>());
+    world.night(100, 1);
+    world.machine().run("run flow.yaml").exits(0);
+    assert_eq!(world.rows(), (0..30).chain(100..120).collect::<Vec<_>>());
+    world.is_tidy();
+}
+
+#[test]
+fn who_may_not_delete_runs_the_flow_all_the_same() {
+    let world = World::new();
+    world.server.plan("POST", "?delete", usize::MAX, Wrong::Refused(403));
+    world.server.plan("DELETE", "", usize::MAX, Wrong::Refused(403));
+    for night in 0..4 {
+        world.night(night * 50, 5);
+        world.machine().run("run flow.yaml");
+    }
+    world.server.forget_plans();
+    world.machine().run("run flow.yaml").exits(0);
+    assert_eq!(world.rows(), (0..210).collect::<Vec<_>>());
+    world.is_tidy();
+}
+
+#[test]
+fn letters_are_replayed_again_and_again() {
+    let world = World::new();
+    let machine = world.machine();
+    let flow = machine
+        .read("flow.yaml")
+        .replace("name: roaming", "name: roaming\nexecution: { on_error: dead_letter }");
+    machine.write("flow.yaml", flow);
+    for night in 0..5 {
+        world.inputs.write(
+            &format!("in/{night}.ndjson"),
+            format!("{}{{\"n\": \"bad-{night}\"}}\n", ndjson(night..night + 1)),
+        );
+        machine.run("run flow.yaml").exits(0);
+        for letter in machine.files("rejected").into_iter().filter(|name| name.ends_with(".ndjson")) {
+            let name = format!("rejected/{letter}");
+            let mended =
+                machine.read(&name).replace(&format!("\\\"bad-{night}\\\""), &format!("{}", 900 + night));
+            machine.write(&name, mended);
+        }
+        machine.run("replay rejected flow.yaml").exits(0);
+        assert_eq!(world.rows(), (0..=night).chain(900..=900 + night).collect::<Vec<_>>(), "night {night}");
+        world.is_tidy();
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Flow {
     pub(crate) state: &'static str,
     /// Whether each of its runs is on a machine that knows nothing of the others.
     pub(crate) is_elsewhere: bool,
+    /// How many records lie between two checkpoints.
+    pub(crate) checkpoint_every: u64,
     pub(crate) outputs: [Shape; 2],
 }
 
@@ -139,7 +141,7 @@ impl Flow {
 
     pub(crate) fn open(&self, fs: &Arc<dyn Fs>) -> Result<FlowLog> {
         let log = FlowLog::open(fs, &self.dir())?;
-        Ok(log.with_local_dir(&self.local_dir()))
+        Ok(log.with_local_dir(&self.local_dir()).with_checkpoint_every(self.checkpoint_every))
     }
 
     /// Where a machine keeps what it has of the state.

@@ -105,7 +105,7 @@ fn log_files(disk: &SimFs) -> BTreeMap<PathBuf, Vec<u8>> {
 impl Trial {
     pub(crate) fn of(outputs: [Shape; 2]) -> Arc<Self> {
         Arc::new(Self {
-            flow: Flow { name: "test", state: STATE, is_elsewhere: false, outputs },
+            flow: Flow { name: "test", state: STATE, is_elsewhere: false, checkpoint_every: 100, outputs },
             n_cases: AtomicUsize::new(0),
             violations: Mutex::default(),
             committed: Mutex::default(),
@@ -123,7 +123,15 @@ impl Trial {
     /// The same where each run is on a machine of its own.
     fn with_log_in_store_and_runs_elsewhere(outputs: [Shape; 2]) -> Arc<Self> {
         let mut trial = Self::with_log_in_store(outputs);
-        Arc::get_mut(&mut trial).expect("nobody else has it").flow.is_elsewhere = true;
+        let flow = &mut Arc::get_mut(&mut trial).expect("nobody else has it").flow;
+        (flow.is_elsewhere, flow.checkpoint_every) = (true, 2);
+        trial
+    }
+
+    /// The same with a checkpoint behind every other record.
+    pub(crate) fn with_checkpoints(outputs: [Shape; 2]) -> Arc<Self> {
+        let mut trial = Self::of(outputs);
+        Arc::get_mut(&mut trial).expect("nobody else has it").flow.checkpoint_every = 2;
         trial
     }
 
@@ -518,6 +526,7 @@ trials! {
     of, two_files_in_a_store: FILE_REPLACED.in_store(), FILE_APPENDED.in_store();
     of, partitions_replaced_and_merged_in_a_store: PARTITIONS_REPLACED.in_store(), MERGED.in_store();
     of, a_folder_in_a_store_and_one_on_the_disk: FOLDER_REPLACED.in_store(), FOLDER_APPENDED;
+    with_checkpoints, a_log_with_checkpoints: FOLDER_REPLACED, FOLDER_APPENDED;
     with_log_in_store, all_in_a_store: FOLDER_REPLACED.in_store(), FOLDER_APPENDED.in_store();
     with_log_in_store_and_runs_elsewhere, each_run_elsewhere: FOLDER_REPLACED.in_store(), FOLDER_APPENDED.in_store();
 }

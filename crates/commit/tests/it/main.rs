@@ -1,6 +1,8 @@
 //! Publishing as a user of the crate sees it: on a real disk, and on one that fails at every step in turn.
 
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod cleaning;
 #[cfg(test)]
 mod clocks;

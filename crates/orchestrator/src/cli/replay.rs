@@ -59,7 +59,7 @@ impl Program {
             );
         }
         let lock = self.lock(&flow.state_dir, &flow.lock_name())?;
-        let log = flow.open_log().map_err(|error| self.refuse(&error))?;
+        let mut log = flow.open_log().map_err(|error| self.refuse(&error))?;
         log.fetch_files().map_err(|error| self.refuse(&error))?;
         if let Some(unfinished) = log.unfinished() {
             let (run, file) = (unfinished.run_id, &flow.file);

@@ -116,7 +116,10 @@ pub(crate) async fn run(
     tasks.join().await;
     // What is dropped last may panic after the commit, which stands: it is told all the same.
     let failure = match (failure, panics.check()) {
-        (None | Some(Failure::Interrupted { .. }), Err(panic)) => Some(panic.into()),
+        (None, Err(panic)) => {
+            Some(panic.with("state", "committed before it: what was written stands").into())
+        }
+        (Some(Failure::Interrupted { .. }), Err(panic)) => Some(panic.into()),
         (failure, _) => failure,
     };
 
