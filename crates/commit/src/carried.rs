@@ -4,6 +4,7 @@
 //! A file is in the store in pieces, because some grow with each commit; the record names all pieces of all files. What is on
 //! this machine is a copy, beside which stands of which record it is.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -131,8 +132,8 @@ impl Places {
             self.walk(&self.local.join(folder), 0, &mut found)?;
         }
         let is_named = |entry: &FsEntry| self.name(&entry.path).is_some_and(|name| files.contains_key(name));
-        let unnamed = found.iter().filter(|entry| !is_named(entry));
-        unnamed.map(|entry| self.disk.remove_file(&entry.path)).collect()
+        let mut unnamed = found.iter().filter(|entry| !is_named(entry));
+        unnamed.try_for_each(|entry| self.disk.remove_file(&entry.path))
     }
 
     /// What a file is called in a record.
@@ -303,9 +304,12 @@ impl Carrier {
         let file = self.places.disk.0.open_read(&entry.path).map_err(at)?;
         // Within one process files grow, or are made anew when a source is opened; whoever was here before may have left others
         // of the same names.
-        let is_longer = n_bytes(&pieces) > entry.n_bytes;
-        let is_as_long = n_bytes(&pieces) == entry.n_bytes;
-        if is_longer || (!(self.is_compared && is_as_long) && !is_of(&*file, &pieces).map_err(at)?) {
+        let is_known = match n_bytes(&pieces).cmp(&entry.n_bytes) {
+            Ordering::Greater => false,
+            Ordering::Equal if self.is_compared => true,
+            Ordering::Equal | Ordering::Less => is_of(&*file, &pieces).map_err(at)?,
+        };
+        if !is_known {
             pieces.clear();
         }
         let mut from = n_bytes(&pieces);

@@ -89,7 +89,7 @@ pub(crate) async fn run(
     watch: impl AsyncFnOnce(Arc<Live>),
 ) -> Ended {
     let mut about = About::of(&flow);
-    let prepared = match Prepared::new(flow, &plan, opening).await {
+    let prepared = match Box::pin(Prepared::new(flow, &plan, opening)).await {
         Ok(prepared) => prepared,
         Err(error) => return about.without_steps(error.into()),
     };

@@ -219,7 +219,7 @@ mod tests {
             let _rows = two.lock().unwrap().take();
             panic!("two")
         });
-        assert!(told.map(|()| ()).unwrap_err().chain().contains("panicked: two"));
+        assert!(told.unwrap_err().chain().contains("panicked: two"));
         assert!(panics.check().unwrap_err().chain().contains("step: one"));
     }
 
