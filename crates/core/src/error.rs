@@ -161,6 +161,21 @@ impl Error {
         self.inner.context.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
     }
 
+    /// The first of its causes that is of this type.
+    ///
+    /// ```
+    /// use aqueduct_core::{Changed, Error, ErrorKind};
+    /// let changed = Changed { was: "v1".into(), is: "v2".into() };
+    /// let error = Error::new(ErrorKind::Io, "read", "it changed").with_source(changed.clone());
+    /// let outer = Error::new(ErrorKind::Io, "run", "a step failed").with_source(error);
+    /// assert_eq!(outer.cause::<Changed>(), Some(&changed));
+    /// assert_eq!(outer.cause::<std::io::Error>().is_some(), false);
+    /// ```
+    pub fn cause<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        let first = std::error::Error::source(self);
+        std::iter::successors(first, |error| error.source()).find_map(|error| error.downcast_ref())
+    }
+
     /// This error and all its causes, in one line, each once.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

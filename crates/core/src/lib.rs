@@ -4,6 +4,7 @@
 
 mod batch;
 mod bytes_io;
+mod changed;
 mod clock;
 mod columns;
 mod component;
@@ -25,6 +26,7 @@ pub mod units;
 
 pub use batch::{Batch, array_bytes, retained_bytes};
 pub use bytes_io::{ByteStream, RandomAccess};
+pub use changed::{Changed, ReadAgain};
 pub use clock::{Clock, SystemClock};
 pub use columns::{column_clashes, find_column, only_input, pointer_to};
 pub use component::{

@@ -268,8 +268,7 @@ impl Download {
 
     /// It is another version by now: the names of both tell whoever serves it which is which.
     fn became(&self, now: &Version, what: &str) -> Error {
-        let (before, now) = (self.version.shown(), now.shown());
-        changed(self.url(), format!("{what}; version {before} became {now}"))
+        changed(self.url(), what, self.version.became(now))
     }
 }
 

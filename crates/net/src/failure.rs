@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aqueduct_core::{Error, ErrorKind, Retry};
+use aqueduct_core::{Changed, Error, ErrorKind, Retry};
 use aqueduct_primitives::ByteCount;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode, header};
@@ -77,8 +77,9 @@ pub(crate) fn too_slow(url: &Url, slow: &TooSlow, min_rate: ByteCount) -> Failur
 }
 
 /// The bytes are not those of the version that was begun with.
-pub(crate) fn changed(url: &Url, what: impl Into<String>) -> Error {
-    at(url, ErrorKind::Io, format!("it changed while it was read: {}; run again", what.into()))
+pub(crate) fn changed(url: &Url, what: &str, change: Changed) -> Error {
+    let message = format!("it changed while it was read: {what}; {change}; run again");
+    at(url, ErrorKind::Io, message).with_source(change)
 }
 
 /// The server gives no parts.

@@ -110,29 +110,29 @@ impl HttpRanges {
                 self.collect(response, range.end - range.start).await
             }
             StatusCode::OK => Err(self.not_a_part(response.headers()).into()),
-            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED => {
-                Err(changed(&ask.url, format!("the server answered {} to a range", response.status())).into())
+            status @ (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED) => {
+                let what = format!("the server answered {status} to a range");
+                Err(self.became(&Version::of(response.headers()), &what).into())
             }
             status => Err(failure::of_status(&ask.url, status, response.headers())),
         }
     }
 
     fn check_part(&self, headers: &HeaderMap, range: &Range<u64>) -> Result<(), Failure> {
-        let url = &self.ask.url;
         let version = Version::of(headers);
         if !self.version.agrees(&version) {
-            let message = format!("version {} became {}", self.version.shown(), version.shown());
-            return Err(changed(url, message).into());
+            return Err(self.became(&version, "a part came of another version").into());
         }
         match ContentRange::of(headers) {
-            Some(part) if part.total.is_some_and(|total| total != self.n_total) => {
-                Err(changed(url, format!("its length is no longer {}", self.n_total)).into())
+            Some(ContentRange { total: Some(total), .. }) if total != self.n_total => {
+                let what = format!("it had {} bytes and has {total}", self.n_total);
+                Err(self.became(&version, &what).into())
             }
             Some(part) if (part.start, part.end) == (range.start, range.end) => Ok(()),
             _ => {
                 let found = crate::range::text(headers, &http::header::CONTENT_RANGE).unwrap_or_default();
                 let message = format!("asked for bytes {}..{}, got `{found}`", range.start, range.end);
-                Err(later(url, message))
+                Err(later(&self.ask.url, message))
             }
         }
     }
@@ -143,8 +143,11 @@ impl HttpRanges {
         if self.version.agrees(&Version::of(headers)) {
             return no_ranges(&self.ask.url);
         }
-        let now = Version::of(headers);
-        changed(&self.ask.url, format!("version {} became {}", self.version.shown(), now.shown()))
+        self.became(&Version::of(headers), "all of it came where a part was asked for")
+    }
+
+    fn became(&self, now: &Version, what: &str) -> Error {
+        changed(&self.ask.url, what, self.version.became(now))
     }
 
     /// Exactly so many bytes; without a copy when they come in one piece.

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use aqueduct_core::{ByteStream, Error, ErrorKind, RandomAccess, Result};
+use aqueduct_core::{ByteStream, Changed, Error, ErrorKind, RandomAccess, Result};
 use aqueduct_primitives::{Task, TaskError, Tasks};
 use async_stream::try_stream;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::Location;
 use crate::fetched::{Fetched, Meta, Ranged};
+use crate::{Location, Validator};
 
 /// Larger blocks would hold more memory for each open file, smaller ones would switch threads more often.
 const BLOCK_BYTES: u64 = 1 << 20;
@@ -155,8 +155,12 @@ impl LocalFile {
     }
 
     fn changed(&self, what: &str) -> Error {
+        let was = Validator::new(None, self.modified.map(Into::into), Some(self.n_bytes));
+        let now = self.file.metadata().map(|now| meta_of(&self.path, &now).validator());
+        let change = Changed { was: was.to_string(), is: now.unwrap_or_default().to_string() };
         Error::new(ErrorKind::Io, "read", format!("it changed while it was read: {what}; run again"))
             .with("path", self.path.display())
+            .with_source(change)
             .retry_later()
     }
 

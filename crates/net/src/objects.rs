@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aqueduct_core::{ByteStream, Error, ErrorKind, RandomAccess, Result};
+use aqueduct_core::{ByteStream, Changed, Error, ErrorKind, RandomAccess, Result};
 use async_stream::try_stream;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,13 +12,15 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Attribute, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use crate::Location;
 use crate::failure::shut_down;
 use crate::fetched::{Fetched, Meta, Ranged, encoding};
 use crate::inner::Inner;
+use crate::{Location, Validator};
 
 /// The store makes its own tries within this time; past it the request is given up.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
+
+const CHANGED: &str = "it changed while it was read; run again";
 
 /// One object and the store that holds it.
 #[derive(Clone)]
@@ -80,7 +82,8 @@ impl Object {
         let found = self.head().await?;
         self.check_size(found.size)?;
         let validator = self.meta_of(&found).validator();
-        let file = ObjectRanges { object: self, n_total: found.size, etag: found.e_tag };
+        let (n_total, etag) = (found.size, found.e_tag);
+        let file = ObjectRanges { object: self, n_total, etag, version: validator.clone() };
         Ok(Ranged { validator, file: Arc::new(file) })
     }
 
@@ -140,6 +143,13 @@ impl Object {
         of_store(error).with("url", self)
     }
 
+    /// It is another than this by now.
+    async fn became(&self, was: &Validator) -> Error {
+        let is = self.meta().await.map(|now| now.validator()).unwrap_or_default();
+        let change = Changed { was: was.to_string(), is: is.to_string() };
+        Error::new(ErrorKind::Io, "fetch", CHANGED).with("url", self).with_source(change)
+    }
+
     fn meta_of(&self, found: &ObjectMeta) -> Meta {
         Meta {
             n_bytes: Some(found.size),
@@ -165,13 +175,16 @@ pub(crate) fn of_store(error: object_store::Error) -> Error {
         Store::NotFound { .. } => (ErrorKind::NotFound, "no such object (404)"),
         Store::PermissionDenied { .. } => (ErrorKind::Denied, "access to the object was refused (403)"),
         Store::Unauthenticated { .. } => (ErrorKind::Denied, "the credentials were not accepted (401)"),
-        Store::Precondition { .. } | Store::NotModified { .. } => {
-            (ErrorKind::Io, "it changed while it was read; run again")
-        }
+        Store::Precondition { .. } | Store::NotModified { .. } => (ErrorKind::Io, CHANGED),
         Store::InvalidPath { .. } => (ErrorKind::Config, "not the key of an object"),
         _ => (ErrorKind::Io, "the object store failed"),
     };
     Error::new(kind, "fetch", message).with_source(error)
+}
+
+/// Whether a store refused because the object is not the one that was asked for.
+fn is_unmet(error: &Error) -> bool {
+    matches!(error.cause(), Some(object_store::Error::Precondition { .. }))
 }
 
 /// An object read by range, pinned to the version found at the start.
@@ -179,6 +192,7 @@ struct ObjectRanges {
     object: Object,
     n_total: u64,
     etag: Option<String>,
+    version: Validator,
 }
 
 #[async_trait]
@@ -201,8 +215,11 @@ impl RandomAccess for ObjectRanges {
             if_match: self.etag.clone(),
             ..GetOptions::default()
         };
-        let bytes =
-            object.ask(async { object.store.get_opts(&object.path, options).await?.bytes().await }).await?;
+        let read = object.ask(async { object.store.get_opts(&object.path, options).await?.bytes().await });
+        let bytes = match read.await {
+            Err(error) if is_unmet(&error) => return Err(object.became(&self.version).await),
+            read => read?,
+        };
         if bytes.len() as u64 != range.end - range.start {
             let message =
                 format!("{} bytes where {}..{} were asked for", bytes.len(), range.start, range.end);

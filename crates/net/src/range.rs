@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aqueduct_core::Changed;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, header};
 
@@ -55,6 +56,11 @@ impl Version {
     /// This version, of a file of so many bytes, as a later process may compare it.
     pub(crate) fn validator(&self, n_total: u64) -> Validator {
         Validator::new(self.etag.as_deref(), self.modified.as_deref().and_then(instant), Some(n_total))
+    }
+
+    /// That a file of this version is of another now.
+    pub(crate) fn became(&self, now: &Self) -> Changed {
+        Changed { was: self.shown().to_owned(), is: now.shown().to_owned() }
     }
 
     /// How a person would tell it from another.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use aqueduct_core::ErrorKind;
+use aqueduct_core::{Changed, ErrorKind};
 use aqueduct_testkit::http::{Answer, Server};
 use bytes::Bytes;
 use serde_json::json;
@@ -57,6 +57,8 @@ async fn another_version_is_told_with_both_tags() {
     });
     let error = plain_client().fails(&url).await;
     says(&error, &["/a", "changed while it was read", "tag-before", "tag-after"]);
+    let change = Changed { was: "\"tag-before\"".into(), is: "\"tag-after\"".into() };
+    assert_eq!(error.cause::<Changed>(), Some(&change));
 }
 
 // reliability 7: a length that is too short: what is left over is no part of another answer

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use aqueduct_core::ErrorKind;
+use aqueduct_core::{Changed, ErrorKind};
 use aqueduct_net::{Listed, Location, Trust};
 use futures::{StreamExt, TryStreamExt};
 
@@ -55,6 +55,9 @@ async fn a_file_that_changes_while_it_is_read_is_an_error() {
         fs::write(&path, sample(n_bytes_after)).unwrap();
         let error = body.try_collect::<Vec<_>>().await.unwrap_err();
         says(&error, &["/a", "changed while it was read"]);
+        let change = error.cause::<Changed>().unwrap();
+        assert!(change.was.contains("5000000 bytes") && change.was != change.is, "{change}");
+        assert!(change.is.contains(&format!("{n_bytes_after} bytes")), "{change}");
     }
 }
 

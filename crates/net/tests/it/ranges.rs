@@ -1,6 +1,6 @@
 //! HTTP files read by range.
 
-use aqueduct_core::RandomAccess;
+use aqueduct_core::{Changed, RandomAccess};
 use aqueduct_net::{Trust, does_no_ranges};
 use aqueduct_testkit::http::{Answer, Server};
 use bytes::Bytes;
@@ -69,7 +69,17 @@ async fn another_version_or_a_shifted_part_is_refused() {
         let etag = if request.nth == 1 { "\"v1\"" } else { "\"v2\"" };
         Answer::file(request, &Bytes::from(sample(100)), etag)
     });
-    says(&read_some(&changed).await, &["/changed", "changed while it was read"]);
+    let error = read_some(&changed).await;
+    says(&error, &["/changed", "changed while it was read"]);
+    let change = Changed { was: "\"v1\"".into(), is: "\"v2\"".into() };
+    assert_eq!(error.cause::<Changed>(), Some(&change));
+    let longer = server.route("/longer", |request| {
+        let n_bytes = if request.nth == 1 { 100 } else { 101 };
+        Answer::file(request, &Bytes::from(sample(n_bytes)), "\"v1\"")
+    });
+    let error = read_some(&longer).await;
+    says(&error, &["/longer", "changed while it was read", "100 bytes and has 101"]);
+    assert!(error.cause::<Changed>().is_some(), "{error:?}");
     let shifted = server.route("/shifted", |request| match request.nth {
         1 => Answer::file(request, &Bytes::from(sample(100)), "\"v1\""),
         _ => Answer::new(206)
@@ -77,7 +87,9 @@ async fn another_version_or_a_shifted_part_is_refused() {
             .header("Content-Range", "bytes 11-20/100")
             .body(sample(10)),
     });
-    says(&read_some(&shifted).await, &["/shifted", "11-20"]);
+    let error = read_some(&shifted).await;
+    says(&error, &["/shifted", "11-20"]);
+    assert!(error.cause::<Changed>().is_none(), "{error:?}");
 }
 
 async fn read_some(url: &str) -> aqueduct_core::Error {

@@ -1,6 +1,6 @@
 //! Objects, in memory and behind the S3 protocol of a scripted server.
 
-use aqueduct_core::ErrorKind;
+use aqueduct_core::{Changed, ErrorKind};
 use aqueduct_net::{Fetcher, HttpOptions, Listed, StorageOptions, Trust};
 use aqueduct_primitives::Tasks;
 use aqueduct_testkit::http::{Answer, Server};
@@ -63,7 +63,9 @@ async fn an_object_that_changes_is_not_read_on() {
     let at = location("memory://lake/a");
     let file = client.fetcher.random_access(&at, Trust::Flow, &client.metrics).await.unwrap().file;
     client.fetcher.put(&at, Bytes::from(vec![1; 1000])).await.unwrap();
-    says(&file.read(10..20).await.unwrap_err(), &["memory://lake/a", "changed while it was read"]);
+    let error = file.read(10..20).await.unwrap_err();
+    says(&error, &["memory://lake/a", "changed while it was read"]);
+    assert!(error.cause::<Changed>().is_some_and(|change| change.was != change.is), "{error:?}");
 }
 
 #[tokio::test]
