@@ -117,6 +117,19 @@ pub trait SourceConfig: Send + Sync {
         false
     }
 
+    /// Whether what it gave can be read again, which is then what [`SourceCaps::replayable`](crate::SourceCaps::replayable)
+    /// says of the source: here it is told before anything is opened.
+    fn is_replayable(&self) -> bool {
+        false
+    }
+
+    /// The option, as a JSON pointer, that has the run take back what is not committed when something changes while it is
+    /// read: the source then ends with an error that is caused by [`ReadAgain`](crate::ReadAgain). Nothing, where it never does.
+    /// Every sink of the flow must be able to take rows back then, and every source to give them again.
+    fn takes_back(&self) -> Option<&'static str> {
+        None
+    }
+
     /// How a file must be named that holds records of this source, so that [`SourceConfig::over`] reads them: a suffix,
     /// `ndjson` say. Nothing, where it has no records in a file of this name.
     fn suffix_of_records(&self, _file: &str) -> Option<&'static str> {

@@ -25,6 +25,7 @@ use crate::file_set::memory::need_of_files;
 use crate::file_set::seen::OnlyNew;
 use crate::file_set::{FileSet, Settings};
 
+pub use crate::file_set::on_change::OnChange;
 pub use crate::file_set::seen::By;
 
 pub(crate) mod again;
@@ -60,6 +61,11 @@ pub struct Config {
     /// Read only files that no earlier run of the flow has committed: `{by: modified}`. Rows are then added to those of
     /// earlier runs.
     pub incremental: Option<Incremental>,
+    /// What becomes of the run when a file changes while it is read; rows of two versions never stand in one output. `fail` ends
+    /// it with an error that names both versions. `reread` drops what is not committed, and goes on from the last commit with
+    /// the file as it is then: before sinks that can take rows back, and for files of which no rows are committed.
+    #[serde(default)]
+    pub on_change: OnChange,
     /// How files are read.
     #[serde(flatten)]
     pub read: ReadOptions,
@@ -165,6 +171,14 @@ impl SourceConfig for Config {
         self.incremental.is_some()
     }
 
+    fn is_replayable(&self) -> bool {
+        true
+    }
+
+    fn takes_back(&self) -> Option<&'static str> {
+        self.on_change.takes_back()
+    }
+
     fn suffix_of_records(&self, file: &str) -> Option<&'static str> {
         again::suffix(&self.read, file)
     }
@@ -174,6 +188,8 @@ impl SourceConfig for Config {
             paths: Some(again::listed(files)),
             list: None,
             incremental: None,
+            // What is replayed is committed at once, in one attempt.
+            on_change: OnChange::Fail,
             read: again::options(&self.read, files),
             ..self.clone()
         }))
@@ -191,6 +207,7 @@ impl SourceConfig for Config {
             options: self.read.clone(),
             is_remote: self.is_remote(),
             incremental: self.incremental.map(|Incremental { by }| OnlyNew { by, retry_gaps: None }),
+            on_change: self.on_change,
         };
         let inputs = self.inputs(&fetcher, cx)?;
         Ok(Box::new(FileSet::open(cx, fetcher, settings, |_| inputs).await?))

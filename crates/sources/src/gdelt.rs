@@ -90,6 +90,11 @@ pub struct Config {
     /// Whether it is fine that there is no file at all.
     #[serde(default)]
     pub allow_empty: bool,
+    /// What becomes of the run when a file changes while it is read; rows of two versions never stand in one output. `fail` ends
+    /// it with an error that names both versions. `reread` drops what is not committed, and goes on from the last commit with
+    /// the file as it is then: before sinks that can take rows back, and for files of which no rows are committed.
+    #[serde(default)]
+    pub on_change: files::OnChange,
     /// A line larger than this is an error.
     #[serde(default = "default_max_record_bytes", deserialize_with = "units::byte_count")]
     #[schemars(with = "units::Size", extend("default" = "16MiB"))]
@@ -211,6 +216,14 @@ impl SourceConfig for Config {
         self.to.is_none()
     }
 
+    fn is_replayable(&self) -> bool {
+        true
+    }
+
+    fn takes_back(&self) -> Option<&'static str> {
+        self.on_change.takes_back()
+    }
+
     fn suffix_of_records(&self, file: &str) -> Option<&'static str> {
         again::suffix(&self.read_options(), file)
     }
@@ -224,6 +237,7 @@ impl SourceConfig for Config {
             origin: self.origin,
             allow_empty: self.allow_empty,
             incremental: None,
+            on_change: files::OnChange::Fail,
             read: again::options(&self.read_options(), files),
             http: self.http.clone(),
         }))
@@ -243,6 +257,7 @@ impl SourceConfig for Config {
             incremental: self
                 .is_incremental()
                 .then_some(OnlyNew { by: By::Name, retry_gaps: Some(self.retry_gaps) }),
+            on_change: self.on_change,
         };
         let range = self.range(cx)?;
         let files = fetcher.clone();

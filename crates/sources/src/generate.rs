@@ -129,6 +129,10 @@ impl SourceConfig for Config {
         MemoryNeed::between(need, need)
     }
 
+    fn is_replayable(&self) -> bool {
+        true
+    }
+
     async fn open(self: Box<Self>, _cx: &Context) -> Result<Box<dyn Source>> {
         Ok(self)
     }

@@ -115,6 +115,7 @@ impl SourceConfig for Config {
             origin: false,
             allow_empty: false,
             incremental: None,
+            on_change: files::OnChange::Fail,
             read: again::options(&self.read, files),
             http: HttpOptions::default(),
         }))

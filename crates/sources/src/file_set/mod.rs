@@ -12,7 +12,8 @@
 //! A run goes on after any batch. Each carries a position of one split, of the size of the window, which tells files that
 //! are done and rows that were given of others ([`progress`]); rejects are told together with the batch that covers them. What
 //! the numbers of the files mean lies in a folder of the run ([`frozen`]), and which versions of them were read
-//! ([`journal`]): a file that changed in between ends the run ([`unchanged`]).
+//! ([`journal`]): a file that changed in between ends the run ([`unchanged`]). One that changes while it is read ends the
+//! attempt, or the run ([`on_change`]).
 //!
 //! Where only new files are to be read, what earlier runs have committed is known by keys ([`seen`]), and left out of the
 //! list before it is fixed ([`sift`]).
@@ -24,6 +25,7 @@ pub(crate) mod journal;
 pub(crate) mod lines;
 pub(crate) mod memory;
 pub(crate) mod ndjson;
+pub(crate) mod on_change;
 pub(crate) mod open;
 pub(crate) mod oversize;
 pub(crate) mod peek;
@@ -56,6 +58,7 @@ use self::input::{Found, Input, Inputs, Missing, Queued};
 use self::journal::Journal;
 use self::memory::Division;
 use self::ndjson::Disk;
+use self::on_change::OnChange;
 use self::open::Opener;
 use self::progress::{Progress, SPLIT};
 use self::seen::{Ended, OnlyNew, Seen, memory_of_keys};
@@ -84,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) is_remote: bool,
     /// By what files of earlier runs are known, which are not read again.
     pub(crate) incremental: Option<OnlyNew>,
+    /// What becomes of the run when one changes while it is read.
+    pub(crate) on_change: OnChange,
 }
 
 /// Files, ready to be read.
@@ -126,7 +131,7 @@ impl Kept {
         let inputs = match &seen {
             Some(seen) => {
                 let (cx, fetcher, seen) = (cx.clone(), opener.fetcher.clone(), seen.clone());
-                Sift::new(cx, fetcher, opener.division, seen).only_new(inputs)
+                Sift::new(cx, fetcher, opener.division, seen, opener.on_change).only_new(inputs)
             }
             None => inputs,
         };
@@ -168,8 +173,8 @@ impl FileSet {
         settings: Settings,
         inputs: impl FnOnce(Option<&Seen>) -> Inputs + Send,
     ) -> Result<Self> {
-        let Settings { options, window, is_ordered, origin, allow_empty, what, is_remote, incremental } =
-            settings;
+        let Settings { options, window, is_ordered, origin, allow_empty, what, is_remote, .. } = settings;
+        let (incremental, on_change) = (settings.incremental, settings.on_change);
         let keys = incremental.map_or(ByteCount::ZERO, |_| memory_of_keys(cx.share().total()));
         let division = Division::of(cx.share().total().saturating_sub(keys), window);
         check_memory(cx, division)?;
@@ -177,7 +182,7 @@ impl FileSet {
             tracing::debug!(window, n_files = division.n_files, "fewer files at once, to keep to the memory");
         }
         let declared = declared_schema(&options, options.format.named())?;
-        let opener = Arc::new(Opener::new(cx, fetcher, options, origin, division));
+        let opener = Arc::new(Opener::new(cx, fetcher, options, origin, division, on_change));
         let (kept, inputs) = match cx.durable() {
             None => (None, inputs(None)),
             Some(durable) => {
@@ -358,6 +363,7 @@ impl Looked {
                 }
                 Ok(_) => self.head.push(queued),
                 Err(error) => {
+                    let error = opener.on_change.unless_again(&queued.input, error)?;
                     opener.cx.metrics().files_total.add(1);
                     Failed::of(seen, &queued.input, error).await?.settle(
                         &opener.cx,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::input::Input;
 use super::memory::{Division, FileLane};
+use super::on_change::OnChange;
 use super::peek::Peek;
 use super::spool::Spool;
 use super::verify::verified;
@@ -31,6 +32,7 @@ pub(crate) struct Opener {
     pub(crate) options: Arc<ReadOptions>,
     pub(crate) origin: bool,
     pub(crate) division: Division,
+    pub(crate) on_change: OnChange,
     spool: Spool,
 }
 
@@ -63,9 +65,10 @@ impl Opener {
         options: ReadOptions,
         origin: bool,
         division: Division,
+        on_change: OnChange,
     ) -> Self {
         let options = Arc::new(options);
-        Self { cx: cx.clone(), fetcher, options, origin, division, spool: Spool::of(cx) }
+        Self { cx: cx.clone(), fetcher, options, origin, division, on_change, spool: Spool::of(cx) }
     }
 
     /// The columns of a file, none if it has no rows to tell; and the file itself, still open where possible.

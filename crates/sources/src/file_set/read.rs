@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use aqueduct_core::{Batch, BatchStream, Context, Error, ErrorKind, Positions, Result, retained_bytes};
+use aqueduct_core::{
+    Batch, BatchStream, Changed, Context, Error, ErrorKind, Positions, Result, retained_bytes,
+};
 use aqueduct_formats::{Decoded, NeedsSpool};
 use aqueduct_net::Validator;
 use aqueduct_primitives::{
@@ -22,7 +24,7 @@ use super::open::{Opened, Opener, Rows};
 use super::oversize::{Fitting, Part, sorted_out};
 use super::progress::{Partial, Progress};
 use super::seen::{Ended, Seen};
-use super::unchanged::{check_done, compare, since_then};
+use super::unchanged::{check_done, compare, compare_again, since_then};
 use super::{Failed, FileSet, frozen};
 
 /// Events that wait outside the task that reads a file. With none, decoder and consumer would take turns;
@@ -312,7 +314,7 @@ enum Stop {
 impl FileReader {
     /// Reads the file to its end, or as far as it goes.
     async fn run(self, opened: Option<Opened>) -> End {
-        match self.read(opened).await {
+        match self.read(opened).await.map_err(|stop| self.unless_again(stop)) {
             Ok(()) => End::Whole,
             Err(Stop::File(error)) => End::Failed(error),
             Err(Stop::Run(error)) => {
@@ -321,6 +323,24 @@ impl FileReader {
                 End::Whole
             }
         }
+    }
+
+    /// A file that changed ends the attempt, if it is to be read again.
+    fn unless_again(&self, stop: Stop) -> Stop {
+        let (error, same): (_, fn(Error) -> Stop) = match stop {
+            Stop::File(error) => (error, Stop::File),
+            Stop::Run(error) => (error, Stop::Run),
+        };
+        if !self.can_tell_versions() {
+            return same(error);
+        }
+        self.opener.on_change.unless_again(&self.file.input, error).map_or_else(Stop::Run, same)
+    }
+
+    /// Whether the next attempt will know the version again that rows were given of: some of them may be committed by then.
+    fn can_tell_versions(&self) -> bool {
+        let resumed = self.resumed.as_ref().map(|resumed| &resumed.is);
+        self.file.validator.get().into_iter().chain(resumed).all(|version| version.name().is_some())
     }
 
     async fn read(&self, opened: Option<Opened>) -> Result<(), Stop> {
@@ -368,7 +388,7 @@ impl FileReader {
         let skip = resumed.as_ref().map_or(0, |resumed| resumed.rows);
         let rows = opener.rows_after(&file.input, schema, is_read, skip, after).await;
         let Rows { validator, stream } = rows.map_err(Stop::File)?;
-        compare(&file.input, &file.validator(), &validator).map_err(Stop::Run)?;
+        compare_again(&file.input, &file.validator(), &validator).map_err(Stop::Run)?;
         Ok(stream)
     }
 
@@ -392,8 +412,10 @@ fn check_hashed(input: &Input, is: &Validator) -> Result<()> {
     if input.digest.is_none() || !input.listed.has_become_another(is) {
         return Ok(());
     }
+    let change = Changed { was: input.listed.to_string(), is: is.to_string() };
     let message = "it changed while it was looked at; the next run reads it as it is then";
-    Err(Error::new(ErrorKind::Io, "read", message).with("was", &input.listed).with("is", is))
+    let error = Error::new(ErrorKind::Io, "read", message).with("was", &input.listed).with("is", is);
+    Err(error.with_source(change))
 }
 
 /// Takes rows into the flow's memory. Rows that came through the lane have some of it already.

@@ -15,6 +15,7 @@ use super::gaps::are_given_up;
 use super::give_up;
 use super::input::{Found, Input, Inputs};
 use super::memory::Division;
+use super::on_change::OnChange;
 use super::seen::{By, Key, Seen, content};
 
 /// So many files are looked up together. More would wait for each other, and be held, for no gain.
@@ -29,6 +30,7 @@ pub(crate) struct Sift {
     fetcher: Fetcher,
     division: Division,
     seen: Seen,
+    on_change: OnChange,
     /// The files that were come upon of those that are committed in part.
     met: BTreeSet<Key>,
 }
@@ -55,8 +57,14 @@ enum Verdict {
 }
 
 impl Sift {
-    pub(crate) fn new(cx: Context, fetcher: Fetcher, division: Division, seen: Seen) -> Self {
-        Self { cx, fetcher, division, seen, met: BTreeSet::new() }
+    pub(crate) fn new(
+        cx: Context,
+        fetcher: Fetcher,
+        division: Division,
+        seen: Seen,
+        on_change: OnChange,
+    ) -> Self {
+        Self { cx, fetcher, division, seen, on_change, met: BTreeSet::new() }
     }
 
     /// What is new, in order, and the first few that are known. Says at the end how many those are.
@@ -200,14 +208,14 @@ impl Sift {
         if !files.iter().any(&is_asked) {
             return Ok(files);
         }
-        let (cx, fetcher) = (self.cx.clone(), self.fetcher.clone());
+        let (cx, fetcher, on_change) = (self.cx.clone(), self.fetcher.clone(), self.on_change);
         let limit = WindowLimit::tasks(self.division.n_files).with_bytes(cx.share(), self.division.per_file);
         let look = move |file: Looked| {
             let (cx, fetcher) = (cx.clone(), fetcher.clone());
             let is_asked = is_asked(&file);
             async move {
                 match is_asked {
-                    true => asked(&cx, &fetcher, file, ask).await,
+                    true => asked(&cx, &fetcher, on_change, file, ask).await,
                     false => Ok(file),
                 }
             }
@@ -249,7 +257,13 @@ fn is_unknown(input: &Input) -> bool {
 }
 
 /// A file with what was asked about it.
-async fn asked(cx: &Context, fetcher: &Fetcher, mut file: Looked, ask: Ask) -> Result<Looked> {
+async fn asked(
+    cx: &Context,
+    fetcher: &Fetcher,
+    on_change: OnChange,
+    mut file: Looked,
+    ask: Ask,
+) -> Result<Looked> {
     let looked = match ask {
         Ask::Version => version(cx, fetcher, &file.input).await.map(|version| (version, None)),
         Ask::Digest => {
@@ -259,6 +273,7 @@ async fn asked(cx: &Context, fetcher: &Fetcher, mut file: Looked, ask: Ask) -> R
     match looked {
         Ok((version, digest)) => (file.input.listed, file.input.digest) = (version, digest),
         Err(error) => {
+            let error = on_change.unless_again(&file.input, error)?;
             cx.metrics().files_total.add(1);
             give_up(cx, &file.input, 0, error)?;
             file.verdict = Verdict::GivenUp;

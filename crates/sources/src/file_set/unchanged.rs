@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_core::{Changed, Error, ErrorKind, Result};
 use aqueduct_net::Validator;
 use aqueduct_primitives::{WindowLimit, window};
 use futures::StreamExt;
@@ -58,6 +58,19 @@ pub(super) fn compare(input: &Input, was: &Validator, is: &Validator) -> Result<
     }
 }
 
+/// Whether a file that is opened once more is still the one that is being read.
+///
+/// # Errors
+/// It is another: see [`Changed`].
+pub(super) fn compare_again(input: &Input, was: &Validator, is: &Validator) -> Result<()> {
+    if !was.has_become_another(is) {
+        return Ok(());
+    }
+    let change = Changed { was: was.to_string(), is: is.to_string() };
+    let message = format!("it changed while it was read: {change}; run again");
+    Err(Error::new(ErrorKind::Io, "read", message).with("file", &input.name).with_source(change))
+}
+
 /// What it means that a file cannot be opened of which rows were given: that it is gone, or what the error says.
 pub(super) fn since_then(input: &Input, was: &Validator, error: Error) -> Error {
     match error.kind() {
@@ -67,8 +80,8 @@ pub(super) fn since_then(input: &Input, was: &Validator, error: Error) -> Error 
 }
 
 fn changed(input: &Input, was: &Validator, is: &str) -> Error {
-    let message = "a file changed since this run read it, and rows of both versions would be mixed; \
-                   `--fresh` begins anew";
+    let message = "a file changed since this run read it: its rows are committed as they were and cannot be taken back, \
+                   and those of both versions would be mixed; `--fresh` begins anew";
     Error::new(ErrorKind::Conflict, "resume", message)
         .with("file", &input.name)
         .with("was", was)

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
+mod changes;
 mod conformance;
 mod gdelt;
 mod http;

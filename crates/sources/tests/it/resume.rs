@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{Context, Durable, ErrorKind, Fs, Positions, Result, SourceFactory, StdFs};
+use aqueduct_core::{Context, Durable, ErrorKind, Fs, Positions, ReadAgain, Result, SourceFactory, StdFs};
 use aqueduct_formats::write::{CompressedWriter, TextCompression};
 use aqueduct_net::{Fetcher, HttpOptions, StorageOptions};
 use aqueduct_primitives::{Budget, ByteCount};
@@ -278,7 +278,8 @@ fn refused(error: &aqueduct_core::Error, file: &str) {
     assert_eq!(error.kind(), ErrorKind::Conflict, "{told}");
     assert!(error.context("file").is_some_and(|found| found.ends_with(file)), "{told}");
     assert!(error.context("was").is_some() && error.context("is").is_some(), "{told}");
-    assert!(told.contains("--fresh"), "{told}");
+    assert!(told.contains("--fresh") && told.contains("cannot be taken back"), "{told}");
+    assert!(error.cause::<ReadAgain>().is_none(), "{told}");
 }
 
 /// Whether a file is in the middle, by the position that a commit kept.
@@ -336,6 +337,29 @@ async fn a_file_on_a_server_that_changed_is_refused_by_name_open_or_done() {
                 false => Answer::file(request, &body, "\"v2\""),
             });
             refused(&run.all(&options, &before.passed).await.err().unwrap(), name);
+        }
+    }
+}
+
+/// What was committed stays: the policy for files that change is for what was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_which_rows_are_committed_is_not_read_again_and_another_is() {
+    for (n_batches, name, is_refused) in
+        [(1, "/a.ndjson", true), (1, "/b.ndjson", false), (5, "/a.ndjson", true), (5, "/b.ndjson", true)]
+    {
+        let (run, server) = (Run::new(), Server::start().await);
+        let a = server.file("/a.ndjson", ndjson(0..250));
+        let b = server.file("/b.ndjson", ndjson(250..500));
+        let mut options = reading(json!([a, b]));
+        options["order"] = json!("listed");
+        options["on_change"] = json!("reread");
+        let before = run.read(&options, &Positions::default(), n_batches).await.unwrap();
+        let body = Bytes::from(ndjson(250..501));
+        server.route(name, move |request| Answer::file(request, &body, "\"v2\""));
+        let after = run.all(&options, &before.passed).await;
+        match is_refused {
+            true => refused(&after.err().unwrap(), name),
+            false => assert_eq!(joined(&before.rows, &after.unwrap().rows).len(), 501),
         }
     }
 }

@@ -208,6 +208,8 @@ pub async fn a_resumed_run_repeats_and_skips_nothing(trial: Trial) -> Verdict {
     let usual = &trial.fixture.usual;
     let room = trial.room(usual, Share::Best)?;
     let SourceCaps { replayable, ordered, summed_up_in, .. } = trial.open(&room, usual).await?.capabilities();
+    let is_promised = trial.configure(usual)?.is_replayable();
+    ensure!(replayable || !is_promised, "its options say that it can be read again, and it cannot");
     if !replayable {
         return Err(Objection::DoesNotApply("what was read cannot be read again"));
     }
