@@ -92,6 +92,11 @@ impl FlowLog {
         Some(LastRun { run_id, started: run.started, committed, stands, positions, counts: run.counts })
     }
 
+    /// The number of the newest record that commits anything: another one later, if something was committed in between.
+    pub fn newest_commit(&self) -> Option<u64> {
+        self.history.newest().map(|newest| newest.n)
+    }
+
     /// What steps keep, by step, as the next run will find it.
     pub fn kept(&self) -> &BTreeMap<String, Value> {
         self.history.kept_now()

@@ -90,6 +90,9 @@ pub struct Report {
     pub spilled_bytes: u64,
     /// Requests made again.
     pub retries: u64,
+    /// How often a file changed while it was read, and what was not committed was dropped and read again.
+    #[serde(default)]
+    pub rereads: u64,
     /// Step by step, sources first.
     pub steps: Vec<StepReport>,
     /// What is public now.

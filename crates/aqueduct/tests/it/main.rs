@@ -28,6 +28,7 @@ mod panics;
 mod records_in_store;
 mod rejects;
 mod replay;
+mod rereads;
 mod resumed;
 mod servers;
 mod stalled;

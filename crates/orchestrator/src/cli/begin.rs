@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aqueduct_commit::{Start, Unfinished};
+use aqueduct_commit::{FlowLog, Start, Unfinished};
 use aqueduct_core::{Error, ErrorKind};
 use chrono::DateTime;
 
@@ -34,9 +34,17 @@ impl Program {
     /// # Errors
     /// The exit code, when the log cannot be used; it is said why.
     pub(super) fn begin(&self, asked: Asked<'_>) -> Result<(Flow, Opening), u8> {
+        let log = asked.flow.open_log().map_err(|error| self.refuse(&error))?;
+        self.begin_on(log, asked)
+    }
+
+    /// [`Program::begin`] on a log that was read.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn begin_on(&self, log: FlowLog, asked: Asked<'_>) -> Result<(Flow, Opening), u8> {
         let Asked { flow, run, start, reload } = asked;
         let flow_dir = flow.flow_dir();
-        let log = flow.open_log().map_err(|error| self.refuse(&error))?;
         let mut fixed = fixed_now(&run, start);
         let opening = |log, start, fixed| Opening { log, flow_dir: flow_dir.clone(), start, fixed };
         let Some(unfinished) = log.unfinished() else { return Ok((flow, opening(log, start, fixed))) };

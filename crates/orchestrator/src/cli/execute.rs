@@ -1,5 +1,6 @@
 //! Runs one flow with its lock, its progress, its ledger entry and its last line.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,6 +10,7 @@ use aqueduct_primitives::ByteCount;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::attempts::Attempts;
 use super::begin::Asked;
 use super::{Program, exit};
 use crate::flow::Flow;
@@ -18,7 +20,7 @@ use crate::logging::Console;
 use crate::plan::{Plan, plan};
 use crate::progress::{self, ProgressKind, grouped};
 use crate::report::{Report, Status};
-use crate::run::{self, Failure, Opening, RunOptions};
+use crate::run::{self, Ended, Failure, Live, Opening, RunOptions};
 
 /// What the system tells of a process is a page.
 const MAX_STATUS_BYTES: u64 = 64 << 10;
@@ -37,28 +39,25 @@ pub(super) async fn execute(
     options: RunOptions,
     progress: ProgressKind,
 ) -> Executed {
+    let attempts = Attempts::of(&asked);
     match ready(program, asked) {
-        Ok(ready) => Box::pin(carry_out(program, ready, options, progress)).await,
+        Ok(ready) => Box::pin(carry_out(program, ready, Some(attempts), options, progress)).await,
         Err(code) => Executed { code, report: None },
     }
 }
 
-/// Runs a flow that is ready, and says how it went.
+/// Runs a flow that is ready, in several attempts if it may, and says how it went.
 pub(super) async fn carry_out(
     program: &Program,
     ready: Ready,
+    attempts: Option<Attempts<'_>>,
     options: RunOptions,
     progress: ProgressKind,
 ) -> Executed {
-    let Ready { flow, plan, opening, lock } = ready;
-    say_how_it_writes(&flow);
-    let state_dir = flow.state_dir.clone();
-    let console = program.console.clone();
-    let shown = CancellationToken::new();
-    let ended = run::run(flow, plan, Some(opening), options, async |live| {
-        progress::show(progress, Arc::clone(&live), console, shown.clone()).await;
-    })
-    .await;
+    let Ready { attempt, lock } = ready;
+    say_how_it_writes(&attempt.flow);
+    let state_dir = attempt.flow.state_dir.clone();
+    let ended = Box::pin(carry_on(program, attempt, attempts, options, progress)).await;
     drop(lock);
     let report = masked(ended.report, &program.console);
     let code = say_how_it_ended(program, &report, ended.failure.as_ref());
@@ -66,30 +65,70 @@ pub(super) async fn carry_out(
     Executed { code, report: Some(report) }
 }
 
+/// One attempt after the other, until one is the last. All of them are one run, which began with the first.
+async fn carry_on(
+    program: &Program,
+    first: Attempt,
+    attempts: Option<Attempts<'_>>,
+    options: RunOptions,
+    progress: ProgressKind,
+) -> Ended {
+    let mut ended = first.make(program, options.clone(), progress).await;
+    let Some(mut attempts) = attempts else { return ended };
+    let (started, resumed_from) = (ended.report.started.clone(), ended.report.resumed_from.clone());
+    let Ended { report, failure } = loop {
+        match attempts.after(program, ended) {
+            ControlFlow::Continue(attempt) => ended = attempt.make(program, options.clone(), progress).await,
+            ControlFlow::Break(last) => break last,
+        }
+    };
+    Ended { report: Report { started, resumed_from, rereads: attempts.n_rereads, ..report }, failure }
+}
+
 /// A flow that may run now.
 pub(super) struct Ready {
+    pub(super) attempt: Attempt,
+    pub(super) lock: FlowLock,
+}
+
+/// A flow and all that one attempt at its run begins with.
+pub(super) struct Attempt {
     pub(super) flow: Flow,
     pub(super) plan: Plan,
     pub(super) opening: Opening,
-    pub(super) lock: FlowLock,
+}
+
+impl Attempt {
+    /// Runs the flow, and shows how far it is.
+    async fn make(self, program: &Program, options: RunOptions, progress: ProgressKind) -> Ended {
+        let Self { flow, plan, opening } = self;
+        let (console, shown) = (program.console.clone(), CancellationToken::new());
+        let show = async |live: Arc<Live>| {
+            progress::show(progress, live, console, shown.clone()).await;
+        };
+        Box::pin(run::run(flow, plan, Some(opening), options, show)).await
+    }
 }
 
 /// Plans a flow, takes its lock and opens its log; the exit code if that cannot be, said why.
 fn ready(program: &Program, asked: Asked<'_>) -> Result<Ready, u8> {
-    let planned = |flow: &Flow| {
-        plan(flow).map_err(|errors| {
-            program.console.line(&errors.to_string());
-            exit::WRONG
-        })
-    };
     // What does not fit is refused before anything is touched.
-    planned(&asked.flow)?;
+    program.planned(&asked.flow)?;
     let lock = program.lock(&asked.flow.state_dir, &asked.flow.lock_name())?;
     let (flow, opening) = program.begin(asked)?;
-    Ok(Ready { plan: planned(&flow)?, flow, opening, lock })
+    let plan = program.planned(&flow)?;
+    Ok(Ready { attempt: Attempt { flow, plan, opening }, lock })
 }
 
 impl Program {
+    /// The plan of a flow; the exit code if it does not fit its memory, said why.
+    pub(super) fn planned(&self, flow: &Flow) -> Result<Plan, u8> {
+        plan(flow).map_err(|errors| {
+            self.console.line(&errors.to_string());
+            exit::WRONG
+        })
+    }
+
     /// Takes the lock of a flow; the exit code if that cannot be, said why.
     pub(super) fn lock(&self, state_dir: &Path, name: &str) -> Result<FlowLock, u8> {
         FlowLock::take(&StdFs, state_dir, name).map_err(|error| {
@@ -145,6 +184,7 @@ fn summary(report: &Report) -> String {
         (report.rows_rejected, "rows rejected"),
         (report.files_rejected, "files rejected"),
         (report.files_known, "files committed before"),
+        (report.rereads, "times begun again for a file that changed"),
         (report.gaps.len() as u64, "missing"),
     ] {
         if n > 0 {

@@ -1,6 +1,7 @@
 //! The command line: what `aqueduct` understands, and who answers.
 
 mod arguments;
+mod attempts;
 mod begin;
 mod chaos;
 mod clean;

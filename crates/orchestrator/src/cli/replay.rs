@@ -27,11 +27,10 @@ use tokio_util::sync::CancellationToken;
 use self::letters::{Gathered, gather};
 use super::arguments::ReplayArguments;
 use super::begin::fixed_now;
-use super::execute::{Ready, Signals, carry_out};
+use super::execute::{Attempt, Ready, Signals, carry_out};
 use super::state::REPLAYED;
 use super::{Program, exit};
 use crate::flow::{Flow, StepKind};
-use crate::plan::plan;
 use crate::progress::grouped;
 use crate::run::{Opening, RunOptions, over_rejected};
 
@@ -80,15 +79,12 @@ impl Program {
         let flow =
             over_rejected(flow, &gathered.again, &self.registry).map_err(|message| self.wrong(&message))?;
         self.warn_of_partial(&flow);
-        let plan = plan(&flow).map_err(|errors| {
-            self.console.line(&errors.to_string());
-            exit::WRONG
-        })?;
+        let plan = self.planned(&flow)?;
         let opening = Opening { log, flow_dir, start: Start::Resume, fixed };
         let at_end = vec![(REPLAYED.to_owned(), Arc::new(replayed))];
         let options = RunOptions { limit_rows: None, stop, at_end };
-        let ready = Ready { flow, plan, opening, lock };
-        Ok(Box::pin(carry_out(self, ready, options, arguments.progress)).await.code)
+        let ready = Ready { attempt: Attempt { flow, plan, opening }, lock };
+        Ok(Box::pin(carry_out(self, ready, None, options, arguments.progress)).await.code)
     }
 
     /// Letters do not say of which entry of a matrix they are.

@@ -47,6 +47,12 @@ struct Files {
     #[serde(default)]
     #[expect(dead_code, reason = "checked only")]
     window: Option<u32>,
+    /// What becomes of a run when a file changes.
+    #[serde(default)]
+    on_change: Option<String>,
+    /// Whether what was read cannot be read again.
+    #[serde(default)]
+    once: bool,
     /// A record larger than this is an error.
     #[serde(default, deserialize_with = "units::optional_byte_count")]
     #[schemars(with = "Option<units::Size>")]
@@ -96,6 +102,14 @@ impl SourceConfig for Files {
 
     fn largest_record(&self) -> ByteCount {
         self.max_record_bytes.unwrap_or_default()
+    }
+
+    fn is_replayable(&self) -> bool {
+        !self.once
+    }
+
+    fn takes_back(&self) -> Option<&'static str> {
+        self.on_change.as_ref().map(|_| "/on_change")
     }
 
     async fn open(self: Box<Self>, _: &Context) -> Result<Box<dyn Source>> {

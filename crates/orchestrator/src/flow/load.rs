@@ -17,7 +17,7 @@ use crate::flow::substitute::{fill, variables};
 use crate::flow::values::Values;
 use crate::flow::{
     Flow, FlowError, FlowErrors, FlowOptions, Places, RunIdentity, Settings, Span, Step, StepPlace, check,
-    closed, hosts, identity, later, modes, outputs, read, scalar, types, yaml,
+    closed, hosts, identity, later, modes, outputs, read, rereads, scalar, types, yaml,
 };
 use crate::plan::default_memory;
 
@@ -56,6 +56,7 @@ pub fn load(path: &Path, settings: &Settings, registry: &Registry) -> Result<Vec
     keep(&mut errors, unused(settings, &used, &overrides, &root), &Masks::default());
     keep(&mut errors, outputs::in_the_way(&flows), &Masks::default());
     keep(&mut errors, flows.iter().flat_map(modes::unfit).collect(), &Masks::default());
+    keep(&mut errors, flows.iter().flat_map(rereads::unfit).collect(), &Masks::default());
     if errors.is_empty() {
         return Ok(flows);
     }

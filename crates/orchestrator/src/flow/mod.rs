@@ -22,6 +22,7 @@ mod node;
 mod options;
 mod outputs;
 mod read;
+mod rereads;
 mod scalar;
 mod secrets;
 mod settings;

@@ -23,7 +23,7 @@ mod wiring;
 use std::sync::Arc;
 
 use aqueduct_commit::Resumed;
-use aqueduct_core::{Clock, Durable, Error, ErrorKind, Mode, SystemClock};
+use aqueduct_core::{Clock, Durable, Error, ErrorKind, Mode, ReadAgain, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 use crate::flow::{Flow, FlowErrors};
@@ -72,10 +72,30 @@ impl From<Error> for Failure {
     }
 }
 
-/// A run that has ended.
+/// A run that has ended, or an attempt at it.
 pub(crate) struct Ended {
     pub(crate) report: Report,
     pub(crate) failure: Option<Failure>,
+}
+
+impl Ended {
+    /// What is to be read again, if that is why it ended.
+    pub(crate) fn read_again(&self) -> Option<&ReadAgain> {
+        match &self.failure {
+            Some(Failure::Error(error)) => error.cause(),
+            _ => None,
+        }
+    }
+
+    /// The same, and more to say of why.
+    pub(crate) fn with(mut self, key: &'static str, value: impl std::fmt::Display) -> Self {
+        if let Some(Failure::Error(error)) = self.failure {
+            let error = error.with(key, value);
+            self.report.error = Some(error.chain());
+            self.failure = Some(Failure::Error(error));
+        }
+        self
+    }
 }
 
 /// Runs a flow to its end. Returns when every task of it has ended.
@@ -201,6 +221,7 @@ impl About {
             rss_peak_bytes: process_memory::rss_peak_bytes(),
             spilled_bytes: 0,
             retries: 0,
+            rereads: 0,
             steps: Vec::new(),
             outputs: Vec::new(),
         }

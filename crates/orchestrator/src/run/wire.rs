@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use aqueduct_core::{Batch, BatchStream, Error, Positions, Result, StepMetrics};
+use aqueduct_core::{Batch, BatchStream, Error, Positions, ReadAgain, Result, StepMetrics};
 use aqueduct_primitives::{Task, Tasks, panic_message};
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -104,9 +104,9 @@ async fn share_all(mut stream: BatchStream, senders: Vec<mpsc::Sender<Result<Bat
     }
 }
 
-/// The error itself for the first reader, and its words for the others.
+/// The error itself for the first reader, and a copy of it for the others.
 fn errors_for(error: Error, n: usize) -> Vec<Result<Batch>> {
-    let copy = || Err(Error::new(error.kind(), error.operation(), error.chain()));
+    let copy = || Err(ReadAgain::copy_of(&error));
     let copies: Vec<_> = std::iter::repeat_with(copy).take(n.saturating_sub(1)).collect();
     std::iter::once(Err(error)).chain(copies).collect()
 }
