@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use crate::Error;
-
 /// Why something could not be read on: it is another version by now, and no bytes of two versions are ever mixed. Stands
-/// among the causes of an error: see [`Error::cause`].
+/// among the causes of an error: see [`Error::cause`](crate::Error::cause).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
     /// What the version is called of which some was read: an ETag, or when it was changed last and how long it is.
@@ -34,17 +32,6 @@ pub struct ReadAgain {
     pub file: String,
     /// Which version it was of which some was read, and which it is.
     pub change: Changed,
-}
-
-impl ReadAgain {
-    /// A copy of an error, for where several must be told of one: its words, and whether it asks to read again.
-    pub fn copy_of(error: &Error) -> Error {
-        let copy = Error::new(error.kind(), error.operation(), error.chain());
-        match error.cause::<Self>() {
-            Some(again) => copy.with_source(again.clone()),
-            None => copy,
-        }
-    }
 }
 
 impl fmt::Display for ReadAgain {

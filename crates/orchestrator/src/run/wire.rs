@@ -104,9 +104,13 @@ async fn share_all(mut stream: BatchStream, senders: Vec<mpsc::Sender<Result<Bat
     }
 }
 
-/// The error itself for the first reader, and a copy of it for the others.
+/// The error itself for the first reader, and for the others its words, and what it asks for.
 fn errors_for(error: Error, n: usize) -> Vec<Result<Batch>> {
-    let copy = || Err(ReadAgain::copy_of(&error));
+    let told = || Error::new(error.kind(), error.operation(), error.chain());
+    let copy = || match error.cause::<ReadAgain>() {
+        Some(again) => Err(told().with_source(again.clone())),
+        None => Err(told()),
+    };
     let copies: Vec<_> = std::iter::repeat_with(copy).take(n.saturating_sub(1)).collect();
     std::iter::once(Err(error)).chain(copies).collect()
 }
