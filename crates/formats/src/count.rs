@@ -36,7 +36,7 @@ pub async fn count_rows(file: Arc<dyn RandomAccess>, name: &str, tasks: &Tasks) 
         Some(Format::Ndjson | Format::Text) => Counter::lines(false, 0),
         Some(Format::Csv | Format::Tsv) => Counter::lines(true, 1),
         Some(Format::Json) => Counter::Array(Array::default()),
-        Some(Format::Binary) | None => return Ok(None),
+        Some(Format::Binary | Format::Stac) | None => return Ok(None),
     };
     let mut unpacker = Unpacker::of_file(&file, 0, name, None, NO_LIMITS, tasks).await?;
     while unpacker.next_member().await? {

@@ -20,6 +20,9 @@ pub enum Format {
     Parquet,
     /// Arrow IPC file.
     Arrow,
+    /// Items of STAC, in the columns of stac-geoparquet: one, a list of them, objects one after the other, or a collection
+    /// with `features`; also Parquet, as it is.
+    Stac,
     /// Lines of text, in one column, `line`.
     Text,
     /// Bytes as they are, in rows of at most 256 KiB: `_file`, `_offset`, `bytes`.
@@ -96,6 +99,7 @@ impl Format {
             Self::Tsv => "tsv",
             Self::Parquet => "parquet",
             Self::Arrow => "arrow",
+            Self::Stac => "stac",
             Self::Text => "text",
             Self::Binary => "binary",
         }
@@ -113,6 +117,12 @@ impl Format {
         let (last, before) = suffixes;
         let suffix = if compression_of_suffix(&last).is_some() { before } else { last };
         FORMAT_SUFFIXES.iter().find(|(text, _)| *text == suffix).map(|(_, format)| *format)
+    }
+
+    /// The format by the first bytes, if it is one that is read by range.
+    pub(crate) fn columnar(head: &[u8]) -> Option<Self> {
+        let magic = [(&b"PAR1"[..], Self::Parquet), (b"ARROW1", Self::Arrow)];
+        magic.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, format)| format)
     }
 
     /// The format by the name, else by the first bytes after decompression.
@@ -178,11 +188,8 @@ fn suffixes(name: &str) -> (String, String) {
 }
 
 fn sniff(head: &[u8]) -> Option<Format> {
-    if head.starts_with(b"PAR1") {
-        return Some(Format::Parquet);
-    }
-    if head.starts_with(b"ARROW1") {
-        return Some(Format::Arrow);
+    if let Some(format) = Format::columnar(head) {
+        return Some(format);
     }
     let text = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
     match text.first()? {

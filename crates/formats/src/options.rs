@@ -119,7 +119,7 @@ impl Default for CsvOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InferRows {
-    /// The whole file, which is then read twice.
+    /// The whole file, which is then read twice; with `format: stac`, all files.
     All,
     /// So many rows, from the start.
     #[serde(untagged)]

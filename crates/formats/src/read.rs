@@ -10,7 +10,8 @@ use futures::StreamExt;
 
 use crate::binary::decode_binary;
 use crate::columnar::{decode_columnar, infer_columnar};
-use crate::text::{decode_text, infer_text};
+use crate::stac::with_instants;
+use crate::text::{Inference, decode_text, infer_text};
 use crate::unpack::Unpacker;
 use crate::{
     Compression, DecodeSpec, DecodedLimits, DecodedStream, Format, NeedsSpool, ReadOptions, declared_schema,
@@ -23,7 +24,11 @@ pub fn needs_random_access(name: &str, options: &ReadOptions) -> bool {
 }
 
 fn format_by_name(name: &str, options: &ReadOptions) -> Option<Format> {
-    options.format.named().or_else(|| Format::of_name(name))
+    match (options.format.named(), Format::of_name(name)) {
+        // Items may lie in Parquet, too.
+        (Some(Format::Stac), Some(by_name)) if by_name.needs_random_access() => Some(by_name),
+        (named, by_name) => named.or(by_name),
+    }
 }
 
 /// The compression that the options name; binary files stay as they are unless one is named.
@@ -114,12 +119,10 @@ async fn columnar_format(
     name: &str,
     options: &ReadOptions,
 ) -> Result<Option<Format>> {
-    if let Some(format) = format_by_name(name, options) {
-        return Ok(Some(format).filter(|format| format.needs_random_access()));
+    match format_by_name(name, options) {
+        None | Some(Format::Stac) => Ok(Format::columnar(&file.read(0..file.len().min(8)).await?)),
+        Some(format) => Ok(Some(format).filter(|format| format.needs_random_access())),
     }
-    let head = file.read(0..file.len().min(8)).await?;
-    let found = [(&b"PAR1"[..], Format::Parquet), (b"ARROW1", Format::Arrow)];
-    Ok(found.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, format)| format))
 }
 
 /// Says in errors which file it was.
@@ -149,8 +152,26 @@ pub async fn infer(
     limits: DecodedLimits,
     tasks: &Tasks,
 ) -> Result<SchemaRef> {
+    look(body, name, options, limits, tasks).await?.schema().map_err(|error| named(error, name))
+}
+
+/// What the first rows of a file look like that comes as a stream, `infer_rows` of them: to be merged with what others look
+/// like. Reads no more of the body than it needs.
+///
+/// # Errors
+/// As [`infer`].
+///
+/// # Cancel safety
+/// Dropping the future drops the body.
+pub async fn look(
+    body: ByteStream,
+    name: &str,
+    options: &ReadOptions,
+    limits: DecodedLimits,
+    tasks: &Tasks,
+) -> Result<Inference> {
     if let Some(schema) = declared_schema(options, format_by_name(name, options))? {
-        return Ok(schema);
+        return Ok(Inference::of_columns(schema));
     }
     if needs_random_access(name, options) {
         return Err(named(NeedsSpool::error(0, "the format is read from its end"), name));
@@ -176,12 +197,31 @@ pub async fn infer_file(
     limits: DecodedLimits,
     tasks: &Tasks,
 ) -> Result<SchemaRef> {
+    look_at_file(file, name, options, limits, tasks).await?.schema().map_err(|error| named(error, name))
+}
+
+/// What the first rows of a file look like that is read by range. As [`look`].
+///
+/// # Errors
+/// It cannot be read.
+///
+/// # Cancel safety
+/// Dropping the future loses nothing.
+pub async fn look_at_file(
+    file: Arc<dyn RandomAccess>,
+    name: &str,
+    options: &ReadOptions,
+    limits: DecodedLimits,
+    tasks: &Tasks,
+) -> Result<Inference> {
     if let Some(schema) = declared_schema(options, format_by_name(name, options))? {
-        return Ok(schema);
+        return Ok(Inference::of_columns(schema));
     }
     let result = async {
         if let Some(format) = columnar_format(&file, name, options).await? {
-            return infer_columnar(file, format, tasks).await;
+            let columns = infer_columnar(file, format, tasks).await?;
+            let is_stac = options.format.named() == Some(Format::Stac);
+            return Ok(Inference::of_columns(if is_stac { with_instants(&columns) } else { columns }));
         }
         let unpacker = Unpacker::of_file(&file, 0, name, compression(options), limits, tasks).await?;
         infer_text(unpacker, name, options, tasks).await

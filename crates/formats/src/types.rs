@@ -27,6 +27,40 @@ pub struct TimeFormat {
 const PATTERN: &str = "aqueduct.time_pattern";
 const ZONE: &str = "aqueduct.time_zone";
 
+/// Metadata key under which a field of a schema that is to be read says what its values are made of.
+const READ_AS: &str = "aqueduct.read_as";
+
+/// What a value is made of, where its type alone does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadAs {
+    /// Bytes: WKB, out of an object of GeoJSON.
+    Geometry,
+    /// A struct: of the numbers of a list.
+    Bbox,
+}
+
+impl ReadAs {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Geometry => "geometry",
+            Self::Bbox => "bbox",
+        }
+    }
+
+    /// The field, to be read so.
+    pub(crate) fn hinted(self, field: &Field) -> Field {
+        let mut metadata = field.metadata().clone();
+        metadata.insert(READ_AS.to_owned(), self.name().to_owned());
+        field.clone().with_metadata(metadata)
+    }
+
+    /// What a field made by [`ReadAs::hinted`] says.
+    pub(crate) fn of(field: &Field) -> Option<Self> {
+        let name = field.metadata().get(READ_AS)?;
+        [Self::Geometry, Self::Bbox].into_iter().find(|one| one.name() == name)
+    }
+}
+
 const SCALARS: [(&str, DataType); 14] = [
     ("int8", DataType::Int8),
     ("int16", DataType::Int16),

@@ -164,14 +164,14 @@ impl<'a> MemberReader<'a> {
             return Ok(false);
         }
         let options = &self.cutting.options;
-        let named = options.format.named().or_else(|| Format::of_name(&self.cutting.name));
-        let format = match named.or_else(|| unpacker.member_format()) {
+        let by_name = Format::of_name(&self.cutting.name).or_else(|| unpacker.member_format());
+        let format = match options.format.named().or(by_name) {
             Some(format) => format,
             None if self.buffer.is_empty() => Format::Text,
             None => Format::detect(&self.cutting.name, &self.buffer)?,
         };
         check_head(format, &self.buffer)?;
-        self.cutter = Some((format, cutter_of(format, options)));
+        self.cutter = Some((format, cutter_of(format, by_name, options)));
         if self.buffer.starts_with(BOM) {
             self.buffer.drain(..BOM.len());
             self.offset = BOM.len() as u64;
@@ -245,7 +245,7 @@ pub(crate) fn record_too_long(max: ByteCount) -> Error {
     Error::new(ErrorKind::Limit, "read", message).with("max_record_bytes", max)
 }
 
-fn cutter_of(format: Format, options: &ReadOptions) -> Cutter {
+fn cutter_of(format: Format, by_name: Option<Format>, options: &ReadOptions) -> Cutter {
     match format {
         Format::Csv | Format::Tsv => Cutter::Quoted {
             mark: Mark::default(),
@@ -253,13 +253,20 @@ fn cutter_of(format: Format, options: &ReadOptions) -> Cutter {
             quotes: QuoteScan::default(),
         },
         Format::Json => Cutter::Json(Box::new(JsonScan::new(options.records.as_deref()))),
+        Format::Stac if by_name != Some(Format::Ndjson) => {
+            Cutter::Json(Box::new(match options.records.as_deref() {
+                None => JsonScan::of_items(),
+                pointer => JsonScan::new(pointer),
+            }))
+        }
         _ => Cutter::Lines(Mark::default()),
     }
 }
 
 /// Refuses what is plainly something else.
 fn check_head(format: Format, head: &[u8]) -> Result<()> {
-    if format.needs_random_access() {
+    let is_columnar = format == Format::Stac && Format::columnar(head).is_some();
+    if format.needs_random_access() || is_columnar {
         return Err(crate::NeedsSpool::error(0, "the format is read from its end"));
     }
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {

@@ -1,5 +1,6 @@
 //! Columns under construction, filled straight from text, and cut back when a row turns out to be bad.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::NullBufferBuilder;
@@ -11,12 +12,13 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType, Decimal128Type, Decimal256Type, Field, FieldRef, i256};
 use arrow::error::ArrowError;
 
+use super::value::type_name;
 use crate::TimeFormat;
-use crate::types::plain_field;
+use crate::types::{ReadAs, plain_field};
 
 /// One column: its values so far.
 pub(crate) struct Column {
-    pub(super) field: Field,
+    pub(crate) field: Field,
     pub(super) time: Option<TimeFormat>,
     pub(super) values: Values,
     nulls: NullBufferBuilder,
@@ -54,6 +56,10 @@ pub(super) enum Values {
         items: Box<Column>,
     },
     Struct(Fields),
+    /// Geometry of GeoJSON, as WKB.
+    Geometry(Runs),
+    /// The numbers of a list, by their places.
+    Bbox(Fields),
 }
 
 /// Texts or bytes, end to end.
@@ -64,10 +70,10 @@ pub(super) struct Runs {
 }
 
 /// The columns of a struct, or of a row.
-pub(super) struct Fields {
-    pub(super) columns: Vec<Column>,
+pub(crate) struct Fields {
+    pub(crate) columns: Vec<Column>,
     /// `"name":` of each, as JSON writes it most of the time.
-    pub(super) keys: Vec<Box<[u8]>>,
+    pub(crate) keys: Vec<Box<[u8]>>,
 }
 
 impl Fields {
@@ -75,6 +81,21 @@ impl Fields {
         let columns = fields.map(|field| Column::new(field)).collect::<Result<Vec<_>, _>>()?;
         let keys = columns.iter().map(|column| format!("\"{}\":", column.field.name()).into_bytes().into());
         Ok(Self { keys: keys.collect(), columns })
+    }
+
+    /// The place of the column of this name.
+    pub(crate) fn named(&self, name: &[u8]) -> Option<usize> {
+        self.columns.iter().position(|column| column.field.name().as_bytes() == name)
+    }
+
+    /// How many values each column has between two rows.
+    pub(crate) fn n_values(&self) -> usize {
+        self.columns.first().map_or(0, Column::len)
+    }
+
+    /// Ends a row: columns that still have `n` values get a null.
+    pub(crate) fn push_null_where_shorter(&mut self, n: usize) {
+        self.columns.iter_mut().filter(|column| column.len() == n).for_each(Column::push_null);
     }
 
     fn width(&self) -> usize {
@@ -114,12 +135,12 @@ impl Column {
     /// # Errors
     /// Text is not read into this type.
     pub(crate) fn new(field: &Field) -> Result<Self, ArrowError> {
-        let values = Values::of(field.data_type())?;
+        let values = Values::of(field)?;
         let width = match &values {
             Values::Bool(_) => 1,
             Values::Decimal { .. } => 16,
             Values::BigDecimal { .. } => 32,
-            Values::Struct(fields) => fields.width() + 1,
+            Values::Struct(fields) | Values::Bbox(fields) => fields.width() + 1,
             _ => 8,
         };
         let time = TimeFormat::of(field);
@@ -129,6 +150,15 @@ impl Column {
     /// How many values there are.
     pub(crate) fn len(&self) -> usize {
         self.nulls.len()
+    }
+
+    /// What its values are to be, for messages.
+    pub(super) fn expected(&self) -> Cow<'static, str> {
+        match &self.values {
+            Values::Geometry(_) => "a geometry of GeoJSON".into(),
+            Values::Bbox(_) => "a list of numbers".into(),
+            _ => type_name(self.field.data_type()),
+        }
     }
 
     /// Whether it holds text, in which an empty text is a value.
@@ -150,9 +180,11 @@ impl Column {
             Values::Date(values) => values.push(0),
             Values::Decimal { values, .. } => values.push(0),
             Values::BigDecimal { values, .. } => values.push(i256::ZERO),
-            Values::String(runs) | Values::Binary(runs) => runs.close_null(),
+            Values::String(runs) | Values::Binary(runs) | Values::Geometry(runs) => runs.close_null(),
             Values::List { offsets, .. } => offsets.push(offsets.last().copied().unwrap_or(0)),
-            Values::Struct(fields) => fields.columns.iter_mut().for_each(Self::push_null),
+            Values::Struct(fields) | Values::Bbox(fields) => {
+                fields.columns.iter_mut().for_each(Self::push_null);
+            }
         }
         self.nulls.append_null();
     }
@@ -167,12 +199,14 @@ impl Column {
             Values::Date(values) => values.truncate(n),
             Values::Decimal { values, .. } => values.truncate(n),
             Values::BigDecimal { values, .. } => values.truncate(n),
-            Values::String(runs) | Values::Binary(runs) => runs.truncate(n),
+            Values::String(runs) | Values::Binary(runs) | Values::Geometry(runs) => runs.truncate(n),
             Values::List { offsets, items } => {
                 offsets.truncate(n + 1);
                 items.truncate(offsets.last().map_or(0, |end| end.as_usize()));
             }
-            Values::Struct(fields) => fields.columns.iter_mut().for_each(|column| column.truncate(n)),
+            Values::Struct(fields) | Values::Bbox(fields) => {
+                fields.columns.iter_mut().for_each(|column| column.truncate(n));
+            }
         }
         self.nulls.truncate(n);
     }
@@ -209,7 +243,7 @@ impl Column {
                 let (offsets, bytes) = runs.finish();
                 Arc::new(StringArray::try_new(offsets, bytes, nulls)?)
             }
-            Values::Binary(runs) => {
+            Values::Binary(runs) | Values::Geometry(runs) => {
                 let (offsets, bytes) = runs.finish();
                 Arc::new(BinaryArray::try_new(offsets, bytes, nulls)?)
             }
@@ -218,7 +252,7 @@ impl Column {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
                 Arc::new(ListArray::try_new(field, offsets, items.finish()?, nulls)?)
             }
-            Values::Struct(fields) => struct_array(fields, nulls)?,
+            Values::Struct(fields) | Values::Bbox(fields) => struct_array(fields, nulls)?,
         })
     }
 }
@@ -245,7 +279,15 @@ fn struct_array(fields: Fields, nulls: Option<NullBuffer>) -> Result<ArrayRef, A
 }
 
 impl Values {
-    fn of(data_type: &DataType) -> Result<Self, ArrowError> {
+    fn of(field: &Field) -> Result<Self, ArrowError> {
+        match (ReadAs::of(field), field.data_type()) {
+            (Some(ReadAs::Geometry), DataType::Binary) => Ok(Self::Geometry(Runs::new())),
+            (Some(ReadAs::Bbox), DataType::Struct(fields)) => Ok(Self::Bbox(Fields::new(fields.iter())?)),
+            (_, data_type) => Self::of_type(data_type),
+        }
+    }
+
+    fn of_type(data_type: &DataType) -> Result<Self, ArrowError> {
         let int = |min: i64, max: i64| Self::Int { values: Vec::new(), min, max };
         Ok(match data_type {
             DataType::Boolean => Self::Bool(BooleanBufferBuilder::new(0)),

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Field};
 use base64::Engine;
 
 use super::column::{Column, Fields, Values};
+use super::geometry::{fill_bbox, fill_geometry};
 use super::json::{Json, Kind, unescaped};
 use super::value::{BadValue, boolean, date, float, instant, integer, patterned, shown};
 use crate::NewFields;
@@ -23,16 +24,24 @@ pub(crate) struct Filling {
     pub(crate) row_bytes: usize,
     /// A row may take so many.
     pub(crate) max_row_bytes: usize,
+    /// Whether `null`, `{}`, `[]` and objects of nothing else need no column: they carry nothing.
+    pub(crate) drops_empty: bool,
     scratch: Vec<u8>,
 }
 
 impl Filling {
     pub(crate) fn new(new_fields: NewFields, max_row_bytes: usize) -> Self {
-        Self { new_fields, extra: Vec::new(), row_bytes: 0, max_row_bytes, scratch: Vec::new() }
+        let (extra, scratch) = (Vec::new(), Vec::new());
+        Self { new_fields, extra, row_bytes: 0, max_row_bytes, drops_empty: false, scratch }
+    }
+
+    /// How many more bytes the values of this row may take.
+    pub(super) fn bytes_left(&self) -> usize {
+        self.max_row_bytes.saturating_sub(self.row_bytes)
     }
 
     /// Counts a value's memory, so that short text cannot stand for much of it: `[{},{},…]`.
-    fn weigh(&mut self, width: usize) -> Result<()> {
+    pub(super) fn weigh(&mut self, width: usize) -> Result<()> {
         self.row_bytes += width;
         if self.row_bytes <= self.max_row_bytes {
             return Ok(());
@@ -44,16 +53,36 @@ impl Filling {
         ))
     }
 
-    /// Keeps, drops or refuses a field that is no column. The parser stands before its value.
-    fn new_field(&mut self, path: &[u8], json: &mut Json<'_>, depth: usize) -> Result<()> {
-        if self.new_fields == NewFields::Fail {
-            let name = String::from_utf8_lossy(path).into_owned();
-            let message = "a field that is no column; declare it in `schema`, or see `new_fields`";
-            return Err(BadValue::new("new field", message).within(&name));
+    /// Keeps, drops or refuses a field that is no column, of which the key is as it is written. The parser stands before
+    /// its value.
+    pub(crate) fn new_field(
+        &mut self,
+        path: Option<&Path<'_>>,
+        key: &[u8],
+        json: &mut Json<'_>,
+        depth: usize,
+    ) -> Result<()> {
+        let message = || "a field that is no column; declare it in `schema`, or see `new_fields`".to_owned();
+        self.field_without_column(path, key, json, depth, message)
+    }
+
+    /// [`Filling::new_field`], with a reason of its own why it is no column.
+    pub(crate) fn field_without_column(
+        &mut self,
+        path: Option<&Path<'_>>,
+        key: &[u8],
+        json: &mut Json<'_>,
+        depth: usize,
+        message: impl FnOnce() -> String,
+    ) -> Result<()> {
+        if self.new_fields == NewFields::Fail && !(self.drops_empty && is_empty(&mut json.clone(), depth)) {
+            return Err(BadValue::new("new field", message()).within(&String::from_utf8_lossy(key)));
         }
         let value = json.skip_value(depth)?;
-        if self.new_fields == NewFields::Extra {
-            self.keep_extra(path, value);
+        if self.new_fields == NewFields::Extra
+            && !(self.drops_empty && is_empty(&mut Json::new(value), depth))
+        {
+            self.keep_extra(&dotted(path, key), value);
         }
         Ok(())
     }
@@ -69,11 +98,30 @@ impl Filling {
     }
 }
 
+/// Whether what comes next is `null`, `{}` or `[]`, or an object of nothing else.
+fn is_empty(json: &mut Json<'_>, depth: usize) -> bool {
+    match json.kind() {
+        Ok(Kind::Null) => json.null().is_ok(),
+        Ok(Kind::List) => json.enter(depth + 1).is_ok() && json.eat(b']'),
+        Ok(Kind::Object) => {
+            let mut is_more = json.enter(depth + 1).is_ok() && !json.eat(b'}');
+            while is_more {
+                if json.key().is_err() || !is_empty(json, depth + 1) {
+                    return false;
+                }
+                is_more = json.another(b'}').unwrap_or(false);
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
 /// Where a value stands within its row, from the inside out.
 #[derive(Clone, Copy)]
 pub(crate) struct Path<'a> {
-    outer: Option<&'a Path<'a>>,
-    name: &'a str,
+    pub(crate) outer: Option<&'a Path<'a>>,
+    pub(crate) name: &'a str,
 }
 
 /// The path of a key, as JSON writes it but for the quotes: `geo.lat`.
@@ -93,7 +141,7 @@ pub(crate) fn fill_object(
     depth: usize,
     path: Option<&Path<'_>>,
 ) -> Result<()> {
-    let n = fields.columns.first().map_or(0, Column::len);
+    let n = fields.n_values();
     let mut n_filled = 0;
     json.enter(depth)?;
     if !json.eat(b'}') {
@@ -113,12 +161,13 @@ pub(crate) fn fill_object(
         }
     }
     if n_filled < fields.columns.len() {
-        fields.columns.iter_mut().filter(|column| column.len() == n).for_each(Column::push_null);
+        fields.push_null_where_shorter(n);
     }
     Ok(())
 }
 
-fn fill_field(
+/// Adds the value that comes next to a column that has `n` values if this one was not yet there.
+pub(crate) fn fill_field(
     column: &mut Column,
     n: usize,
     json: &mut Json<'_>,
@@ -144,9 +193,9 @@ fn find(
     let raw = json.key()?;
     let meant = unescaped(raw);
     let name = meant.as_deref().unwrap_or(raw);
-    let found = fields.columns.iter().position(|column| column.field.name().as_bytes() == name);
+    let found = fields.named(name);
     if found.is_none() {
-        filling.new_field(&dotted(path, raw), json, depth)?;
+        filling.new_field(path, raw, json, depth)?;
     }
     Ok(found)
 }
@@ -171,6 +220,11 @@ pub(crate) fn fill_json(
             let path = Path { outer: path, name: column.field.name() };
             fill_object(fields, json, filling, depth + 1, Some(&path))?;
         }
+        (Values::Geometry(runs), Kind::Object) => {
+            let path = Path { outer: path, name: column.field.name() };
+            fill_geometry(runs, json, filling, depth + 1, &path)?;
+        }
+        (Values::Bbox(fields), Kind::List) => fill_bbox(fields, json, depth + 1)?,
         (Values::String(runs), Kind::String) => {
             json.string(&mut runs.bytes)?;
             close(runs)?;
@@ -206,21 +260,20 @@ pub(crate) fn fill_json(
             filling.scratch = scratch;
             return filled;
         }
-        _ => return Err(clash(json, kind, column.field.data_type(), depth)),
+        _ => return Err(clash(json, kind, &column.expected(), depth)),
     }
     column.added();
     Ok(())
 }
 
 #[cold]
-fn clash(json: &mut Json<'_>, kind: Kind, expected: &DataType, depth: usize) -> BadValue {
-    match json.skip_value(depth) {
-        Err(error) => error,
-        Ok(value) => match kind {
-            Kind::List | Kind::Object => BadValue::type_clash(kind.name(), expected),
-            _ => BadValue::type_clash(format!("{} {}", kind.name(), plain(value)), expected),
-        },
-    }
+fn clash(json: &mut Json<'_>, kind: Kind, expected: &str, depth: usize) -> BadValue {
+    let found = match (json.skip_value(depth), kind) {
+        (Err(error), _) => return error,
+        (Ok(_), Kind::List | Kind::Object) => kind.name().to_owned(),
+        (Ok(value), _) => format!("{} {}", kind.name(), plain(value)),
+    };
+    BadValue::new("type", format!("found {found}, expected {expected}"))
 }
 
 /// A JSON scalar in a message; strings are in quotes already.
@@ -260,7 +313,7 @@ fn too_many() -> BadValue {
     BadValue::new("too long", "more than 2 GiB of values in one batch; lower `batch_bytes`")
 }
 
-fn close(runs: &mut super::column::Runs) -> Result<()> {
+pub(super) fn close(runs: &mut super::column::Runs) -> Result<()> {
     if runs.close() { Ok(()) } else { Err(too_many()) }
 }
 
@@ -335,7 +388,7 @@ pub(crate) fn fill_text(column: &mut Column, text: &[u8], filling: &mut Filling)
             engine.decode_vec(trimmed, &mut runs.bytes).map_err(|_| clash())?;
             close(runs)?;
         }
-        Values::List { .. } | Values::Struct(_) => {
+        Values::List { .. } | Values::Struct(_) | Values::Geometry(_) | Values::Bbox(_) => {
             let mut json = Json::new(text);
             fill_json(column, &mut json, filling, 0, None)?;
             return json.end();

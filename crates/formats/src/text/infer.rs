@@ -15,30 +15,28 @@ use tokio::sync::mpsc;
 
 use super::blocks::{Block, Cutting, read_blocks};
 use super::csv::{Dialect, FieldText, column_names, trim_line_end};
-use super::json::{Json, Kind, unescaped};
+use super::json::Json;
 use super::plan::{Plan, PlanKind, first_record};
 use super::rows::next_record;
-use super::value::{BadValue, float, integer};
+use super::shape::{MAX_FIELDS, Shape, entry, merge, merge_fields, shape_of, shape_of_text};
 use super::{LEAST_BLOCK, failed};
+use crate::stac::{ItemPlan, Items};
 use crate::unpack::Unpacker;
 use crate::{Format, InferRows, LargeRecords, ReadOptions};
 
 /// With `infer_rows: 1000`, so many bytes are enough whatever the rows: a sample, not a download.
 const MAX_SAMPLE: ByteCount = ByteCount::mib(8);
 
-/// More fields than this are data in the place of names.
-const MAX_FIELDS: usize = 10_000;
-
-/// The columns of text.
+/// What the first rows of text look like.
 ///
 /// # Errors
-/// It cannot be read, or has more than [`MAX_FIELDS`] fields.
+/// It cannot be read.
 pub(crate) async fn infer_text(
     unpacker: Unpacker,
     name: &str,
     options: &ReadOptions,
     tasks: &Tasks,
-) -> Result<SchemaRef> {
+) -> Result<Inference> {
     let (sender, mut receiver) = mpsc::channel(1);
     let cutting = Cutting {
         name: name.into(),
@@ -54,15 +52,15 @@ pub(crate) async fn infer_text(
         InferRows::First(n) => n,
     };
     let max_bytes = if max_rows == u64::MAX { u64::MAX } else { MAX_SAMPLE.get() };
-    let mut shape = Shapes { max_rows, ..Shapes::default() };
+    let mut seen = Inference::default();
     let mut n_bytes = 0;
-    while shape.n_rows < max_rows && n_bytes < max_bytes {
+    while seen.n_rows < max_rows && n_bytes < max_bytes {
         let Some(block) = receiver.recv().await else { break };
         let block = block?;
         n_bytes += block.bytes.len() as u64;
-        shape = tasks.compute(move || shape.look_at(block)).await.map_err(failed)?;
+        seen = tasks.compute(move || seen.with(block, max_rows)).await.map_err(failed)?;
     }
-    shape.schema()
+    Ok(seen)
 }
 
 /// Large records are looked at one at a time, within the sample.
@@ -87,6 +85,7 @@ fn planner(options: &ReadOptions) -> super::plan::Planner {
                 (PlanKind::Names(dialect, names), rows)
             }
             Format::Text => (PlanKind::Text, 0),
+            Format::Stac => (PlanKind::Item(ItemPlan::new(&Schema::empty())), 0),
             _ => (PlanKind::Json, 0),
         };
         let plan = Plan {
@@ -101,50 +100,102 @@ fn planner(options: &ReadOptions) -> super::plan::Planner {
     })
 }
 
-/// What has been seen of a value.
-#[derive(Clone, Debug, Default, PartialEq)]
-enum Shape {
-    /// Only nulls.
-    #[default]
-    Unknown,
-    Bool,
-    Int,
-    Float,
-    /// Strings, or what does not go together.
-    Text,
-    List(Box<Shape>),
-    Object(Vec<(String, Shape)>),
-}
-
-/// What has been seen of a file.
-#[derive(Default)]
-struct Shapes {
+/// What was seen of the rows of files, from which columns follow. That of several files can be merged: of items of STAC, of
+/// which a file may hold but one.
+#[derive(Clone, Debug, Default)]
+pub struct Inference {
     fields: Vec<(String, Shape)>,
-    n_rows: u64,
-    max_rows: u64,
+    items: Option<Items>,
+    /// Whether there were lines of text.
     is_text: bool,
-    too_many: bool,
+    /// Columns that need no rows to tell.
+    columns: Option<SchemaRef>,
+    n_rows: u64,
 }
 
-impl Shapes {
-    fn look_at(mut self, mut block: Block) -> Self {
+impl Inference {
+    /// Of columns that are known.
+    pub(crate) fn of_columns(columns: SchemaRef) -> Self {
+        Self { columns: Some(columns), ..Self::default() }
+    }
+
+    /// How many rows were looked at, good and bad.
+    pub fn n_rows(&self) -> u64 {
+        self.n_rows
+    }
+
+    /// From how many more rows to infer the columns, where `infer_rows` says from how many in all; nothing, when enough
+    /// was seen.
+    pub fn rows_left(&self, infer_rows: InferRows) -> Option<InferRows> {
+        match infer_rows {
+            _ if self.columns.is_some() => None,
+            InferRows::All => Some(InferRows::All),
+            InferRows::First(n) => {
+                let left = n.saturating_sub(self.n_rows);
+                (left > 0).then_some(InferRows::First(left))
+            }
+        }
+    }
+
+    /// Adds what was seen of rows that stand behind these. Columns that need no rows to tell, those of Parquet, are taken
+    /// only where nothing was seen before them.
+    pub fn merge(&mut self, later: Self) {
+        if self.n_rows == 0 && self.columns.is_none() {
+            self.columns = later.columns;
+        }
+        self.n_rows += later.n_rows;
+        self.is_text |= later.is_text;
+        merge_fields(&mut self.fields, later.fields);
+        match (&mut self.items, later.items) {
+            (Some(items), Some(others)) => items.merge(others),
+            (items @ None, others) => *items = others,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// The columns that follow; none, if there was nothing to tell them by.
+    ///
+    /// # Errors
+    /// There are more than 10000 fields.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        if let Some(columns) = &self.columns {
+            return Ok(Arc::clone(columns));
+        }
+        if self.fields.len() > MAX_FIELDS || self.items.as_ref().is_some_and(Items::has_too_many) {
+            let message = format!("more than {MAX_FIELDS} different fields; declare the columns in `schema`");
+            return Err(Error::new(ErrorKind::Limit, "infer", message));
+        }
+        let columns = match (&self.items, self.is_text) {
+            (Some(items), _) => items.schema(),
+            (None, true) => Schema::new(vec![Field::new("line", DataType::Utf8, false)]),
+            (None, false) => {
+                let fields = self.fields.iter();
+                Schema::new(
+                    fields.map(|(name, shape)| Field::new(name, shape.data_type(), true)).collect::<Vec<_>>(),
+                )
+            }
+        };
+        Ok(Arc::new(columns))
+    }
+
+    /// With the records of a block, until there are `max_rows`.
+    fn with(mut self, mut block: Block, max_rows: u64) -> Self {
         let plan = Arc::clone(&block.plan);
         if let PlanKind::Names(_, names) = &plan.kind {
             for name in names {
                 entry(&mut self.fields, name);
             }
         }
-        while self.n_rows < self.max_rows {
+        while self.n_rows < max_rows {
             let Some((start, end)) = next_record(&mut block) else { break };
             self.n_rows += 1;
-            self.look_at_row(&plan.kind, &block.bytes[start..end]);
+            self.look_at(&plan.kind, &block.bytes[start..end]);
         }
-        self.too_many |= self.fields.len() > MAX_FIELDS;
         self
     }
 
     /// A row that cannot be read tells nothing here; it is rejected when rows are read.
-    fn look_at_row(&mut self, kind: &PlanKind, record: &[u8]) {
+    fn look_at(&mut self, kind: &PlanKind, record: &[u8]) {
         match kind {
             PlanKind::Json => {
                 let mut json = Json::new(record);
@@ -155,6 +206,7 @@ impl Shapes {
                     merge_fields(&mut self.fields, fields);
                 }
             }
+            PlanKind::Item(_) => self.items.get_or_insert_default().look_at(record),
             PlanKind::Names(dialect, names) => {
                 let mut texts = Vec::new();
                 if dialect.split(record, &mut texts).is_ok() && texts.len() == names.len() {
@@ -173,131 +225,4 @@ impl Shapes {
             }
         }
     }
-
-    fn schema(self) -> Result<SchemaRef> {
-        if self.too_many {
-            let message = format!("more than {MAX_FIELDS} different fields; declare the columns in `schema`");
-            return Err(Error::new(ErrorKind::Limit, "infer", message));
-        }
-        let fields: Vec<_> = match self.is_text {
-            true => vec![Field::new("line", DataType::Utf8, false)],
-            false => {
-                self.fields.iter().map(|(name, shape)| Field::new(name, shape.data_type(), true)).collect()
-            }
-        };
-        Ok(Arc::new(Schema::new(fields)))
-    }
-}
-
-impl Shape {
-    fn data_type(&self) -> DataType {
-        match self {
-            Self::Unknown | Self::Text => DataType::Utf8,
-            Self::Bool => DataType::Boolean,
-            Self::Int => DataType::Int64,
-            Self::Float => DataType::Float64,
-            Self::List(item) => DataType::List(Arc::new(Field::new("item", item.data_type(), true))),
-            // A struct needs a field.
-            Self::Object(fields) if fields.is_empty() => DataType::Utf8,
-            Self::Object(fields) => {
-                let fields = fields.iter().map(|(name, shape)| Field::new(name, shape.data_type(), true));
-                DataType::Struct(fields.collect())
-            }
-        }
-    }
-}
-
-fn shape_of(json: &mut Json<'_>, depth: usize) -> Result<Shape, BadValue> {
-    Ok(match json.kind()? {
-        Kind::Null => json.null().map(|()| Shape::Unknown)?,
-        Kind::Bool => json.bool().map(|_| Shape::Bool)?,
-        Kind::String => json.raw_string().map(|_| Shape::Text)?,
-        Kind::Number => number_shape(json.number()?),
-        Kind::List => {
-            json.enter(depth + 1)?;
-            let mut item = Shape::Unknown;
-            if !json.eat(b']') {
-                loop {
-                    merge(&mut item, shape_of(json, depth + 1)?);
-                    if !json.another(b']')? {
-                        break;
-                    }
-                }
-            }
-            Shape::List(Box::new(item))
-        }
-        Kind::Object => {
-            json.enter(depth + 1)?;
-            let mut fields = Vec::new();
-            if !json.eat(b'}') {
-                loop {
-                    let raw = json.key()?;
-                    let meant = unescaped(raw);
-                    let name = String::from_utf8_lossy(meant.as_deref().unwrap_or(raw)).into_owned();
-                    fields.push((name, shape_of(json, depth + 1)?));
-                    if !json.another(b'}')? {
-                        break;
-                    }
-                }
-            }
-            Shape::Object(fields)
-        }
-    })
-}
-
-/// A whole number beyond 64 bits is kept as text: no float is equal to it.
-fn number_shape(text: &[u8]) -> Shape {
-    let is_written_whole = !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
-    match integer(text).map(i64::try_from) {
-        Some(Ok(_)) if is_written_whole => Shape::Int,
-        _ if !is_written_whole && float(text).is_some() => Shape::Float,
-        _ => Shape::Text,
-    }
-}
-
-fn shape_of_text(text: &[u8]) -> Shape {
-    let trimmed = text.trim_ascii();
-    if text.is_empty() {
-        return Shape::Unknown;
-    }
-    if trimmed.eq_ignore_ascii_case(b"true") || trimmed.eq_ignore_ascii_case(b"false") {
-        return Shape::Bool;
-    }
-    // A leading zero is that of a code, not of a number.
-    let digits = trimmed.strip_prefix(b"-").unwrap_or(trimmed);
-    let is_code = digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit();
-    let is_number = digits.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
-    if is_code || !is_number { Shape::Text } else { number_shape(trimmed) }
-}
-
-fn merge(into: &mut Shape, other: Shape) {
-    match (&mut *into, other) {
-        (_, Shape::Unknown) => {}
-        (Shape::Unknown, other) => *into = other,
-        (Shape::List(item), Shape::List(other)) => merge(item, *other),
-        (Shape::Object(fields), Shape::Object(others)) => merge_fields(fields, others),
-        (Shape::Int, Shape::Float) => *into = Shape::Float,
-        (Shape::Float, Shape::Int) => {}
-        (one, other) if *one == other => {}
-        _ => *into = Shape::Text,
-    }
-}
-
-fn merge_fields(into: &mut Vec<(String, Shape)>, others: Vec<(String, Shape)>) {
-    for (at, (name, shape)) in others.into_iter().enumerate() {
-        // Rows name their fields in the same order most of the time.
-        if into.get(at).is_some_and(|(known, _)| *known == name) {
-            merge(&mut into[at].1, shape);
-        } else if into.len() <= MAX_FIELDS {
-            merge(entry(into, &name), shape);
-        }
-    }
-}
-
-fn entry<'a>(fields: &'a mut Vec<(String, Shape)>, name: &str) -> &'a mut Shape {
-    let at = fields.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-        fields.push((name.to_owned(), Shape::Unknown));
-        fields.len() - 1
-    });
-    &mut fields[at].1
 }

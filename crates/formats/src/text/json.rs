@@ -35,7 +35,8 @@ impl Kind {
     }
 }
 
-/// Where a parser is in its text.
+/// Where a parser is in its text. A copy looks ahead.
+#[derive(Clone)]
 pub(crate) struct Json<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -1,6 +1,9 @@
 //! Finds the records of a JSON document while it comes: the elements of an array, wherever a JSON pointer
 //! says it is, or whole documents one after the other. Only brackets and strings are looked at; what is
 //! within a record is the parser's affair.
+//!
+//! Items of STAC are such documents, or the elements of `features` in one. Which of the two an object is shows with its
+//! `type`, or with the array: until then it is held, as a record is.
 
 use aqueduct_core::{Error, ErrorKind, Result};
 
@@ -11,6 +14,10 @@ pub(crate) struct JsonScan {
     /// Keys on the way to the records, and how many of them have been found.
     pointer: Vec<Vec<u8>>,
     n_found: usize,
+    /// Whether records are items of STAC; then there is no pointer.
+    of_items: bool,
+    /// The object at hand that is an item or holds some.
+    object: Option<Object>,
     state: State,
     /// Looked at so far.
     seen: usize,
@@ -19,6 +26,25 @@ pub(crate) struct JsonScan {
     spans: Vec<Span>,
     /// Bytes before the start of the buffer, for messages.
     before: u64,
+}
+
+/// An object that is an item or holds some. That it is an item is no state of it: then it is a record like any other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Object {
+    /// It may be either; where it begins.
+    Held { start: usize },
+    /// It is a collection.
+    Collection { has_features: bool },
+}
+
+/// What a key on the way stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Role {
+    /// What is looked for is in its value.
+    Way,
+    /// Its value tells an item from a collection.
+    Type,
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,14 +58,10 @@ enum State {
     Key {
         escaped: bool,
     },
-    /// Behind a key; whether it is the one that is looked for.
-    Colon {
-        wanted: bool,
-    },
+    /// Behind a key.
+    Colon(Role),
     /// Before the value of that key.
-    Value {
-        wanted: bool,
-    },
+    Value(Role),
     /// Within a value that is a record, or is passed over.
     Within(Inner),
     /// Behind the records: the rest is passed over.
@@ -64,6 +86,8 @@ enum After {
     Top,
     Elements,
     BeforeKey,
+    /// The value of `type` was it, which is looked at; then as before a key.
+    Type,
     Done,
 }
 
@@ -90,12 +114,19 @@ impl JsonScan {
         Self {
             pointer: keys.collect(),
             n_found: 0,
+            of_items: false,
+            object: None,
             state: State::Top,
             seen: 0,
             start: 0,
             spans: Vec::new(),
             before: 0,
         }
+    }
+
+    /// Looks for items of STAC.
+    pub(crate) fn of_items() -> Self {
+        Self { of_items: true, ..Self::new(None) }
     }
 
     pub(crate) fn has_whole(&self) -> bool {
@@ -105,7 +136,11 @@ impl JsonScan {
     /// Cuts off the whole records, and what is no part of one.
     pub(crate) fn cut(&mut self) -> CutBlock {
         let is_open = matches!(self.state, State::Key { .. } | State::Within(Inner { is_record: true, .. }));
-        let end = if is_open { self.start } else { self.seen };
+        let mut end = if is_open { self.start } else { self.seen };
+        if let Some(Object::Held { start }) = &mut self.object {
+            end = *start;
+            *start = 0;
+        }
         self.seen -= end;
         self.start = self.start.saturating_sub(end);
         self.before += end as u64;
@@ -138,6 +173,10 @@ impl JsonScan {
             (state, _) if is_space => state,
             (State::Top | State::Elements | State::BeforeKey, b',') => self.state,
             (State::Top, b'[') if self.pointer.is_empty() => State::Elements,
+            (State::Top, b'{') if self.of_items => {
+                self.object = Some(Object::Held { start: self.seen });
+                State::BeforeKey
+            }
             (State::Top, b'{') if !self.pointer.is_empty() => State::BeforeKey,
             (State::Top, b']' | b'}') => return Err(self.wrong("a bracket closes what none has opened")),
             (State::Top, _) if !self.pointer.is_empty() => return Err(self.missing()),
@@ -147,6 +186,7 @@ impl JsonScan {
                     Ok(())
                 };
             }
+            (State::Elements, b']') if self.object.is_some() => State::BeforeKey,
             (State::Elements, b']') if self.pointer.is_empty() => State::Top,
             (State::Elements, b']') => State::Done,
             (State::Elements, b'}') => return Err(self.wrong("found `}` where the array of records ends")),
@@ -160,17 +200,18 @@ impl JsonScan {
                 self.start = self.seen;
                 State::Key { escaped: false }
             }
+            (State::BeforeKey, b'}') if self.of_items => self.end_object()?,
             (State::BeforeKey, b'}') => return Err(self.missing()),
             (State::BeforeKey, _) => return Err(self.wrong("expected a key in quotes")),
-            (State::Colon { wanted }, b':') => State::Value { wanted },
-            (State::Colon { .. }, _) => return Err(self.wrong("expected `:` behind a key")),
-            (State::Value { wanted: false }, _) => {
+            (State::Colon(role), b':') => State::Value(role),
+            (State::Colon(_), _) => return Err(self.wrong("expected `:` behind a key")),
+            (State::Value(Role::Way), _) => return self.enter(byte),
+            (State::Value(role), _) => {
                 return {
-                    self.begin(After::BeforeKey, false);
+                    self.begin(if role == Role::Type { After::Type } else { After::BeforeKey }, false);
                     Ok(())
                 };
             }
-            (State::Value { wanted: true }, _) => return self.enter(byte),
             (State::Within(_), _) => self.state,
         };
         self.seen += 1;
@@ -184,15 +225,27 @@ impl JsonScan {
             b'"' => {
                 let raw = buffer.get(self.start + 1..self.seen).unwrap_or_default();
                 let meant = super::json::unescaped(raw);
-                let wanted = self.pointer.get(self.n_found).map(Vec::as_slice);
-                State::Colon { wanted: wanted == Some(meant.as_deref().unwrap_or(raw)) }
+                State::Colon(self.role(meant.as_deref().unwrap_or(raw)))
             }
             _ => State::Key { escaped: false },
         }
     }
 
+    fn role(&self, key: &[u8]) -> Role {
+        match key {
+            b"features" if self.of_items => Role::Way,
+            b"type" if self.of_items => Role::Type,
+            _ if self.pointer.get(self.n_found).is_some_and(|wanted| wanted == key) => Role::Way,
+            _ => Role::Other,
+        }
+    }
+
     /// Goes into the value of a key on the way.
     fn enter(&mut self, byte: u8) -> Result<()> {
+        if self.of_items {
+            self.enter_features(byte);
+            return Ok(());
+        }
         self.n_found += 1;
         let is_last = self.n_found == self.pointer.len();
         match byte {
@@ -210,6 +263,44 @@ impl JsonScan {
         Ok(())
     }
 
+    /// Goes into the array that makes an object a collection; any other value is passed over.
+    fn enter_features(&mut self, byte: u8) {
+        if byte != b'[' {
+            return self.begin(After::BeforeKey, false);
+        }
+        self.object = Some(Object::Collection { has_features: true });
+        self.state = State::Elements;
+        self.seen += 1;
+    }
+
+    /// Decides what an object is once its type is known.
+    fn look_at_type(&mut self, value: &[u8]) {
+        match (self.object, value) {
+            (Some(Object::Held { start }), b"\"Feature\"") => {
+                self.object = None;
+                self.start = start;
+                let (in_string, escaped, next) = (false, false, After::Top);
+                self.state = State::Within(Inner { depth: 1, in_string, escaped, is_record: true, next });
+            }
+            (Some(Object::Held { .. }), b"\"FeatureCollection\"") => {
+                self.object = Some(Object::Collection { has_features: false });
+            }
+            _ => {}
+        }
+    }
+
+    /// The end of an object that is no item by its type: one that holds none either is a record, to be rejected.
+    fn end_object(&mut self) -> Result<State> {
+        match self.object.take() {
+            Some(Object::Held { start }) => self.spans.push((start, self.seen + 1)),
+            Some(Object::Collection { has_features: false }) => {
+                return Err(self.wrong("a FeatureCollection without an array `features`"));
+            }
+            Some(Object::Collection { .. }) | None => {}
+        }
+        Ok(State::Top)
+    }
+
     /// Begins a value at the byte at hand.
     fn begin(&mut self, next: After, is_record: bool) {
         self.start = self.seen;
@@ -225,15 +316,15 @@ impl JsonScan {
                 if inner.in_string || inner.depth > 0 {
                     continue;
                 }
-                return self.finish(at, inner);
+                return self.finish(buffer, at, inner);
             }
             match byte {
                 b'"' => inner.in_string = true,
                 b'{' | b'[' => inner.depth += 1,
                 b'}' | b']' if inner.depth > 1 => inner.depth -= 1,
-                b'}' | b']' if inner.depth == 1 => return self.finish(at + 1, inner),
+                b'}' | b']' if inner.depth == 1 => return self.finish(buffer, at + 1, inner),
                 b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n' if inner.depth == 0 => {
-                    return self.finish(at, inner);
+                    return self.finish(buffer, at, inner);
                 }
                 _ => {}
             }
@@ -243,7 +334,7 @@ impl JsonScan {
         self.state = State::Within(inner);
     }
 
-    fn finish(&mut self, end: usize, inner: Inner) {
+    fn finish(&mut self, buffer: &[u8], end: usize, inner: Inner) {
         self.seen = end;
         if inner.is_record {
             self.spans.push((self.start, end));
@@ -251,9 +342,12 @@ impl JsonScan {
         self.state = match inner.next {
             After::Top => State::Top,
             After::Elements => State::Elements,
-            After::BeforeKey => State::BeforeKey,
+            After::BeforeKey | After::Type => State::BeforeKey,
             After::Done => State::Done,
         };
+        if inner.next == After::Type {
+            self.look_at_type(buffer.get(self.start..end).unwrap_or_default());
+        }
     }
 
     fn end(&mut self, buffer: &[u8]) -> Result<()> {
@@ -262,7 +356,7 @@ impl JsonScan {
             State::Top if self.before == 0 && buffer.trim_ascii().is_empty() => Ok(()),
             State::Done => Ok(()),
             State::Within(inner @ Inner { depth: 0, in_string: false, next: After::Top, .. }) => {
-                self.finish(buffer.len(), inner);
+                self.finish(buffer, buffer.len(), inner);
                 Ok(())
             }
             State::Top => Err(self.missing()),

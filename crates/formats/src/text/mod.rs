@@ -8,13 +8,15 @@ mod column;
 mod csv;
 mod cut;
 mod fill;
+mod geometry;
 mod infer;
 mod json;
 mod json_scan;
 mod plan;
 mod rows;
+pub(crate) mod shape;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod value;
 
 use std::collections::VecDeque;
@@ -31,10 +33,13 @@ use crate::origin::with_origin;
 use crate::unpack::Unpacker;
 use crate::{DecodeSpec, Decoded, DecodedStream, NeedsSpool, output_schema};
 use blocks::{Block, Cutting, read_blocks};
-pub(crate) use fill::fill_column;
+pub(crate) use column::Fields;
+pub(crate) use fill::{Filling, Path, fill_column, fill_field};
+pub use infer::Inference;
 pub(crate) use infer::infer_text;
+pub(crate) use json::{Json, Kind, unescaped};
 use rows::{Part, decode_part};
-pub(crate) use value::{shown, type_name};
+pub(crate) use value::{BadValue, float, shown, type_name};
 
 /// Blocks larger than this are no quicker.
 const BEST_BLOCK: ByteCount = ByteCount::mib(1);

@@ -7,6 +7,7 @@ use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 
 use super::csv::{CsvPlan, Dialect, column_names, trim_line_end};
+use crate::stac::{ItemPlan, with_hints};
 use crate::{DecodeSpec, Format, NewFields, ReadOptions};
 
 /// How the records of a member become rows.
@@ -34,6 +35,8 @@ impl Plan {
 pub(crate) enum PlanKind {
     /// One JSON value.
     Json,
+    /// An item of STAC.
+    Item(ItemPlan),
     Csv(CsvPlan),
     /// One line of text.
     Text,
@@ -56,11 +59,16 @@ pub(crate) fn planner(spec: &DecodeSpec, batch_bytes: usize) -> Planner {
                 (PlanKind::Csv(plan), start)
             }
             Format::Text => (PlanKind::Text, 0),
+            Format::Stac => (PlanKind::Item(ItemPlan::new(&schema)), 0),
             _ => (PlanKind::Json, 0),
+        };
+        let schema = match &kind {
+            PlanKind::Item(_) => with_hints(&schema),
+            _ => Arc::clone(&schema),
         };
         let plan = Plan {
             kind,
-            schema: Arc::clone(&schema),
+            schema,
             new_fields: options.new_fields,
             batch_rows,
             batch_bytes,

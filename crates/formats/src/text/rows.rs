@@ -14,6 +14,7 @@ use super::fill::{Filling, fill_object, fill_text};
 use super::json::{Json, Kind};
 use super::plan::{Plan, PlanKind};
 use super::value::BadValue;
+use crate::stac::fill_item;
 use crate::{EXTRA, NewFields, RowReject};
 
 /// Bad rows in one part at most: each costs more memory than its text.
@@ -74,8 +75,12 @@ pub(crate) fn decode_part(mut block: Block) -> Result<Part> {
 
 /// Whether no row needs a look of its own: all is UTF-8, and without NUL where that could be text.
 fn is_clean(text: &[u8], kind: &PlanKind) -> bool {
-    let may_hold_nul = matches!(kind, PlanKind::Json);
+    let may_hold_nul = is_json(kind);
     simdutf8::basic::from_utf8(text).is_ok() && (may_hold_nul || memchr::memchr(0, text).is_none())
+}
+
+fn is_json(kind: &PlanKind) -> bool {
+    matches!(kind, PlanKind::Json | PlanKind::Item(_))
 }
 
 /// Start and end of the next record that is one, without its line end.
@@ -97,7 +102,7 @@ pub(crate) fn next_record(block: &mut Block) -> Option<(usize, usize)> {
         let is_skipped = match &block.plan.kind {
             PlanKind::Csv(plan) => plan.dialect.is_skipped(record),
             PlanKind::Names(dialect, _) => dialect.is_skipped(record),
-            PlanKind::Json => record.trim_ascii().is_empty(),
+            PlanKind::Json | PlanKind::Item(_) => record.trim_ascii().is_empty(),
             PlanKind::Text => false,
         };
         if !is_skipped {
@@ -129,7 +134,8 @@ impl<'a> Rows<'a> {
             .map_err(unreadable)?;
         let width: usize = fields.columns.iter().map(|column| column.width).sum();
         let max_rows = plan.batch_rows.min(plan.batch_bytes / width.max(1)).max(1);
-        let filling = Filling::new(plan.new_fields, plan.max_record_bytes.as_usize());
+        let mut filling = Filling::new(plan.new_fields, plan.max_record_bytes.as_usize());
+        filling.drops_empty = matches!(plan.kind, PlanKind::Item(_));
         Ok(Self { plan, fields, extra, filling, rejects: Vec::new(), n_good: 0, max_rows, n_bytes: 0 })
     }
 
@@ -184,6 +190,7 @@ impl<'a> Rows<'a> {
     fn fill(&mut self, record: &[u8]) -> Result<(), BadValue> {
         match &self.plan.kind {
             PlanKind::Json => fill_record(&mut self.fields, record, &mut self.filling),
+            PlanKind::Item(plan) => fill_item(plan, &mut self.fields, record, &mut self.filling),
             PlanKind::Csv(plan) => {
                 let mut texts: Vec<FieldText<'_>> = Vec::with_capacity(self.fields.columns.len());
                 plan.dialect.split(record, &mut texts)?;
@@ -223,9 +230,7 @@ fn check_text(record: &[u8], kind: &PlanKind) -> Result<(), BadValue> {
         return Err(BadValue::new("utf8", format!("not UTF-8 from its byte {} on", error.valid_up_to())));
     }
     match memchr::memchr(0, record) {
-        Some(at) if !matches!(kind, PlanKind::Json) => {
-            Err(BadValue::new("utf8", format!("a NUL at its byte {at}")))
-        }
+        Some(at) if !is_json(kind) => Err(BadValue::new("utf8", format!("a NUL at its byte {at}"))),
         _ => Ok(()),
     }
 }

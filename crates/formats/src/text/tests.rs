@@ -30,29 +30,48 @@ impl LargeRecords for Room {
     }
 }
 
-struct Read {
-    rows: Vec<Value>,
-    rejects: Vec<RowReject>,
-    error: Option<aqueduct_core::Error>,
+pub(crate) struct Read {
+    pub(crate) rows: Vec<Value>,
+    pub(crate) rejects: Vec<RowReject>,
+    pub(crate) error: Option<aqueduct_core::Error>,
 }
 
-/// Reads `text`, which comes in pieces of `piece` bytes, in blocks of `block` bytes.
-fn read(text: &[u8], options: Value, piece: usize, block: usize) -> Read {
+/// Reads `text`, which comes in pieces of `piece` bytes, in blocks of `block` bytes. Columns that are not declared are
+/// inferred.
+pub(crate) fn read(text: &[u8], options: Value, piece: usize, block: usize) -> Read {
     let options: ReadOptions = serde_json::from_value(options).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(read_with(text, options, piece.max(1), block.max(1)))
 }
 
+/// Reads `text` at once, as a file of this name.
+pub(crate) fn read_named(name: &str, text: &str, options: Value) -> Read {
+    let options: ReadOptions = serde_json::from_value(options).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(read_file(name, text.as_bytes(), options, 1 << 20, 1 << 20))
+}
+
 async fn read_with(text: &[u8], options: ReadOptions, piece: usize, block: usize) -> Read {
+    read_file("test", text, options, piece, block).await
+}
+
+async fn read_file(name: &str, text: &[u8], options: ReadOptions, piece: usize, block: usize) -> Read {
     let tasks = Tasks::new(2);
     let pieces: Vec<Result<Bytes>> =
         text.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     let body = Box::pin(futures::stream::iter(pieces));
     let limits = DecodedLimits::default();
-    let unpacker = Unpacker::of_stream(body, "test", Some(Compression::None), limits, &tasks).await.unwrap();
+    let schema = match declared_schema(&options, None).unwrap() {
+        Some(schema) => schema,
+        None => {
+            let body = Box::pin(futures::stream::iter([Ok(Bytes::copy_from_slice(text))]));
+            crate::infer(body, name, &options, limits, &tasks).await.unwrap()
+        }
+    };
+    let unpacker = Unpacker::of_stream(body, name, Some(Compression::None), limits, &tasks).await.unwrap();
     let spec = DecodeSpec {
-        name: "test".into(),
-        schema: declared_schema(&options, None).unwrap().unwrap(),
+        name: name.into(),
+        schema,
         options: Arc::new(options),
         origin: false,
         batch_rows: 3,
@@ -66,7 +85,7 @@ async fn read_with(text: &[u8], options: ReadOptions, piece: usize, block: usize
     };
     let (sender, mut receiver) = mpsc::channel(1);
     let cutting = Cutting {
-        name: "test".into(),
+        name: name.into(),
         options: Arc::clone(&spec.options),
         block_bytes: block,
         large_records: Arc::clone(&spec.large_records),

@@ -5,6 +5,8 @@ mod columnar;
 #[cfg(test)]
 mod skip;
 #[cfg(test)]
+mod stac;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod text;
