@@ -31,6 +31,7 @@ pub(crate) mod oversize;
 pub(crate) mod peek;
 pub(crate) mod progress;
 pub(crate) mod read;
+pub(crate) mod sample;
 pub(crate) mod seen;
 pub(crate) mod sift;
 pub(crate) mod spool;
@@ -43,10 +44,10 @@ use aqueduct_core::{
     BatchStream, Context, Durable, Error, ErrorKind, Keeper, Origin, Positions, Reject, RejectedItem, Result,
     Source, SourceCaps,
 };
-use aqueduct_formats::{ReadOptions, declared_schema, output_schema};
+use aqueduct_formats::{Inference, ReadOptions, declared_schema, output_schema};
 use aqueduct_net::{Fetcher, Validator};
 use aqueduct_primitives::ByteCount;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -206,11 +207,13 @@ impl FileSet {
                 (schema, false)
             }
             None => {
-                let columns = looked.for_columns(&opener, seen.as_ref(), &mut inputs).await?;
-                (columns_or_earlier(columns, &opener, &committed).await?, true)
+                let found = looked.for_columns(&opener, seen.as_ref(), &mut inputs).await?;
+                let frozen = kept.as_ref().map(|kept| &kept.frozen);
+                let found = looked.for_more(found, &opener, frozen, &mut inputs).await?;
+                (columns_or_earlier(found.schema()?, &opener, &committed).await?, true)
             }
         };
-        let Looked { head, given_up } = looked;
+        let Looked { head, given_up, .. } = looked;
         if head.is_empty() && committed.is_empty() {
             check_emptiness(cx, allow_empty, &what)?;
         }
@@ -246,7 +249,7 @@ async fn columns_or_earlier(columns: SchemaRef, opener: &Opener, earlier: &Commi
     let _reserve = opener.cx.share().reserve(opener.division.per_file).await?;
     for input in &earlier {
         match opener.infer(input).await {
-            Ok((schema, _)) if !schema.fields().is_empty() => return Ok(schema),
+            Ok((columns, ..)) if !columns.fields().is_empty() => return Ok(columns),
             Ok(_) => {}
             Err(error) => tracing::debug!(file = &*input.name, error = %error.chain(), "tells no columns"),
         }
@@ -343,23 +346,26 @@ struct Looked {
     head: Vec<Queued>,
     /// What cannot be read, which the policy was told.
     given_up: Progress,
+    /// How many inputs those are together.
+    n_taken: usize,
 }
 
 impl Looked {
-    /// The columns of the first file that has any.
+    /// What the first file looks like that has any columns.
     async fn for_columns(
         &mut self,
         opener: &Opener,
         seen: Option<&Seen>,
         inputs: &mut BoxStream<'static, Result<Queued>>,
-    ) -> Result<SchemaRef> {
+    ) -> Result<Inference> {
         let _reserve = opener.cx.share().reserve(opener.division.per_file).await?;
         while let Some(queued) = inputs.next().await {
             let queued = queued?;
+            self.n_taken += 1;
             match opener.infer(&queued.input).await {
-                Ok((schema, opened)) if !schema.fields().is_empty() => {
+                Ok((columns, found, opened)) if !columns.fields().is_empty() => {
                     self.head.push(Queued { opened, ..queued });
-                    return Ok(schema);
+                    return Ok(found);
                 }
                 Ok(_) => self.head.push(queued),
                 Err(error) => {
@@ -378,7 +384,7 @@ impl Looked {
                 break;
             }
         }
-        Ok(Arc::new(Schema::empty()))
+        Ok(Inference::default())
     }
 }
 

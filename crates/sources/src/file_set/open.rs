@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aqueduct_core::{ByteStream, Context, RandomAccess, Result, StepMetrics};
 use aqueduct_formats::{
-    Compression, CompressionOption, DecodeSpec, DecodedLimits, DecodedStream, NeedsSpool, ReadOptions,
-    decode, decode_file, infer, infer_file, needs_random_access,
+    Compression, CompressionOption, DecodeSpec, DecodedLimits, DecodedStream, InferRows, Inference,
+    NeedsSpool, ReadOptions, decode, decode_file, look, look_at_file, needs_random_access,
 };
 use aqueduct_net::{ContentEncoding, Fetcher, Meta, Ranged, Validator, does_no_ranges};
 use arrow::datatypes::SchemaRef;
@@ -71,41 +71,59 @@ impl Opener {
         Self { cx: cx.clone(), fetcher, options, origin, division, on_change, spool: Spool::of(cx) }
     }
 
-    /// The columns of a file, none if it has no rows to tell; and the file itself, still open where possible.
+    /// The columns of a file, none if it has no rows to tell, and what they follow from; and the file itself, still open where
+    /// possible.
     ///
     /// # Errors
     /// It cannot be opened or read.
-    pub(crate) async fn infer(&self, input: &Input) -> Result<(SchemaRef, Option<Opened>)> {
+    pub(crate) async fn infer(&self, input: &Input) -> Result<(SchemaRef, Inference, Option<Opened>)> {
+        let (found, opened) = self.look(input, self.options.infer_rows).await?;
+        Ok((found.schema()?, found, opened))
+    }
+
+    /// What so many rows of a file look like; and the file itself, still open where possible.
+    ///
+    /// # Errors
+    /// It cannot be opened or read.
+    pub(crate) async fn look(
+        &self,
+        input: &Input,
+        infer_rows: InferRows,
+    ) -> Result<(Inference, Option<Opened>)> {
         let Opened { validator, bytes } = self.open(input).await?;
         let (body, options) = match bytes {
-            FileBytes::Ranges(file) => return self.infer_by_range(input, Ranged { validator, file }).await,
+            FileBytes::Ranges(file) => {
+                return self.look_by_range(input, infer_rows, Ranged { validator, file }).await;
+            }
             FileBytes::Stream(body, options) => (body, options),
         };
         let peek = Peek::new(body, self.division.decoder().get());
         let limits = DecodedLimits::default();
-        match infer(peek.look(), &input.name, &options, limits, self.cx.tasks()).await {
-            Ok(schema) => {
+        let looking = ReadOptions { infer_rows, ..ReadOptions::clone(&options) };
+        match look(peek.look(), &input.name, &looking, limits, self.cx.tasks()).await {
+            Ok(found) => {
                 let bytes = peek.again().map(|body| FileBytes::Stream(body, options));
-                Ok((schema, bytes.map(|bytes| Opened { validator, bytes })))
+                Ok((found, bytes.map(|bytes| Opened { validator, bytes })))
             }
             Err(error) if NeedsSpool::of(&error).is_some() => {
                 drop(peek);
                 let file = self.open_ranges(input).await?;
-                self.infer_by_range(input, file).await
+                self.look_by_range(input, infer_rows, file).await
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn infer_by_range(
+    async fn look_by_range(
         &self,
         input: &Input,
+        infer_rows: InferRows,
         Ranged { validator, file }: Ranged,
-    ) -> Result<(SchemaRef, Option<Opened>)> {
+    ) -> Result<(Inference, Option<Opened>)> {
         let limits = DecodedLimits::default();
-        let schema =
-            infer_file(Arc::clone(&file), &input.name, &self.options, limits, self.cx.tasks()).await?;
-        Ok((schema, Some(Opened { validator, bytes: FileBytes::Ranges(file) })))
+        let looking = ReadOptions { infer_rows, ..ReadOptions::clone(&self.options) };
+        let found = look_at_file(Arc::clone(&file), &input.name, &looking, limits, self.cx.tasks()).await?;
+        Ok((found, Some(Opened { validator, bytes: FileBytes::Ranges(file) })))
     }
 
     /// The rows of a file after the first `skip`. `is_read` is set once the consumer reads them.

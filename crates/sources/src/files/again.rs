@@ -7,9 +7,12 @@ use super::{ListedPaths, Paths};
 
 /// How a file is named that holds records of a file of this name.
 pub(crate) fn suffix(read: &ReadOptions, file: &str) -> Option<&'static str> {
-    match read.format.named().or_else(|| Format::of_name(file))? {
+    let by_name = Format::of_name(file);
+    match read.format.named().or(by_name)? {
+        // Of Parquet there are no records as they stood.
+        Format::Stac if by_name.is_some_and(Format::needs_random_access) => None,
         // A record of a JSON document is a line of its own.
-        Format::Ndjson | Format::Json => Some("ndjson"),
+        Format::Ndjson | Format::Json | Format::Stac => Some("ndjson"),
         Format::Csv => Some("csv"),
         Format::Tsv => Some("tsv"),
         Format::Text => Some("txt"),
@@ -25,8 +28,9 @@ pub(crate) fn listed(files: &OtherFiles) -> Paths {
 /// How they are read: records by the suffix of the file that holds them, which nothing packs.
 pub(crate) fn options(read: &ReadOptions, files: &OtherFiles) -> ReadOptions {
     let Some(columns) = &files.records else { return read.clone() };
+    let is_stac = read.format.named() == Some(Format::Stac);
     ReadOptions {
-        format: FormatOption::Auto,
+        format: if is_stac { read.format } else { FormatOption::Auto },
         compression: CompressionOption::Is(Compression::None),
         records: None,
         schema: if read.schema.is_empty() { columns.clone() } else { read.schema.clone() },
@@ -63,6 +67,10 @@ mod tests {
         let again = options(&packed, &records);
         assert_eq!((again.format, again.compression.named()), (FormatOption::Auto, Some(Compression::None)));
         assert_eq!((again.records, again.schema, again.csv.delimiter), (None, columns, Some(';')));
+        let stac = read(json!({"format": "stac", "records": "/features"}));
+        assert_eq!(suffix(&stac, "page.json"), Some("ndjson"));
+        assert_eq!(suffix(&stac, "items.parquet"), None);
+        assert_eq!(options(&stac, &records).format.named(), Some(Format::Stac));
         let declared = read(json!({"schema": {"t": "timestamp('%d/%m/%Y')"}}));
         assert_eq!(options(&declared, &records).schema, declared.schema, "with its hints");
         let files = OtherFiles { records: None, ..records };

@@ -9,6 +9,7 @@ mod http;
 mod incremental;
 mod local;
 mod resume;
+mod stac;
 mod stalled;
 mod support;
 mod template;
