@@ -71,14 +71,15 @@ pub(crate) fn fill_item(
 /// Why a record is no item, whatever else was found first: other objects of STAC have other members.
 #[cold]
 fn why_no_feature(record: &[u8]) -> Option<BadValue> {
-    let mut why = None;
+    let mut feature = None;
     let looked = each_member(&mut Json::new(record), 1, |name, json| {
-        if name == "type" && why.is_none() {
-            why = expect_feature(json).err();
+        if name == "type" && feature.is_none() {
+            feature = Some(expect_feature(json));
         }
         json.skip_value(1).map(drop)
     });
-    looked.ok().and(why)
+    looked.ok()?;
+    feature.unwrap_or_else(|| Err(lacks("type"))).err()
 }
 
 fn expect_feature(json: &Json<'_>) -> Result<()> {
@@ -260,8 +261,7 @@ impl Row<'_> {
     fn finish(self) -> Result<()> {
         for (is_there, name) in [(self.found.feature, "type"), (self.found.id, "id")] {
             if !is_there {
-                let message = format!("an item without `{name}`; expected an object with `type` and `id`");
-                return Err(BadValue::new("stac", message));
+                return Err(lacks(name));
             }
         }
         if self.n_filled < self.fields.columns.len() {
@@ -269,6 +269,11 @@ impl Row<'_> {
         }
         Ok(())
     }
+}
+
+#[cold]
+fn lacks(name: &str) -> BadValue {
+    BadValue::new("stac", format!("an item without `{name}`; expected an object with `type` and `id`"))
 }
 
 fn once(found: &mut bool, name: &str) -> Result<()> {

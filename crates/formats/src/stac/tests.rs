@@ -210,6 +210,7 @@ fn what_is_no_item_is_rejected_and_the_rest_goes_on() {
             Some("type"),
             "found \"Collection\"",
         ),
+        ("{\"description\": \"x\"}".into(), "stac", None, "without `type`"),
         ("7".into(), "stac", None, "found a number, expected an item"),
         ("[1]".into(), "stac", None, "found a list, expected an item"),
         (bad(json!({"geometry": {"type": "Circle"}})), "geometry", Some("geometry.type"), "Circle"),

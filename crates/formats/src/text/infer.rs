@@ -102,6 +102,26 @@ fn planner(options: &ReadOptions) -> super::plan::Planner {
 
 /// What was seen of the rows of files, from which columns follow. That of several files can be merged: of items of STAC, of
 /// which a file may hold but one.
+///
+/// ```
+/// use aqueduct_formats::{Inference, ReadOptions, look};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> aqueduct_core::Result<()> {
+/// let options: ReadOptions = serde_json::from_str(r#"{"format": "stac"}"#).unwrap_or_default();
+/// let tasks = aqueduct_primitives::Tasks::new(1);
+/// let mut found = Inference::default();
+/// for item in [
+///     r#"{"type": "Feature", "id": "a", "properties": {"datetime": null}}"#,
+///     r#"{"type": "Feature", "id": "b", "properties": {"eo:cloud_cover": 7}}"#,
+/// ] {
+///     let body = Box::pin(futures::stream::iter([Ok(item.into())]));
+///     found.merge(look(body, "item.json", &options, Default::default(), &tasks).await?);
+/// }
+/// let columns = found.schema()?;
+/// assert!(columns.index_of("datetime").is_ok() && columns.index_of("eo:cloud_cover").is_ok());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Inference {
     fields: Vec<(String, Shape)>,

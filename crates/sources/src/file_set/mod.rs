@@ -15,6 +15,9 @@
 //! ([`journal`]): a file that changed in between ends the run ([`unchanged`]). One that changes while it is read ends the
 //! attempt, or the run ([`on_change`]).
 //!
+//! The columns are those of the first file that has any; of STAC, where a file may hold but one item, those of more files
+//! ([`sample`]).
+//!
 //! Where only new files are to be read, what earlier runs have committed is known by keys ([`seen`]), and left out of the
 //! list before it is fixed ([`sift`]).
 
