@@ -8,7 +8,7 @@ mod binary;
 mod columnar;
 mod count;
 mod format;
-mod geo;
+pub mod geo;
 mod options;
 mod origin;
 mod read;
