@@ -80,6 +80,7 @@ impl Config {
             compression: self.compression,
             row_group_bytes: self.row_group_bytes,
             row_group_rows: self.row_group_rows.map(|n_rows| n_rows.max(1)),
+            ..ParquetOptions::default()
         };
         Table {
             path: self.path.clone(),

@@ -17,6 +17,7 @@ mod arrow_file;
 mod compress;
 mod csv;
 mod error;
+mod geo;
 mod json;
 mod parallel;
 mod parquet_file;
@@ -32,6 +33,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 pub use arrow_file::ArrowCompression;
 pub use compress::{CompressedWriter, TextCompression};
+pub use geo::GeoColumns;
 pub use parquet_file::{ParquetCompression, ParquetOptions};
 
 /// Turns rows into the bytes of one file. `W` takes the bytes and comes back at the end.

@@ -18,11 +18,13 @@ use parquet::arrow::arrow_writer::{
 use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::geo::{self, GeoColumns};
 use super::{Encoder, error, leaves_of, n_leaves, parallel};
 
 /// Threads that encode columns at once. More would only take turns with those that decode.
@@ -56,6 +58,10 @@ pub struct ParquetOptions {
     pub row_group_bytes: ByteCount,
     /// A row group ends when it has so many rows.
     pub row_group_rows: Option<usize>,
+    /// Which columns are geometries: the file is then GeoParquet.
+    pub geo: Option<GeoColumns>,
+    /// What else its metadata tells: keys and values.
+    pub metadata: Vec<(String, Arc<str>)>,
 }
 
 impl Default for ParquetOptions {
@@ -64,6 +70,8 @@ impl Default for ParquetOptions {
             compression: ParquetCompression::default(),
             row_group_bytes: ByteCount::mib(128),
             row_group_rows: None,
+            geo: None,
+            metadata: Vec::new(),
         }
     }
 }
@@ -112,6 +120,7 @@ pub(super) struct ParquetEncoder<W: Write + Send> {
     large_row: u64,
     schema: SchemaRef,
     options: ParquetOptions,
+    geometries: Option<geo::Seen>,
     /// The row group under way; no columns between two.
     columns: Vec<Column>,
     n_rows: usize,
@@ -132,6 +141,10 @@ impl<W: Write + Send> ParquetEncoder<W> {
         memory: ByteCount,
     ) -> Result<Self> {
         let unfit = |cause| failed("a parquet file cannot have these columns", cause);
+        let schema = match &options.geo {
+            Some(geo) => geo.optional(&schema),
+            None => schema,
+        };
         let parquet_schema = ArrowSchemaConverter::new().convert(&schema).map_err(unfit)?;
         let mut properties = properties(options, memory, n_leaves(&schema)).map_err(unfit)?;
         let root = parquet_schema.root_schema_ptr();
@@ -145,6 +158,7 @@ impl<W: Write + Send> ParquetEncoder<W> {
             factory: ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema)),
             factory_of_large: ArrowRowGroupWriterFactory::new(&no_file, Arc::clone(&schema)),
             large_row: (memory.get() / LARGE_ROW_PART).max(PAGE_BYTES.1),
+            geometries: options.geo.as_ref().map(|geo| geo::Seen::new(geo, &schema)).transpose()?,
             file,
             out,
             schema,
@@ -271,6 +285,7 @@ fn failed(message: &str, cause: ParquetError) -> aqueduct_core::Error {
 
 impl<W: Write + Send> Encoder<W> for ParquetEncoder<W> {
     fn write(&mut self, records: &RecordBatch) -> Result<()> {
+        self.geometries.as_mut().map_or(Ok(()), |geometries| geometries.see(records))?;
         let mut first = 0;
         for row in self.large_rows(records) {
             self.write_in_groups(&records.slice(first, row - first))?;
@@ -310,7 +325,12 @@ impl<W: Write + Send> Encoder<W> for ParquetEncoder<W> {
 
     fn finish(mut self: Box<Self>) -> Result<W> {
         self.flush()?;
-        let Self { mut file, out, .. } = *self;
+        let Self { mut file, out, options, geometries, .. } = *self;
+        let geo = geometries.map(|geometries| (geo::KEY.to_owned(), geometries.metadata()));
+        let more = options.metadata.into_iter().map(|(key, value)| (key, String::from(&*value)));
+        for (key, value) in geo.into_iter().chain(more) {
+            file.append_key_value_metadata(KeyValue::new(key, value));
+        }
         file.finish().map_err(|cause| failed("the file could not be completed", cause))?;
         drop(file);
         out.into_inner()
