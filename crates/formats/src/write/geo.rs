@@ -31,14 +31,13 @@ pub struct GeoColumns {
 
 impl GeoColumns {
     /// The columns as the specification wants them: where bounds may be missing, geometries may be, and the other way
-    /// round.
+    /// round. What the file that they come of told of itself is left behind: it is not true of this one.
     pub(super) fn optional(&self, schema: &SchemaRef) -> SchemaRef {
         let optional = |field: &Arc<Field>| {
             let is_ours = *field.name() == self.primary || Some(field.name()) == self.covering.as_ref();
             if is_ours { Arc::new(field.as_ref().clone().with_nullable(true)) } else { Arc::clone(field) }
         };
-        let fields: Vec<_> = schema.fields().iter().map(optional).collect();
-        Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+        Arc::new(Schema::new(schema.fields().iter().map(optional).collect::<Vec<_>>()))
     }
 }
 

@@ -185,7 +185,10 @@ fn another_column_of_geometries_is_of_no_known_system() {
 fn the_columns_of_bounds_and_of_geometries_are_both_optional() {
     let rows = with_boxes(&[line(&[])], &[Some([0.0; 4])]);
     assert!(!rows.schema().field(0).is_nullable());
-    let schema = columns(Some("bbox")).optional(&rows.schema());
+    let of_another_file = [("geo".to_owned(), "{}".to_owned())].into();
+    let schema = columns(Some("bbox"))
+        .optional(&Arc::new(rows.schema().as_ref().clone().with_metadata(of_another_file)));
+    assert!(schema.metadata().is_empty());
     assert!(schema.fields().iter().all(|field| field.is_nullable()));
 }
 
