@@ -17,6 +17,7 @@ pub mod parquet;
 mod part;
 mod partition;
 mod single;
+pub mod stac_geoparquet;
 mod staged_file;
 pub mod stdout;
 mod stored;
@@ -33,6 +34,7 @@ pub use aqueduct_primitives as primitives;
 /// All sinks, in the order they are listed to users.
 pub const ALL: &[&dyn SinkFactory] = &[
     &parquet::FACTORY,
+    &stac_geoparquet::FACTORY,
     &ndjson::FACTORY,
     &csv::FACTORY,
     &json::FACTORY,

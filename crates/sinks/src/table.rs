@@ -111,10 +111,15 @@ impl Table {
         Some(Merging { keys: merge.keys.clone(), by: merge.by.clone(), rows })
     }
 
+    /// The columns that go into the files.
+    pub(crate) fn written(&self, input: &SchemaRef) -> Result<SchemaRef, Vec<Problem>> {
+        Ok(SchemaRef::clone(self.by(input)?.as_ref().map_or(input, By::data_schema)))
+    }
+
     /// All that does not fit the columns.
     pub(crate) fn fit(&self, input: &SchemaRef) -> Vec<Problem> {
-        let schema = match self.by(input) {
-            Ok(by) => by.map_or_else(|| SchemaRef::clone(input), |by| SchemaRef::clone(by.data_schema())),
+        let schema = match self.written(input) {
+            Ok(schema) => schema,
             Err(problems) => return problems,
         };
         match self.format.check(&schema) {

@@ -23,6 +23,12 @@ fn fixtures() -> Vec<Fixture> {
         table("parquet", "more values than open files", by_key(), |name, bytes| {
             with_key(name, parquet_rows(name, bytes))
         }),
+        items("a folder", folder()),
+        items("one file", file("all.geoparquet")),
+        items(
+            "a folder for each collection",
+            json!({"path": "out", "partition_by": ["collection"], "partition_columns": true}),
+        ),
         table("ndjson", "a folder, small files", json!({"path": "out", "file_bytes": "20KB"}), ndjson_rows),
         table("ndjson", "one file", file("all.ndjson"), ndjson_rows),
         table("csv", "a folder", folder(), csv_rows),
@@ -45,6 +51,13 @@ fn table(
 ) -> Fixture {
     let batches = (0..4).map(|n| (crate::support::rows(n * 300, 300, 40), Positions::default()));
     Fixture { component, variant, options, batches: batches.collect(), reading: Reading::Rows(read) }
+}
+
+/// Rows that are STAC items.
+fn items(variant: &'static str, options: Value) -> Fixture {
+    let batches = (0..4).map(|n| (crate::support::items(n * 300, 300, 5), Positions::default()));
+    let reading = Reading::Rows(parquet_rows);
+    Fixture { component: "stac_geoparquet", variant, options, batches: batches.collect(), reading }
 }
 
 /// Few rows: `stdout` prints them among the words of the test.

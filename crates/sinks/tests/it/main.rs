@@ -7,6 +7,8 @@ mod conformance;
 #[cfg(test)]
 mod partitions;
 #[cfg(test)]
+mod stac_geoparquet;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tables;

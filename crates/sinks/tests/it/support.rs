@@ -5,8 +5,13 @@ use std::sync::Arc;
 
 use aqueduct_core::{Batch, Context, Fs, Part, Problem, Result, RunContext, Sink, SinkConfig, StdFs};
 use aqueduct_primitives::{Budget, ByteCount};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
+    TimestampMicrosecondArray,
+};
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::concat_batches;
+use arrow::datatypes::Field;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -92,6 +97,57 @@ pub(crate) fn rows(first: i64, n_rows: i64, n_keys: i64) -> RecordBatch {
         ("text", Arc::new(StringArray::from_iter_values(ids.map(|id| format!("{:x}", id * 0x9E37_79B9))))),
     ];
     RecordBatch::try_from_iter(columns).unwrap()
+}
+
+/// STAC items: points along the equator, of so many collections.
+pub(crate) fn items(first: i64, n_rows: i64, n_collections: i64) -> RecordBatch {
+    let ns = || first..first + n_rows;
+    let texts = |text: &dyn Fn(i64) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(ns().map(text)))
+    };
+    let longitudes: ArrayRef = Arc::new(Float64Array::from_iter_values(ns().map(longitude)));
+    let latitudes: ArrayRef = Arc::new(Float64Array::from_iter_values(ns().map(|_| 0.0)));
+    let bbox =
+        structs([("xmin", &longitudes), ("ymin", &latitudes), ("xmax", &longitudes), ("ymax", &latitudes)]);
+    let geometries = BinaryArray::from_iter_values(ns().map(|n| point(longitude(n), 0.0)));
+    let href = texts(&|n| format!("https://x.org/{n}.tif"));
+    let assets = structs([("data", &structs([("href", &href)]))]);
+    let times = TimestampMicrosecondArray::from_iter_values(ns().map(|n| n * 1_000_000)).with_timezone("UTC");
+    let links = structs([("href", &href), ("rel", &texts(&|_| "self".into()))]);
+    let columns: [(&str, ArrayRef); 8] = [
+        ("stac_extensions", lists(&texts(&|_| "https://x.org/eo.json".into()))),
+        ("id", texts(&|n| format!("item-{n}"))),
+        ("geometry", Arc::new(geometries)),
+        ("bbox", bbox),
+        ("links", lists(&links)),
+        ("assets", assets),
+        ("collection", texts(&|n| format!("c{}", n % n_collections))),
+        ("datetime", Arc::new(times)),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+}
+
+fn longitude(n: i64) -> f64 {
+    (n % 360 - 180) as f64
+}
+
+fn structs<const N: usize>(fields: [(&str, &ArrayRef); N]) -> ArrayRef {
+    let field = |(name, column): (&str, &ArrayRef)| {
+        (Arc::new(Field::new(name, column.data_type().clone(), true)), Arc::clone(column))
+    };
+    Arc::new(StructArray::from(fields.map(field).to_vec()))
+}
+
+/// A list of each value.
+fn lists(values: &ArrayRef) -> ArrayRef {
+    let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(1, values.len()));
+    Arc::new(ListArray::new(field, offsets, Arc::clone(values), None))
+}
+
+/// A point as well-known binary.
+pub(crate) fn point(x: f64, y: f64) -> Vec<u8> {
+    [&[1, 1, 0, 0, 0][..], &x.to_le_bytes(), &y.to_le_bytes()].concat()
 }
 
 pub(crate) fn ids(records: &RecordBatch) -> Vec<i64> {
