@@ -91,6 +91,12 @@ impl StepMetrics {
         ]
     }
 
+    /// Of a source, rows read: what it gave, and what it rejected or left out.
+    pub fn rows_read(&self) -> u64 {
+        let left_out = self.rows_filtered.get() + self.rows_duplicate.get();
+        self.rows_out.get() + self.rows_rejected.get() + left_out
+    }
+
     /// Adds time spent computing.
     pub fn add_busy(&self, time: Duration) {
         self.busy_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);

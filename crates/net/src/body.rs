@@ -86,7 +86,7 @@ pub(crate) fn body(inner: Arc<Inner>, ask: Ask, first: Answer, tries: Tries) -> 
     let mut download = Download {
         version: Version::of(headers),
         n_total: content_length(headers),
-        uses_ranges: !refuses_ranges(headers),
+        uses_ranges: !refuses_ranges(headers) && ask.json.is_none(),
         inner,
         ask,
         tries,

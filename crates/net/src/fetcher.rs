@@ -98,6 +98,28 @@ impl Fetcher {
         }
     }
 
+    /// Asks a question that is sent as JSON, by POST: one that changes nothing, for it is asked again as a GET would be.
+    /// A redirect is followed with the same question.
+    ///
+    /// # Errors
+    /// As [`Fetcher::get`]; and the location is no HTTP URL.
+    ///
+    /// # Cancel safety
+    /// As [`Fetcher::get`].
+    pub async fn ask(
+        &self,
+        at: &Location,
+        from: Trust,
+        question: Bytes,
+        metrics: &Arc<StepMetrics>,
+    ) -> Result<Fetched> {
+        self.check_open()?;
+        match at {
+            Location::Http(url) => self.get_http(Ask::post(url, from, question), metrics).await,
+            _ => Err(Error::bug("ask", "only HTTP servers are asked questions").with("url", at)),
+        }
+    }
+
     async fn get_http(&self, ask: Ask, metrics: &Arc<StepMetrics>) -> Result<Fetched> {
         let mut tries = self.inner.tries(metrics);
         let answer = self.inner.open(&ask, &mut tries).await?;

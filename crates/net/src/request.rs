@@ -36,11 +36,18 @@ pub(crate) struct Ask {
     pub(crate) range: Option<String>,
     /// The value of `If-Range`.
     pub(crate) if_range: Option<String>,
+    /// What is sent along, as JSON.
+    pub(crate) json: Option<Bytes>,
 }
 
 impl Ask {
     pub(crate) fn new(url: &Url, from: Trust, method: Method) -> Self {
-        Self { url: url.clone(), from, method, range: None, if_range: None }
+        Self { url: url.clone(), from, method, range: None, if_range: None, json: None }
+    }
+
+    /// A question that takes more than a URL, and changes nothing where it is asked: it may be asked again.
+    pub(crate) fn post(url: &Url, from: Trust, json: Bytes) -> Self {
+        Self { json: Some(json), ..Self::new(url, from, Method::POST) }
     }
 
     /// The origin that gets the configured credentials.
@@ -108,6 +115,10 @@ impl Inner {
         }
         let is_at_home = ask.configured_origin().is_some_and(|origin| same_origin(origin, url));
         let request = client.request(ask.method.clone(), url.clone()).headers(self.headers(ask, is_at_home));
+        let request = match &ask.json {
+            Some(json) => request.header(header::CONTENT_TYPE, "application/json").body(json.clone()),
+            None => request,
+        };
         match self.http.auth.as_ref().filter(|_| is_at_home && url.username().is_empty()) {
             Some(auth) => match Grant::of(auth) {
                 Some(grant) => self.send_with_token(&grant, url, request).await,

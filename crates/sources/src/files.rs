@@ -208,6 +208,7 @@ impl SourceConfig for Config {
             is_remote: self.is_remote(),
             incremental: self.incremental.map(|Incremental { by }| OnlyNew { by, retry_gaps: None }),
             on_change: self.on_change,
+            beside: ByteCount::ZERO,
         };
         let inputs = self.inputs(&fetcher, cx)?;
         Ok(Box::new(FileSet::open(cx, fetcher, settings, |_| inputs).await?))

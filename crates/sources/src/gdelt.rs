@@ -258,6 +258,7 @@ impl SourceConfig for Config {
                 .is_incremental()
                 .then_some(OnlyNew { by: By::Name, retry_gaps: Some(self.retry_gaps) }),
             on_change: self.on_change,
+            beside: ByteCount::ZERO,
         };
         let range = self.range(cx)?;
         let files = fetcher.clone();

@@ -12,7 +12,10 @@ mod file_set;
 pub mod files;
 pub mod gdelt;
 pub mod generate;
+mod paged;
 mod source_fn;
+pub mod stac_api;
+pub mod stac_catalog;
 pub mod stdin;
 mod when;
 
@@ -28,5 +31,7 @@ pub const ALL: &[&dyn SourceFactory] = &[
     &files::FACTORY, //
     &gdelt::FACTORY,
     &generate::FACTORY,
+    &stac_api::FACTORY,
+    &stac_catalog::FACTORY,
     &stdin::FACTORY,
 ];

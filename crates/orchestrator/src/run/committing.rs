@@ -119,10 +119,8 @@ impl Committing<'_> {
             let wanted = self.steps.iter().zip(self.contexts).filter(move |(step, _)| is_wanted(step));
             wanted.map(|(_, context)| context.metrics())
         };
-        let read =
-            |metrics: &Arc<aqueduct_core::StepMetrics>| metrics.rows_out.get() + metrics.rows_rejected.get();
         Counts {
-            rows_in: of(|step| step.is_source).map(read).sum(),
+            rows_in: of(|step| step.is_source).map(|metrics| metrics.rows_read()).sum(),
             rows_out: of(|step| step.is_sink).map(|metrics| metrics.rows_out.get()).sum(),
             rows_filtered: sum(|metrics| metrics.rows_filtered.get()),
             rows_duplicate: sum(|metrics| metrics.rows_duplicate.get()),

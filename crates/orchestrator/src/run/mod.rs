@@ -262,7 +262,7 @@ fn fill(report: &mut Report, live: &Live, notices: &aqueduct_core::Notices, outp
 fn rows_in(step: &LiveStep) -> u64 {
     let metrics = &step.metrics;
     match step.role {
-        Role::Source => metrics.rows_out.get() + metrics.rows_rejected.get(),
+        Role::Source => metrics.rows_read(),
         _ => metrics.rows_in.get(),
     }
 }

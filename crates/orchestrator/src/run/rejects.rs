@@ -122,7 +122,7 @@ impl Rejects {
     /// rejected.
     pub(crate) fn judge(&self, step: &str, is_source: bool, metrics: &StepMetrics, end: End) -> Result<()> {
         let (rows_rejected, files_rejected) = (metrics.rows_rejected.get(), metrics.files_rejected.get());
-        let rows_in = if is_source { metrics.rows_out.get() + rows_rejected } else { metrics.rows_in.get() };
+        let rows_in = if is_source { metrics.rows_read() } else { metrics.rows_in.get() };
         let files_in = metrics.files_done.get() + files_rejected;
         // A file of which every row is bad has been read to its end, and gave nothing all the same.
         let no_file = files_rejected > 0 && metrics.files_done.get() == 0;

@@ -170,8 +170,7 @@ impl Frozen {
     /// # Errors
     /// They cannot be read.
     pub(crate) async fn columns(&self) -> Result<Option<SchemaRef>> {
-        let path = self.dir.join(COLUMNS);
-        self.disk.block(move |fs| read_columns(fs, &path)).await
+        columns_in(&self.disk, &self.dir).await
     }
 
     /// Keeps the columns to read.
@@ -179,14 +178,34 @@ impl Frozen {
     /// # Errors
     /// The disk's.
     pub(crate) async fn keep_columns(&self, columns: &SchemaRef) -> Result<()> {
-        let path = self.dir.join(COLUMNS);
-        let unwritten =
-            |error| Error::bug("keep columns", "the columns cannot be written").with_source(error);
-        let mut writer = StreamWriter::try_new(Vec::new(), columns).map_err(unwritten)?;
-        writer.finish().map_err(unwritten)?;
-        let bytes = writer.into_inner().map_err(unwritten)?;
-        self.disk.block(move |fs| write_columns(fs, &path, &bytes)).await
+        keep_columns_in(&self.disk, &self.dir, columns).await
     }
+}
+
+/// The columns that an earlier process of the run has kept in its folder.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) async fn columns_in(disk: &Disk, dir: &Path) -> Result<Option<SchemaRef>> {
+    let path = dir.join(COLUMNS);
+    disk.block(move |fs| read_columns(fs, &path)).await
+}
+
+/// Keeps columns in the folder of a run, which it makes.
+///
+/// # Errors
+/// The disk's.
+pub(crate) async fn keep_columns_in(disk: &Disk, dir: &Path, columns: &SchemaRef) -> Result<()> {
+    let (folder, path) = (dir.to_owned(), dir.join(COLUMNS));
+    let unwritten = |error| Error::bug("keep columns", "the columns cannot be written").with_source(error);
+    let mut writer = StreamWriter::try_new(Vec::new(), columns).map_err(unwritten)?;
+    writer.finish().map_err(unwritten)?;
+    let bytes = writer.into_inner().map_err(unwritten)?;
+    let write = move |fs: &dyn Fs| {
+        make_folder(fs, &folder)?;
+        write_columns(fs, &path, &bytes)
+    };
+    disk.block(write).await
 }
 
 fn write_columns(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<()> {

@@ -91,6 +91,8 @@ pub(crate) struct Settings {
     pub(crate) is_remote: bool,
     /// By what files of earlier runs are known, which are not read again.
     pub(crate) incremental: Option<OnlyNew>,
+    /// Of the step's share, so much is for other things than files.
+    pub(crate) beside: ByteCount,
     /// What becomes of the run when one changes while it is read.
     pub(crate) on_change: OnChange,
 }
@@ -180,7 +182,8 @@ impl FileSet {
         let Settings { options, window, is_ordered, origin, allow_empty, what, is_remote, .. } = settings;
         let (incremental, on_change) = (settings.incremental, settings.on_change);
         let keys = incremental.map_or(ByteCount::ZERO, |_| memory_of_keys(cx.share().total()));
-        let division = Division::of(cx.share().total().saturating_sub(keys), window);
+        let others = keys.saturating_add(settings.beside);
+        let division = Division::of(cx.share().total().saturating_sub(others), window);
         check_memory(cx, division)?;
         if division.n_files < window {
             tracing::debug!(window, n_files = division.n_files, "fewer files at once, to keep to the memory");

@@ -10,6 +10,8 @@ mod incremental;
 mod local;
 mod resume;
 mod stac;
+mod stac_api;
+mod stac_catalog;
 mod stalled;
 mod support;
 mod template;

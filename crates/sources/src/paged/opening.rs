@@ -1,0 +1,227 @@
+//! What stands before the first row: what is asked for, fixed on the disk, and the columns.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aqueduct_core::{Context, Durable, Error, ErrorKind, Fs, Keeper, Result};
+use aqueduct_formats::{DecodedLimits, Inference, ReadOptions, look_at_file};
+use aqueduct_net::{Fetcher, Trust};
+use aqueduct_primitives::ByteCount;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::decoding::Decoding;
+use super::given::{Given, damaged, memory_of_keys, need_of_keys};
+use super::pages::{KeptPages, Page, Pages};
+use super::trail::TRAIL_BYTES;
+use super::{Paged, Service};
+use crate::file_set::frozen::{columns_in, keep_columns_in};
+use crate::file_set::memory::{Division, need_of_files};
+use crate::file_set::ndjson::{Disk, failed, make_folder, rename};
+
+const PLAN: &str = "plan.json";
+/// A plan names what is asked for: no flow file is larger.
+const MAX_PLAN_BYTES: u64 = 16 << 20;
+/// Pages that are fetched in search of the columns, at most.
+const MAX_SAMPLE_PAGES: usize = 100;
+
+/// How a service is read.
+pub(crate) struct Opening {
+    pub(crate) fetcher: Fetcher,
+    pub(crate) options: ReadOptions,
+    /// Who names the pages after the first.
+    pub(crate) trust: Trust,
+    pub(crate) sampling: Sampling,
+    /// Slices read at once.
+    pub(crate) n_at_once: usize,
+    pub(crate) max_items: Option<u64>,
+    /// Whether what earlier runs have given is not given again.
+    pub(crate) is_incremental: bool,
+}
+
+/// Of which items the columns are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sampling {
+    /// The first so many, and what else is on their pages.
+    First(u64),
+    /// All.
+    All,
+}
+
+/// What a step keeps from run to run.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// The run that kept it: what is not incremental starts anew with the next.
+    run: String,
+    given: Value,
+    /// The newest time of an item that was given, where that says what to ask for next: microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    newest: Option<i64>,
+}
+
+/// The memory of a step that reads so many slices at once.
+pub(crate) fn need(n_at_once: usize) -> aqueduct_core::MemoryNeed {
+    let files = need_of_files(n_at_once, false);
+    let (min_keys, max_keys) = need_of_keys();
+    let trails = TRAIL_BYTES.saturating_mul(n_at_once as u64);
+    aqueduct_core::MemoryNeed::between(
+        files.min.saturating_add(min_keys).saturating_add(TRAIL_BYTES),
+        files.want.saturating_add(max_keys).saturating_add(trails),
+    )
+}
+
+/// What the run asks for, as it stood when it was begun: the clock says something else when it goes on.
+///
+/// # Errors
+/// `make`'s own, or the disk's.
+pub(crate) async fn planned<T>(cx: &Context, make: impl Future<Output = Result<T>> + Send) -> Result<T>
+where
+    T: Serialize + DeserializeOwned + Send,
+{
+    let Some(durable) = cx.durable() else { return make.await };
+    let (disk, dir) = (Disk::of(cx), durable.run_dir().clone());
+    let path = dir.join(PLAN);
+    let there = path.clone();
+    if let Some(bytes) = disk.block(move |fs| read_if_there(fs, &there)).await? {
+        return serde_json::from_slice(&bytes).map_err(|error| {
+            let message = "what the run asks for is damaged on the disk; `--fresh` begins anew";
+            Error::new(ErrorKind::Conflict, "resume", message).with("path", path.display()).with_source(error)
+        });
+    }
+    let plan = make.await?;
+    let bytes = serde_json::to_vec(&plan)
+        .map_err(|error| Error::bug("keep plan", "it has no JSON").with_source(error))?;
+    disk.block(move |fs| write_private(fs, &dir, &path, &bytes)).await?;
+    Ok(plan)
+}
+
+fn read_if_there(fs: &dyn Fs, path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs.stat(path).map_err(|error| failed(path, error))? {
+        Some(_) => fs.read(path, MAX_PLAN_BYTES).map(Some).map_err(|error| failed(path, error)),
+        None => Ok(None),
+    }
+}
+
+fn write_private(fs: &dyn Fs, dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    make_folder(fs, dir)?;
+    let fresh = path.with_extension("new");
+    let written = fs.remove_file(&fresh).and_then(|()| {
+        let mut file = fs.create_private(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync()
+    });
+    written.map_err(|error| failed(&fresh, error))?;
+    rename(fs, &fresh, path)
+}
+
+/// The newest time of an item that a commit has kept.
+pub(crate) fn newest(cx: &Context) -> Option<i64> {
+    Kept::deserialize(cx.durable()?.kept()?).ok()?.newest
+}
+
+impl Opening {
+    /// Finds the columns, in what an earlier process of the run found, or in the first pages.
+    ///
+    /// # Errors
+    /// Pages cannot be fetched or read; what was kept is damaged.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what it had opened.
+    pub(crate) async fn open(self, cx: &Context, service: Arc<dyn Service>) -> Result<Paged> {
+        let given = Given::open(cx, self.given_before(cx)?).await?;
+        let share = cx.share().total();
+        let others = memory_of_keys(share).saturating_add(TRAIL_BYTES.saturating_mul(self.n_at_once as u64));
+        let decoding = Decoding { division: Division::of(share.saturating_sub(others), self.n_at_once) };
+        let kept = match (cx.durable(), self.sampling) {
+            (Some(durable), Sampling::All) => Some(KeptPages::new(cx, durable.run_dir())),
+            _ => None,
+        };
+        let options = Arc::new(self.options);
+        let pages = Arc::new(Pages {
+            cx: cx.clone(),
+            fetcher: self.fetcher,
+            service: Arc::clone(&service),
+            options: Arc::clone(&options),
+            decoding,
+            trust: self.trust,
+            kept,
+        });
+        let (read, fetched) = columns(cx, &pages, self.sampling, decoding.division.decoder()).await?;
+        if let Some(durable) = cx.durable() {
+            let (run, given, service) = (cx.run_id().to_owned(), given.clone(), Arc::clone(&service));
+            durable.register(Arc::new(PagesKeeper { run, given, service }));
+        }
+        Ok(Paged { service, pages, given, decoding, read, options, fetched, max_items: self.max_items })
+    }
+
+    fn given_before(&self, cx: &Context) -> Result<Option<Value>> {
+        let Some(value) = cx.durable().and_then(Durable::kept) else { return Ok(None) };
+        let kept = Kept::deserialize(value).map_err(|error| damaged(value).with_source(error))?;
+        Ok((self.is_incremental || kept.run == cx.run_id()).then_some(kept.given))
+    }
+}
+
+struct PagesKeeper {
+    run: String,
+    given: Given,
+    service: Arc<dyn Service>,
+}
+
+#[async_trait]
+impl Keeper for PagesKeeper {
+    async fn keep(&self) -> Result<Option<Value>> {
+        let given = self.given.keep().await?;
+        let kept = Kept { run: self.run.clone(), given, newest: self.service.newest() };
+        let value = serde_json::to_value(kept)
+            .map_err(|error| Error::bug("keep items", "they have no JSON").with_source(error))?;
+        Ok(Some(value))
+    }
+}
+
+/// The columns to read, and the pages that were fetched for them and are at hand.
+async fn columns(
+    cx: &Context,
+    pages: &Pages,
+    sampling: Sampling,
+    memory: ByteCount,
+) -> Result<(SchemaRef, Vec<(u64, Page)>)> {
+    if let Some(durable) = cx.durable()
+        && let Some(columns) = columns_in(&Disk::of(cx), durable.run_dir()).await?
+    {
+        return Ok((columns, Vec::new()));
+    }
+    let _reserve = cx.share().reserve(memory.min(cx.share().free())).await?;
+    let (columns, fetched) = look(cx, pages, sampling).await?;
+    if let Some(durable) = cx.durable() {
+        keep_columns_in(&Disk::of(cx), durable.run_dir(), &columns).await?;
+    }
+    Ok((columns, fetched))
+}
+
+/// Looks at pages, slice after slice, until enough items were seen.
+async fn look(cx: &Context, pages: &Pages, sampling: Sampling) -> Result<(SchemaRef, Vec<(u64, Page)>)> {
+    let mut seen = Inference::default();
+    let mut fetched = Vec::new();
+    let mut n_pages = 0;
+    'slices: for slice in 0..pages.service.n_slices() {
+        let mut next = Some((1, pages.service.first(slice)));
+        while let Some((number, ask)) = next.take() {
+            let page = pages.get(slice, number, ask).await?;
+            let file = Arc::clone(&page.file);
+            let limits = DecodedLimits::default();
+            seen.merge(look_at_file(file, &page.ask.url, &page.options, limits, cx.tasks()).await?);
+            next = page.next.clone().map(|ask| (number + 1, ask));
+            n_pages += 1;
+            if let Sampling::First(n_rows) = sampling {
+                fetched.push((slice, page));
+                if seen.n_rows() >= n_rows || n_pages >= MAX_SAMPLE_PAGES {
+                    break 'slices;
+                }
+            }
+        }
+    }
+    Ok((seen.schema()?, fetched))
+}

@@ -1,0 +1,137 @@
+//! `stac_catalog` over folders and servers.
+
+use aqueduct_sources::stac_catalog::FACTORY;
+use aqueduct_testkit::http::{Answer, Server};
+use serde_json::{Value, json};
+
+use crate::support::{Room, texts};
+
+fn catalog(kind: &str, id: &str, links: &[(&str, &str)]) -> String {
+    let links: Vec<_> = links.iter().map(|(rel, href)| json!({"rel": rel, "href": href})).collect();
+    json!({"type": kind, "id": id, "stac_version": "1.0.0", "description": "d", "links": links}).to_string()
+}
+
+fn item(id: &str) -> String {
+    json!({
+        "type": "Feature", "stac_version": "1.0.0", "id": id, "geometry": null,
+        "properties": {"datetime": "2026-01-01T00:00:00Z", (format!("only:{id}")): 1},
+        "links": [{"rel": "root", "href": "../../catalog.json"}], "assets": {},
+    })
+    .to_string()
+}
+
+/// A root with two collections, one of them in a folder of the other's neighbour, and links that lead back.
+fn documents() -> Vec<(&'static str, String)> {
+    vec![
+        (
+            "catalog.json",
+            catalog("Catalog", "root", &[
+                ("self", "https://nowhere.invalid/catalog.json"),
+                ("root", "./catalog.json"),
+                ("child", "./a/collection.json"),
+                ("child", "b/collection.json"),
+            ]),
+        ),
+        (
+            "a/collection.json",
+            catalog("Collection", "a", &[
+                ("root", "../catalog.json"),
+                ("parent", "https://nowhere.invalid/parent.json"),
+                ("item", "./items/one.json"),
+                ("item", "items/two.json"),
+                ("child", "../b/sub/catalog.json"),
+            ]),
+        ),
+        (
+            "b/collection.json",
+            catalog("Collection", "b", &[("item", "three.json"), ("child", "sub/catalog.json"), ("child", "../catalog.json")]),
+        ),
+        ("b/sub/catalog.json", catalog("Catalog", "sub", &[("item", "../../b/four.json")])),
+        ("a/items/one.json", item("one")),
+        ("a/items/two.json", item("two")),
+        ("b/three.json", item("three")),
+        ("b/four.json", item("four")),
+    ]
+}
+
+fn options(url: &str) -> Value {
+    json!({"url": url, "infer_rows": "all"})
+}
+
+async fn ids(room: &Room, options: Value) -> Vec<String> {
+    let mut ids = texts(&room.read(&FACTORY, options).await.unwrap(), "id");
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn children_and_items_are_followed_and_nothing_else() {
+    let room = Room::new();
+    let server = Server::start().await;
+    for (name, text) in documents() {
+        room.write(name, &text);
+        server.file(&format!("/{name}"), text);
+    }
+    let local = ids(&room, options("catalog.json")).await;
+    assert_eq!(local, ["four", "one", "three", "two"]);
+    let n_before = server.n_requests();
+    assert_eq!(ids(&room, options(&server.url("/catalog.json"))).await, local);
+    // Four catalogues, and the items once to know their columns and once to be read, but for the first.
+    assert!(server.n_requests() - n_before <= 4 + 2 * 4, "{} requests", server.n_requests());
+    room.check_all_is_back().await;
+}
+
+#[tokio::test]
+async fn only_collections_that_are_asked_for_are_read() {
+    let room = Room::new();
+    for (name, text) in documents() {
+        room.write(name, text);
+    }
+    let mut of_b = options("catalog.json");
+    of_b["collections"] = json!(["b"]);
+    // One of them was met below another collection first.
+    assert_eq!(ids(&room, of_b).await, ["four", "three"]);
+}
+
+#[tokio::test]
+async fn what_is_bad_below_the_root_goes_by_the_policy() {
+    let (room, kept) = Room::tolerant();
+    let server = Server::start().await;
+    let links = [("child", "gone.json"), ("child", "page.json"), ("item", "one.json"), ("item", "none.json")];
+    server.file("/catalog.json", catalog("Catalog", "root", &links));
+    server.file("/one.json", item("one"));
+    server.route("/page.json", |_| Answer::ok("<html>"));
+    assert_eq!(ids(&room, options(&server.url("/catalog.json"))).await, ["one"]);
+    let mut files: Vec<_> = kept.all().into_iter().map(|reject| reject.origin.file).collect();
+    files.sort();
+    assert_eq!(files, ["gone.json", "none.json", "page.json"].map(|name| server.url(&format!("/{name}"))));
+    let error = Room::new().read(&FACTORY, options(&server.url("/page.json"))).await.unwrap_err();
+    assert!(error.chain().contains("no JSON object of a STAC catalogue"), "{}", error.chain());
+}
+
+// reliability 26, T1
+#[tokio::test]
+async fn links_of_a_server_lead_to_no_file_and_no_private_address() {
+    let (room, kept) = Room::tolerant();
+    let (server, other) = (Server::start().await, Server::start().await);
+    other.file("/secret.json", item("secret"));
+    room.write("secret.json", item("secret"));
+    let file = format!("file://{}", room.path().join("secret.json").display());
+    let links = [("item", file.as_str()), ("item", &other.url("/secret.json")), ("item", "one.json")];
+    server.file("/catalog.json", catalog("Catalog", "root", &links));
+    server.file("/one.json", item("one"));
+    assert_eq!(ids(&room, options(&server.url("/catalog.json"))).await, ["one"]);
+    assert_eq!(kept.all().len(), 2);
+    assert_eq!(other.n_requests(), 0);
+}
+
+#[tokio::test]
+async fn depth_has_a_limit_with_a_name() {
+    let room = Room::new();
+    for (name, text) in documents() {
+        room.write(name, text);
+    }
+    let shallow = json!({"url": "catalog.json", "max_depth": 1});
+    let error = room.read(&FACTORY, shallow).await.unwrap_err();
+    assert!(error.message().contains("max_depth"), "{error}");
+}
