@@ -20,6 +20,7 @@ fn fixtures() -> Vec<Fixture> {
         files_with_bad_rows(),
         file_over_http(),
         parquet_file(),
+        items_of_stac(),
         gdelt(),
         generate(),
         stdin(),
@@ -152,6 +153,37 @@ fn parquet_file() -> Fixture {
         n_splits: 2,
         empty: read().file("a.parquet", parquet(0..0)),
         failing: Ok(read().file("a.parquet", damaged)),
+    }
+}
+
+/// A collection, a list and lines of items.
+fn items_of_stac() -> Fixture {
+    let read = |names: Value| json!({"paths": names, "format": "stac", "schema": columns(), "new_fields": "ignore", "order": "listed"});
+    let items = |numbers: std::ops::Range<i64>, end: &str| -> String {
+        let item = |n| {
+            let properties = json!({"datetime": null, "n": n, "text": text(n)});
+            json!({"type": "Feature", "id": n.to_string(), "geometry": null, "properties": properties})
+                .to_string()
+        };
+        numbers.map(item).collect::<Vec<_>>().join(end)
+    };
+    let collection = |items: String| {
+        format!("{{\"type\": \"FeatureCollection\", \"features\": [{items}], \"links\": []}}")
+    };
+    let [first, second, third] = thirds();
+    let first = collection(items(first, ","));
+    let usual = Input::of(read(json!(["a.json", "b.json", "c.ndjson"]))).file("a.json", first.clone());
+    let failing = Input::of(read(json!(["a.json", "broken.json"]))).file("a.json", first);
+    Fixture {
+        component: "files",
+        variant: "items of STAC",
+        usual: usual
+            .file("b.json", format!("[{}]", items(second, ",\n")))
+            .file("c.ndjson", items(third, "\n")),
+        rows: rows(),
+        n_splits: 4,
+        empty: Input::of(read(json!("empty.json"))).file("empty.json", collection(String::new())),
+        failing: Ok(failing.file("broken.json", "{\"type\": \"FeatureCollection\", \"features\": [")),
     }
 }
 
