@@ -9,7 +9,7 @@
 //! (<https://github.com/radiantearth/stac-spec>).
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_core::{
@@ -193,7 +193,7 @@ impl Crawl {
     /// The items, as they are found.
     fn inputs(self) -> Inputs {
         Box::pin(try_stream! {
-            let mut met = HashSet::new();
+            let (mut met, mut given) = (HashSet::new(), HashSet::new());
             let is_wanted = self.config.collections.is_empty();
             let mut level = vec![Place { at: self.root.clone(), is_wanted }];
             met.insert((self.root.to_string(), is_wanted));
@@ -204,9 +204,11 @@ impl Crawl {
                     let (place, document) = document?;
                     let Some(document) = self.settled(&place, document, depth == 0)? else { continue };
                     let is_wanted = place.is_wanted || self.config.collections.contains(&document.id);
+                    // One that was met on two ways gives its items once.
+                    let gives = is_wanted && given.insert(place.at.to_string());
                     for link in document.links.into_iter().flatten() {
                         match link.rel.as_str() {
-                            "item" if is_wanted => yield Found::Input(Box::new(self.item(&place.at, &link)?)),
+                            "item" if gives => yield Found::Input(Box::new(self.item(&place.at, &link)?)),
                             "child" => {
                                 let at = below(&place.at, &link.href)?;
                                 // What was passed on the way to another collection is looked at again for this one.
@@ -336,12 +338,28 @@ fn below(base: &Location, href: &str) -> Result<Location> {
     match base {
         _ if href.contains("://") => Location::parse(href, Path::new("")),
         Location::Http(url) => url.join(href).map(Location::Http).map_err(|error| wrong().with_source(error)),
-        Location::Local(path) => Ok(Location::Local(path.parent().unwrap_or(Path::new("")).join(href))),
+        Location::Local(path) => {
+            Ok(Location::Local(plain_path(&path.parent().unwrap_or(Path::new("")).join(href))))
+        }
         Location::Store { root, key } => {
             let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
             Ok(Location::Store { root: root.clone(), key: joined_key(folder, href).ok_or_else(wrong)? })
         }
     }
+}
+
+/// A path without detours, so that one document has one name.
+fn plain_path(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut plain, part| {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+        plain
+    })
 }
 
 /// A relative name below a folder of a store; nothing, if it leads above the store.

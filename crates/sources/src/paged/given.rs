@@ -35,23 +35,18 @@ pub(crate) fn need_of_keys() -> (ByteCount, ByteCount) {
 /// The items that were given. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Given {
-    keys: Arc<Mutex<Remembered>>,
+    keys: Arc<Mutex<KeyStore>>,
     waiting: Arc<Mutex<HashSet<u128>>>,
     tasks: Tasks,
 }
 
-/// The keys, and the memory that they are in.
-struct Remembered {
-    store: KeyStore,
-    _memory: Reservation,
-}
-
 impl Given {
-    /// What the last commit kept; where the run leaves nothing behind, keys are remembered for its time.
+    /// What the last commit kept; where the run leaves nothing behind, keys are remembered for its time. The reservation is
+    /// for as long as items are given: the keys may be asked for once more after it.
     ///
     /// # Errors
     /// What was kept is damaged, or of a newer version.
-    pub(crate) async fn open(cx: &Context, kept: Option<Value>) -> Result<Self> {
+    pub(crate) async fn open(cx: &Context, kept: Option<Value>) -> Result<(Self, Reservation)> {
         let memory = memory_of_keys(cx.share().total());
         let reservation = cx.share().reserve(memory).await?;
         let how = Remembering { versioned: false, forget_after_days: None, memory };
@@ -63,8 +58,8 @@ impl Given {
         let fs = Arc::clone(cx.fs());
         let opening = move || KeyStore::open_beside(&fs, place, how, kept.as_ref(), beside.as_ref());
         let store = cx.tasks().block(opening).await??;
-        let keys = Arc::new(Mutex::new(Remembered { store, _memory: reservation }));
-        Ok(Self { keys, waiting: Arc::default(), tasks: cx.tasks().clone() })
+        let keys = Arc::new(Mutex::new(store));
+        Ok((Self { keys, waiting: Arc::default(), tasks: cx.tasks().clone() }, reservation))
     }
 
     /// Which rows with these keys were not given: of several with one key the first.
@@ -129,8 +124,8 @@ impl Given {
         let keys = Arc::clone(&self.keys);
         let done = self.tasks.block(move || {
             // After a panic the store says that it has failed.
-            let mut remembered = keys.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut remembered.store)
+            let mut store = keys.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut store)
         });
         done.await?
     }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{BatchStream, Context, Positions, Result, Source, SourceCaps};
 use aqueduct_formats::{ReadOptions, output_schema};
+use aqueduct_primitives::Reservation;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,7 @@ pub(crate) struct Paged {
     pub(crate) service: Arc<dyn Service>,
     pub(crate) pages: Arc<Pages>,
     pub(crate) given: Given,
+    pub(crate) memory_of_given: Reservation,
     pub(crate) decoding: Decoding,
     /// The columns to read.
     pub(crate) read: SchemaRef,

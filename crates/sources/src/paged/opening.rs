@@ -131,7 +131,7 @@ impl Opening {
     /// # Cancel safety
     /// Dropping the future closes what it had opened.
     pub(crate) async fn open(self, cx: &Context, service: Arc<dyn Service>) -> Result<Paged> {
-        let given = Given::open(cx, self.given_before(cx)?).await?;
+        let (given, memory_of_given) = Given::open(cx, self.given_before(cx)?).await?;
         let share = cx.share().total();
         let others = memory_of_keys(share).saturating_add(TRAIL_BYTES.saturating_mul(self.n_at_once as u64));
         let decoding = Decoding { division: Division::of(share.saturating_sub(others), self.n_at_once) };
@@ -154,7 +154,8 @@ impl Opening {
             let (run, given, service) = (cx.run_id().to_owned(), given.clone(), Arc::clone(&service));
             durable.register(Arc::new(PagesKeeper { run, given, service }));
         }
-        Ok(Paged { service, pages, given, decoding, read, options, fetched, max_items: self.max_items })
+        let max_items = self.max_items;
+        Ok(Paged { service, pages, given, memory_of_given, decoding, read, options, fetched, max_items })
     }
 
     fn given_before(&self, cx: &Context) -> Result<Option<Value>> {

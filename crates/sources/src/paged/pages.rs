@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aqueduct_core::{ByteStream, Changed, Context, Error, Fs, FsFile, RandomAccess, Result, Scratch};
+use aqueduct_core::{ByteStream, Changed, Context, Error, ErrorKind, Fs, FsFile, RandomAccess, Result, Scratch};
 use aqueduct_formats::{
     Compression, CompressionOption, Format, FormatOption, ReadOptions, declared_schema, decode_file, stac,
 };
@@ -22,6 +22,9 @@ use crate::file_set::spool::Spool;
 
 /// A page that becomes another while it is fetched is begun anew so often.
 const MAX_FRESH_STARTS: u32 = 3;
+
+/// So much of a page tells whether it is one.
+const MAX_HEAD_BYTES: u64 = 1024;
 
 /// A page, on the disk.
 pub(crate) struct Page {
@@ -104,7 +107,14 @@ impl Pages {
                 envelope.feed(bytes)?;
             }
         }
-        envelope.finish().map_err(|error| error.with("url", &ask.url))
+        match envelope.finish() {
+            Ok(envelope) => Ok(envelope),
+            Err(_) if is_markup(file).await? => {
+                let message = "what came is a page of HTML or XML; expected JSON, a page of items";
+                Err(Error::new(ErrorKind::Data, "read page", message).with("url", &ask.url))
+            }
+            Err(error) => Err(error.with("url", &ask.url)),
+        }
     }
 
     async fn fetch_for_now(&self, ask: &Ask) -> Result<Saved> {
@@ -242,6 +252,12 @@ fn hashed(body: ByteStream) -> (ByteStream, Hash) {
         }
     });
     (body.boxed(), hash)
+}
+
+/// Whether a file begins as a page for people does: a login, an error of a proxy.
+async fn is_markup(file: &Arc<dyn RandomAccess>) -> Result<bool> {
+    let head = file.read(0..file.len().min(MAX_HEAD_BYTES)).await?;
+    Ok(head.trim_ascii_start().starts_with(b"<"))
 }
 
 /// Whether a page was made anew while it was fetched: its start and its end are of different answers.

@@ -37,9 +37,10 @@ enum Event {
 
 /// The rows of all slices that are left.
 pub(super) fn run(paged: Paged, cx: Context, from: Positions) -> BatchStream {
-    let Paged { service, pages, given, decoding, read, options, fetched, max_items } = paged;
+    let Paged { service, pages, given, memory_of_given, decoding, read, options, fetched, max_items } = paged;
     let output = aqueduct_formats::output_schema(&read, &options, false);
     Box::pin(try_stream! {
+        let _memory_of_given = memory_of_given;
         let progress = Progress::of(&from)?;
         let n_slices = service.n_slices();
         cx.metrics().files_total.add(n_slices);

@@ -21,6 +21,8 @@ fn fixtures() -> Vec<Fixture> {
         file_over_http(),
         parquet_file(),
         items_of_stac(),
+        page_of_an_api(),
+        items_of_a_catalog(),
         gdelt(),
         generate(),
         stdin(),
@@ -196,6 +198,54 @@ fn parquet(numbers: std::ops::Range<i64>) -> Vec<u8> {
     let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), records.schema(), None).unwrap();
     writer.write(&records).unwrap();
     writer.into_inner().unwrap()
+}
+
+fn feature(n: i64) -> Value {
+    json!({"type": "Feature", "id": n.to_string(), "properties": {"n": n, "text": text(n)}})
+}
+
+/// A feature's columns: those of the layout, most of them null, and its properties.
+fn feature_rows() -> Vec<String> {
+    (0..N_ROWS).map(|n| format!("Feature\t\t\t{n}\t\t\t\t\t{n}\t{}", text(n))).collect()
+}
+
+fn features(numbers: std::ops::Range<i64>, links: Value) -> String {
+    let features: Vec<_> = numbers.map(feature).collect();
+    json!({"type": "FeatureCollection", "features": features, "links": links}).to_string()
+}
+
+fn page_of_an_api() -> Fixture {
+    let read = || Input::of(json!({"url": "{server}/search"}));
+    let broken = json!([{"rel": "next", "href": "/gone"}]);
+    Fixture {
+        component: "stac_api",
+        variant: "",
+        usual: read().served("/search", features(0..N_ROWS, json!([]))),
+        rows: feature_rows(),
+        n_splits: 1,
+        empty: read().served("/search", features(0..0, json!([]))),
+        failing: Ok(read().served("/search", features(0..10, broken))),
+    }
+}
+
+fn items_of_a_catalog() -> Fixture {
+    let read = || Input::of(json!({"url": "catalog.json", "allow_empty": true}));
+    let catalog = |items: &[&str]| {
+        let links: Vec<_> = items.iter().map(|item| json!({"rel": "item", "href": item})).collect();
+        json!({"type": "Catalog", "id": "root", "links": links}).to_string()
+    };
+    let [first, second, third] = thirds().map(|numbers| features(numbers, json!([])));
+    let usual = read().file("catalog.json", catalog(&["a.json", "b.json", "c.json"]));
+    let failing = read().file("catalog.json", catalog(&["a.json", "gone.json"])).file("a.json", first.clone());
+    Fixture {
+        component: "stac_catalog",
+        variant: "",
+        usual: usual.file("a.json", first).file("b.json", second).file("c.json", third),
+        rows: feature_rows(),
+        n_splits: 4,
+        empty: read().file("catalog.json", catalog(&[])),
+        failing: Ok(failing),
+    }
 }
 
 /// Three quarters of an hour of events, laid out like GDELT's server.
