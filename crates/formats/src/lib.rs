@@ -14,6 +14,7 @@ mod origin;
 mod read;
 mod spec;
 pub mod stac;
+pub mod stac_item;
 mod text;
 mod types;
 mod unpack;
