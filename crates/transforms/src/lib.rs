@@ -26,6 +26,8 @@ mod tap;
 mod testing;
 mod throttle;
 mod unseen;
+#[cfg(feature = "validate")]
+mod validate;
 #[cfg(feature = "expr")]
 mod with;
 
@@ -50,4 +52,6 @@ pub const ALL: &[&dyn StageFactory] = &[
     &tap::FACTORY,
     &throttle::FACTORY,
     &unseen::FACTORY,
+    #[cfg(feature = "validate")]
+    &validate::FACTORY,
 ];

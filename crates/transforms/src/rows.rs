@@ -74,22 +74,27 @@ fn good_rows(
     concat_batches(schema, [&first, &second]).map_err(|error| Error::bug("transform", error.to_string()))
 }
 
-fn reject(row: &RecordBatch, error: &Error, cx: &Context) -> Reject {
+/// Where a row came from, as far as it says so itself.
+pub(crate) fn origin_of(row: &RecordBatch, column: Option<String>, cx: &Context) -> Origin {
     let file = row.column_by_name(FILE).and_then(|files| text_at(files, 0));
     let number = row.column_by_name(ROW).and_then(|numbers| cast(numbers, &DataType::UInt64).ok());
-    let origin = Origin {
+    Origin {
         file: file.unwrap_or_else(|| format!("the input of step `{}`", cx.step())),
         row: number.filter(|numbers| numbers.is_valid(0)).map(|n| n.as_primitive::<UInt64Type>().value(0)),
         byte: None,
-        column: error.context("column").map(str::to_owned),
+        column,
         header: None,
-    };
+    }
+}
+
+fn reject(row: &RecordBatch, error: &Error, cx: &Context) -> Reject {
+    let origin = origin_of(row, error.context("column").map(str::to_owned), cx);
     let message = match error.context("expression") {
         Some(expression) => format!("{} in `{expression}`", error.message()),
         None => error.message().to_owned(),
     };
     let reason = if error.context("expression").is_some() { "expression" } else { "type" };
-    Reject { item: RejectedItem::Row, reason, message, origin, raw: to_json(row) }
+    Reject { item: RejectedItem::Row, reason, message, origin, raw: row_as_json(row) }
 }
 
 fn text_at(values: &dyn Array, at: usize) -> Option<String> {
@@ -98,7 +103,7 @@ fn text_at(values: &dyn Array, at: usize) -> Option<String> {
 }
 
 /// The row as JSON, cut to [`MAX_RAW_BYTES`]; nothing when it cannot be written as JSON.
-fn to_json(row: &RecordBatch) -> Vec<u8> {
+pub(crate) fn row_as_json(row: &RecordBatch) -> Vec<u8> {
     let mut cut = Cut(Vec::new());
     let mut writer = arrow_json::LineDelimitedWriter::new(&mut cut);
     let written = writer.write(row).and_then(|()| writer.finish());
@@ -107,6 +112,15 @@ fn to_json(row: &RecordBatch) -> Vec<u8> {
         return Vec::new();
     }
     cut.0.truncate(cut.0.trim_ascii_end().len());
+    cut.0
+}
+
+/// A document as JSON, cut to [`MAX_RAW_BYTES`].
+#[cfg(feature = "validate")]
+pub(crate) fn cut_json(document: &serde_json::Value) -> Vec<u8> {
+    let mut cut = Cut(Vec::new());
+    // It writes to memory: all that could fail is the document, and that is one already.
+    let _ = serde_json::to_writer(&mut cut, document);
     cut.0
 }
 

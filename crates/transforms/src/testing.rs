@@ -52,6 +52,12 @@ impl Bench {
         Self::made(|_| Arc::new(FailOnReject), |step| step.share = Budget::new("share", bytes))
     }
 
+    /// As [`Bench::forgiving`], and the stage's own memory is so small.
+    #[cfg(feature = "validate")]
+    pub(crate) fn forgiving_with_share(bytes: ByteCount) -> Self {
+        Self::made(|kept| Arc::clone(kept) as _, |step| step.share = Budget::new("share", bytes))
+    }
+
     fn with_policy(policy: impl FnOnce(&Arc<Kept>) -> Arc<dyn RejectPolicy>) -> Self {
         Self::made(policy, |_| {})
     }

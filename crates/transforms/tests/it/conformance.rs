@@ -32,8 +32,14 @@ fn fixtures() -> Vec<Fixture> {
         keeping("throttle", json!({"rows": 100, "per": "1m"}), plain(|_| true)),
         Fixture { variant: "new keys", ..keeping("unseen", json!({"keys": ["id", "key"]}), plain(|_| true)) },
         unseen(),
+        #[cfg(feature = "validate")]
+        keeping("validate", json!({"schema": ROW_SCHEMA}), plain(|_| true)),
     ]
 }
+
+/// What every row of an `id` and a `key` is.
+#[cfg(feature = "validate")]
+const ROW_SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/row.schema.json");
 
 const N_ROWS: i64 = 40;
 
