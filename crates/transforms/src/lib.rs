@@ -26,6 +26,7 @@ mod tap;
 mod testing;
 mod throttle;
 mod unseen;
+mod update;
 #[cfg(feature = "validate")]
 mod validate;
 #[cfg(feature = "expr")]
@@ -54,4 +55,5 @@ pub const ALL: &[&dyn StageFactory] = &[
     &unseen::FACTORY,
     #[cfg(feature = "validate")]
     &validate::FACTORY,
+    &update::FACTORY,
 ];

@@ -34,6 +34,11 @@ fn fixtures() -> Vec<Fixture> {
         unseen(),
         #[cfg(feature = "validate")]
         keeping("validate", json!({"schema": ROW_SCHEMA}), plain(|_| true)),
+        keeping(
+            "update",
+            json!({"set": {"id": "{id}", "both.key": "{key}-{id}"}, "remove": ["key"]}),
+            each(|id| format!("{id}\t{{key: k{id}-{id}}}")),
+        ),
     ]
 }
 
