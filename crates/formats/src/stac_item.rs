@@ -32,6 +32,7 @@ pub const ITEM_MEMBERS: [&str; 9] =
 const GEOMETRY: &str = "geometry";
 const DATETIME: &str = "datetime";
 const BBOX: &str = "bbox";
+const ASSETS: &str = "assets";
 const TYPE: &str = "type";
 const PROPERTIES: &str = "properties";
 /// Geometries beside the geometry of the item, which are encoded like it.
@@ -63,7 +64,7 @@ impl NotJson {
 /// Whether columns are laid out as items: what an item has in `properties` are columns of their own.
 pub fn is_item_layout(columns: &Schema) -> bool {
     let has = |name| columns.index_of(name).is_ok();
-    has("id") && has("stac_version") && has("assets") && !has(PROPERTIES)
+    has("id") && has("stac_version") && !has(PROPERTIES)
 }
 
 /// A row as an object. [`FILE`] and [`ROW`] say where it came from, and are no part of it.
@@ -79,7 +80,7 @@ pub fn row_to_json(rows: &RecordBatch, row: usize) -> Result<Value, NotJson> {
 }
 
 /// A row as a STAC item. Columns that are no member of an item are members of its `properties`; `type` is `Feature`
-/// where the rows do not say it.
+/// where the rows do not say it, and `assets` is empty where there is no such column: objects without members have none.
 ///
 /// # Errors
 /// As [`row_to_json`], and a geometry that cannot be read.
@@ -98,6 +99,9 @@ pub fn row_to_item(rows: &RecordBatch, row: usize) -> Result<Value, NotJson> {
         }
     }
     item.insert(PROPERTIES.into(), Value::Object(properties));
+    if rows.schema_ref().index_of(ASSETS).is_err() {
+        item.insert(ASSETS.into(), Value::Object(Map::new()));
+    }
     Ok(Value::Object(item))
 }
 

@@ -119,6 +119,15 @@ fn an_item_is_made_of_its_columns() {
 }
 
 #[test]
+fn items_without_any_assets_have_an_empty_object_of_them() {
+    let batch = rows(vec![("id", texts(&[Some("one")])), ("stac_version", texts(&[Some("1.1.0")]))]);
+    assert!(is_item_layout(batch.schema_ref()));
+    assert_eq!(row_to_item(&batch, 0).unwrap()["assets"], json!({}));
+    let plain = rows(vec![("id", texts(&[Some("one")])), ("properties", texts(&[None]))]);
+    assert!(!is_item_layout(plain.schema_ref()));
+}
+
+#[test]
 fn what_json_cannot_say_is_told_where_it_is() {
     let nested = structs(vec![("a/b", numbers(&[Some(f64::INFINITY)]))], None);
     let wrong = row_to_json(&rows(vec![("s", nested)]), 0).unwrap_err();
