@@ -97,8 +97,8 @@ impl StageConfig for Config {
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         let schema = only_input(inputs)?;
         if self.stac && !is_item_layout(&schema) {
-            let message = "these are no rows of STAC items: there must be columns `id`, `stac_version` and `assets`, and \
-                           none `properties`; read items with `format: stac`";
+            let message = "these are no rows of STAC items: there must be columns `id` and `stac_version`, and none \
+                           `properties`; read items with `format: stac`";
             return Err(vec![Problem::at("/stac", message)]);
         }
         let against = match &self.schema {

@@ -37,9 +37,12 @@ pub(super) fn extension_schema(url: &str) -> Option<&'static Shipped> {
 
 /// An address means the same with and without an empty fragment, and however it is fetched.
 fn find(url: &str) -> Option<&'static Shipped> {
-    let name = |url: &'_ str| url.trim_end_matches('#').split_once("://").map(|(_, name)| name.to_owned());
-    let wanted = name(url)?;
-    SHIPPED.iter().find(|shipped| name(shipped.url).as_deref() == Some(&wanted))
+    let wanted = without_scheme(url)?;
+    SHIPPED.iter().find(|shipped| without_scheme(shipped.url) == Some(wanted))
+}
+
+fn without_scheme(url: &str) -> Option<&str> {
+    url.trim_end_matches('#').split_once("://").map(|(_, name)| name)
 }
 
 impl Shipped {

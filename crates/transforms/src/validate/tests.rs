@@ -101,7 +101,6 @@ async fn by_default_a_wrong_item_ends_the_run() {
     assert!(error.chain().contains("/properties/eo:cloud_cover"), "{}", error.chain());
 }
 
-// S3.14
 #[tokio::test]
 async fn what_is_missing_or_of_another_kind_is_told_where_it_is() {
     let item = "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json";
