@@ -5,8 +5,8 @@
 //! STAC item against the schemas of its `stac_version` and its `stac_extensions`, which this binary holds. Nothing is
 //! fetched. Columns that are null in a row are members that are not there, as are null members of structs.
 //!
-//! Rows stay in order and are not copied. The memory: one row at a time as JSON, of the step's share, and the compiled
-//! schemas, of which there are as many as the flow uses.
+//! Rows stay in order and are not copied. The memory, all of it of the step's share: one row at a time as JSON, and the
+//! compiled schemas.
 
 mod fault;
 mod items;
@@ -17,8 +17,8 @@ use std::path::PathBuf;
 
 use aqueduct_core::rows::row_bytes;
 use aqueduct_core::{
-    Batch, BatchStream, ComponentInfo, Context, Error, Factory, Inputs, MemoryNeed, Planning, Problem,
-    Reject, RejectedItem, Result, Stage, StageConfig, only_input,
+    Batch, BatchStream, ComponentInfo, Context, Error, ErrorKind, Factory, Inputs, MemoryNeed, Planning,
+    Problem, Reject, RejectedItem, Result, Stage, StageConfig, only_input,
 };
 use aqueduct_formats::stac_item::{JSON_WEIGHT, NotJson, is_item_layout, row_to_item, row_to_json};
 use aqueduct_primitives::{ByteCount, Reservation};
@@ -68,8 +68,12 @@ enum UnknownExtensions {
     Ignore,
 }
 
-/// Rows below this are taken one after the other without more memory.
+/// Rows that take no more than this as JSON always have room.
 const LEAST_ROOM: ByteCount = ByteCount::mib(1);
+/// All schemas of this binary, compiled; those of a file get by with it where they have no more than 256 KiB of text.
+const SCHEMAS: ByteCount = ByteCount::mib(10);
+/// Compiled, a schema takes so many times its text: what it refers to is compiled wherever it does.
+const COMPILED_WEIGHT: u64 = 40;
 
 impl StageConfig for Config {
     fn validate(&self) -> Vec<Problem> {
@@ -91,7 +95,8 @@ impl StageConfig for Config {
     }
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
-        MemoryNeed::between(LEAST_ROOM, planning.batch_bytes.saturating_mul(JSON_WEIGHT / 4).max(LEAST_ROOM))
+        let largest = planning.batch_bytes.saturating_mul(JSON_WEIGHT / 4).max(LEAST_ROOM);
+        MemoryNeed::between(SCHEMAS.saturating_add(LEAST_ROOM), SCHEMAS.saturating_add(largest))
     }
 
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
@@ -126,10 +131,11 @@ impl Stage for Validate {
 
     fn run(self: Box<Self>, inputs: Inputs, cx: Context) -> BatchStream {
         Box::pin(try_stream! {
-            let mut checks = self.against.open(&cx).await?;
+            let (mut checks, schemas) = self.against.open(&cx).await?;
+            let most = cx.share().total().saturating_sub(schemas.size());
             let mut input = futures::stream::iter(inputs).flatten();
             while let Some(batch) = input.next().await {
-                let (back, batch) = check_batch(checks, batch?, &cx).await?;
+                let (back, batch) = check_batch(checks, batch?, most, &cx).await?;
                 checks = back;
                 yield batch;
             }
@@ -139,22 +145,36 @@ impl Stage for Validate {
 }
 
 impl Against {
-    async fn open(self, cx: &Context) -> Result<Checks> {
-        match self {
-            Self::Items(unknown) => Ok(Checks::Items(ItemSchemas::new(unknown))),
+    /// Gets ready, and reserves what the schemas take.
+    async fn open(self, cx: &Context) -> Result<(Checks, Reservation)> {
+        let (checks, weight) = match self {
+            Self::Items(unknown) => (Checks::Items(ItemSchemas::new(unknown)), SCHEMAS),
             Self::File(path) => {
                 let path = cx.resolve(path);
-                cx.tasks().block(move || FileSchema::open(&path).map(Checks::File)).await?
+                let schema = cx.tasks().block(move || FileSchema::open(&path)).await??;
+                let weight = ByteCount::new(schema.n_bytes().saturating_mul(COMPILED_WEIGHT));
+                (Checks::File(schema), weight)
             }
+        };
+        if weight.saturating_add(LEAST_ROOM) > cx.share().total() {
+            let message = "the schema takes more than the step's memory; raise `memory`";
+            let error = Error::new(ErrorKind::Limit, "read schema", message).with("step", cx.step());
+            return Err(error.with("takes", weight).with("limit", cx.share().total()));
         }
+        Ok((checks, cx.share().reserve(weight).await?))
     }
 }
 
 /// Reserves what the largest row takes as JSON, checks all rows, and lets those go on that pass.
-async fn check_batch(mut checks: Checks, batch: Batch, cx: &Context) -> Result<(Checks, Batch)> {
+async fn check_batch(
+    mut checks: Checks,
+    batch: Batch,
+    most: ByteCount,
+    cx: &Context,
+) -> Result<(Checks, Batch)> {
     let n_bytes = row_bytes(batch.records());
     let largest = n_bytes.iter().copied().max().unwrap_or_default();
-    let room = weight_as_json(largest).max(LEAST_ROOM).min(cx.share().total());
+    let room = weight_as_json(largest).max(LEAST_ROOM).min(most);
     let room = cx.share().reserve(room).await?;
     let (records, job_cx) = (batch.records().clone(), cx.clone());
     let (checks, passing) = cx

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aqueduct_core::{Error, ErrorKind, Result};
 use jsonschema::{Retrieve, Uri, Validator};
@@ -12,10 +13,8 @@ use serde_json::Value;
 
 use super::fault::{Detail, Fault, Faults};
 
-/// A larger file is no schema that anybody wrote; compiled, it takes some ten times as much.
+/// A schema has no more text than this, the files that it refers to among it.
 const MAX_SCHEMA_BYTES: u64 = 1024 * 1024;
-/// So do all files together of more than this.
-const MAX_SCHEMA_FILES: usize = 64;
 /// What does not stand in a URL as it is.
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -40,6 +39,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct FileSchema {
     validator: Validator,
     name: String,
+    n_bytes: u64,
 }
 
 impl FileSchema {
@@ -52,18 +52,24 @@ impl FileSchema {
             Error::new(ErrorKind::Config, "read schema", message).with("path", path.display())
         };
         let path = path.canonicalize().map_err(|error| Error::io("read schema", path.display(), error))?;
-        let schema = read_json(&path).map_err(|error| failed(error.to_string()))?;
+        let read = Arc::new(AtomicU64::new(0));
+        let schema = read_json(&path, &read).map_err(|error| failed(error.to_string()))?;
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(failed("it is no file".into()));
         };
         let name = name.to_string_lossy().into_owned();
-        let beside = Beside::new(folder, &schema);
+        let beside = Beside::new(folder, &schema, Arc::clone(&read));
         let validator = jsonschema::options()
             .with_base_uri(format!("{}{}", beside.folder_url(), encoded(&name)))
             .with_retriever(beside)
             .build(&schema)
             .map_err(|error| failed(format!("it cannot be used as a JSON Schema: {error}")))?;
-        Ok(Self { validator, name })
+        Ok(Self { validator, name, n_bytes: read.load(Relaxed) })
+    }
+
+    /// How long its text is, with that of all files it refers to.
+    pub(super) fn n_bytes(&self) -> u64 {
+        self.n_bytes
     }
 
     /// What is wrong with a document.
@@ -79,20 +85,16 @@ struct Beside {
     folder: PathBuf,
     /// What the addresses of the folder's files begin with: its own address, and that of the schema's `$id`.
     prefixes: Vec<String>,
-    n_read: AtomicUsize,
+    read: Arc<AtomicU64>,
 }
 
 impl Beside {
-    fn new(folder: &Path, schema: &Value) -> Self {
+    fn new(folder: &Path, schema: &Value, read: Arc<AtomicU64>) -> Self {
         let own = format!("file://{}/", encoded(&folder.to_string_lossy()));
         let id = ["$id", "id"].iter().find_map(|key| schema.get(key)?.as_str());
         let of_id = id.and_then(|id| id.rsplit_once('/')).map(|(folder, _)| format!("{folder}/"));
         let prefixes = [Some(own), of_id.filter(|prefix| prefix.contains("://"))];
-        Self {
-            folder: folder.to_owned(),
-            prefixes: prefixes.into_iter().flatten().collect(),
-            n_read: AtomicUsize::new(0),
-        }
+        Self { folder: folder.to_owned(), prefixes: prefixes.into_iter().flatten().collect(), read }
     }
 
     fn folder_url(&self) -> &str {
@@ -125,10 +127,7 @@ impl Beside {
 impl Retrieve for Beside {
     fn retrieve(&self, address: &Uri<String>) -> Result<Value, Failure> {
         let path = self.file_of(address.as_str())?;
-        if self.n_read.fetch_add(1, Relaxed) >= MAX_SCHEMA_FILES {
-            return Err(format!("the schema is spread over more than {MAX_SCHEMA_FILES} files").into());
-        }
-        read_json(&path).map_err(|error| format!("`{}`: {error}", path.display()).into())
+        read_json(&path, &self.read).map_err(|error| format!("`{}`: {error}", path.display()).into())
     }
 }
 
@@ -136,13 +135,16 @@ fn encoded(path: &str) -> String {
     utf8_percent_encode(path, ENCODED).to_string()
 }
 
-fn read_json(path: &Path) -> Result<Value, io::Error> {
+/// Reads a file, whose bytes are added to those that were read.
+fn read_json(path: &Path, read: &AtomicU64) -> Result<Value, io::Error> {
     let mut text = Vec::new();
-    File::open(path)?.take(MAX_SCHEMA_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_SCHEMA_BYTES {
+    let left = MAX_SCHEMA_BYTES.saturating_sub(read.load(Relaxed));
+    File::open(path)?.take(left + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > left {
         return Err(io::Error::other(format!(
-            "a schema has at most {MAX_SCHEMA_BYTES} bytes, and this file has more"
+            "a schema has at most {MAX_SCHEMA_BYTES} bytes, with what it refers to, and this one has more"
         )));
     }
+    read.fetch_add(text.len() as u64, Relaxed);
     serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("no JSON: {error}")))
 }

@@ -285,12 +285,25 @@ async fn a_link_does_not_lead_out_of_the_folder() {
 #[tokio::test]
 async fn a_row_that_the_memory_does_not_hold_as_json_is_rejected() {
     let folder = folder(&[("row.json", "{}")]);
-    let long = "x".repeat(100_000);
+    let long = "x".repeat(200_000);
     let rows = batch_of(&json!([{"a": "short"}, {"a": long}]).to_string());
-    let bench = Bench::forgiving_with_share(ByteCount::mib(1));
+    let bench = Bench::forgiving_with_share(ByteCount::mib(2));
     let options = json!({"schema": folder.path().join("schemas/row.json")});
     let out = bench.run("validate", options, vec![rows]).await.unwrap();
     assert_eq!(strings_column(&out, "a"), ["short"]);
     assert_eq!(bench.rejects()[0].reason, "too long");
     assert!(bench.rejects()[0].message.contains("raise `memory`"));
+}
+
+// MEM-2
+#[tokio::test]
+async fn a_schema_that_the_memory_does_not_hold_ends_the_run() {
+    let text = json!({"enum": ["x".repeat(100_000)]}).to_string();
+    let folder = folder(&[("row.json", &text), ("long.json", &" ".repeat(1024 * 1024 + 1))]);
+    for (name, expected) in [("row.json", "raise `memory`"), ("long.json", "at most 1048576 bytes")] {
+        let options = json!({"schema": folder.path().join("schemas").join(name)});
+        let bench = Bench::forgiving_with_share(ByteCount::mib(2));
+        let error = bench.run("validate", options, vec![batch_of(r#"[{"a": 1}]"#)]).await.unwrap_err();
+        assert!(error.chain().contains(expected), "{}", error.chain());
+    }
 }
