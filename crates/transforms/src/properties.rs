@@ -45,6 +45,7 @@ fn stages() -> Vec<(&'static str, Value)> {
         ("limit", json!(7)),
         ("sample", json!({"fraction": 0.5})),
         ("batch", json!({"rows": 3})),
+        ("update", json!({"set": {"s": "{s}-{a}", "l": ["{a}", 7], "o.p": "{a}"}, "merge": {"s": "{s}"}})),
     ]
 }
 
