@@ -115,11 +115,7 @@ pub struct Incremental {
     pub start: Option<String>,
     /// So far before the newest item that was committed the next run begins, for items that come late. Items that were
     /// committed do not come again.
-    #[serde(
-        default,
-        deserialize_with = "units::duration",
-        serialize_with = "units::write_duration"
-    )]
+    #[serde(default, deserialize_with = "units::duration", serialize_with = "units::write_duration")]
     #[schemars(with = "units::Period")]
     pub lag: Duration,
 }
@@ -141,7 +137,10 @@ impl SourceConfig for Config {
         let mut wrong = |pointer: &str, message: String| problems.push(Problem::at(pointer, message));
         match Location::parse(&self.url, Path::new("")) {
             Ok(Location::Http(_)) => {}
-            _ => wrong("/url", format!("`{}` is no http or https URL; expected the root of a STAC API", self.url)),
+            _ => wrong(
+                "/url",
+                format!("`{}` is no http or https URL; expected the root of a STAC API", self.url),
+            ),
         }
         if let Some(Err(message)) = self.datetime.as_ref().map(|text| text.parse::<Asked>()) {
             wrong("/datetime", message);
@@ -152,7 +151,11 @@ impl SourceConfig for Config {
         if self.bbox.is_some() && self.intersects.is_some() {
             wrong("/intersects", "a search takes `bbox` or `intersects`, not both".into());
         }
-        if self.intersects.as_ref().is_some_and(|place| place.get("type").is_none_or(|kind| !kind.is_string())) {
+        if self
+            .intersects
+            .as_ref()
+            .is_some_and(|place| place.get("type").is_none_or(|kind| !kind.is_string()))
+        {
             wrong("/intersects", "expected a GeoJSON geometry: an object with a `type`".into());
         }
         if self.filter.as_ref().is_some_and(|filter| !filter.is_string() && !filter.is_object()) {
@@ -195,7 +198,7 @@ impl SourceConfig for Config {
         let Location::Http(root) = Location::parse(&self.url, cx.base_dir())? else {
             return Err(Error::new(ErrorKind::Config, "open stac_api", "expected an http or https URL"));
         };
-        fetcher.trust(host_of(&root.to_string()));
+        fetcher.trust(host_of(root.as_ref()));
         let plan = paged::planned(cx, self.plan(cx, &fetcher)).await?;
         let opening = Opening {
             fetcher,
@@ -225,21 +228,26 @@ fn host_of(url: &str) -> Option<String> {
 fn box_problem(bbox: &[f64]) -> Option<String> {
     let half = bbox.len() / 2;
     if bbox.len() != 4 && bbox.len() != 6 {
-        return Some(format!("{} numbers; expected 4: west, south, east, north, or 6 with heights", bbox.len()));
+        return Some(format!(
+            "{} numbers; expected 4: west, south, east, north, or 6 with heights",
+            bbox.len()
+        ));
     }
     if bbox.iter().any(|value| !value.is_finite()) {
         return Some("expected finite numbers".into());
     }
     // West may be east of east, across the antimeridian.
-    (bbox[1] > bbox[half + 1])
-        .then(|| format!("south is {} and north {}; expected south to be no greater", bbox[1], bbox[half + 1]))
+    (bbox[1] > bbox[half + 1]).then(|| {
+        format!("south is {} and north {}; expected south to be no greater", bbox[1], bbox[half + 1])
+    })
 }
 
 impl Incremental {
     fn problems(&self, config: &Config) -> Vec<Problem> {
         let mut problems = Vec::new();
         if !TIMES.contains(&self.column.as_str()) {
-            let message = format!("`{}` is no time of an item; expected one of {}", self.column, TIMES.join(", "));
+            let message =
+                format!("`{}` is no time of an item; expected one of {}", self.column, TIMES.join(", "));
             problems.push(Problem::at("/incremental/column", message));
         }
         if let Some(Err(message)) = self.start.as_ref().map(|text| text.parse::<When>()) {
@@ -305,7 +313,9 @@ impl Config {
             let from = incremental.since(cx)?;
             match incremental.column.as_str() {
                 "datetime" => between.from = from,
-                column => since = from.map(|from| (column, from.to_rfc3339_opts(SecondsFormat::AutoSi, true))),
+                column => {
+                    since = from.map(|from| (column, from.to_rfc3339_opts(SecondsFormat::AutoSi, true)))
+                }
             }
         }
         let since = since.as_ref().map(|(column, instant)| (*column, instant.as_str()));
@@ -390,7 +400,9 @@ impl Service for Items {
 
     fn give(&self, rows: &RecordBatch) {
         let Some((column, newest)) = &self.newest else { return };
-        let times = rows.column_by_name(column).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        let times = rows
+            .column_by_name(column)
+            .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
         let of_rows = times.and_then(arrow::compute::max);
         let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
         *newest = (*newest).max(of_rows);

@@ -277,13 +277,16 @@ impl Crawl {
         match (&self.root, at) {
             (Location::Local(_), _) => Trust::Flow,
             (Location::Http(url), _) => Trust::Data { origin: Some(url.clone()) },
-            (Location::Store { root, .. }, Location::Store { root: other, .. }) if root == other => Trust::Flow,
+            (Location::Store { root, .. }, Location::Store { root: other, .. }) if root == other => {
+                Trust::Flow
+            }
             (Location::Store { .. }, _) => Trust::Data { origin: None },
         }
     }
 
     fn too_deep(&self) -> Error {
-        let message = format!("catalogues lie more than {} links deep; raise `max_depth`", self.config.max_depth);
+        let message =
+            format!("catalogues lie more than {} links deep; raise `max_depth`", self.config.max_depth);
         Error::new(ErrorKind::Limit, "follow catalogue", message).with("url", &self.root)
     }
 }
@@ -324,7 +327,9 @@ async fn document(
         .map_err(|error| wrong("it is no JSON object of a STAC catalogue".into()).with_source(error))?;
     if document.links.is_none() {
         let kind = document.kind.as_deref().unwrap_or("nothing");
-        return Err(wrong(format!("its `type` is {kind} and it has no `links`; expected a catalogue or a collection")));
+        return Err(wrong(format!(
+            "its `type` is {kind} and it has no `links`; expected a catalogue or a collection"
+        )));
     }
     Ok(document)
 }

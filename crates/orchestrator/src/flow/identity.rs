@@ -14,7 +14,7 @@ use crate::flow::substitute::join;
 
 /// The hashes of all keys that make a flow what it is.
 pub(crate) fn of(steps: &[RawStep]) -> BTreeMap<String, String> {
-    let may_change = keys_of_requests();
+    let may_change = keys_of_reading();
     let mut identity = BTreeMap::new();
     for step in steps {
         add(&mut identity, step, &may_change);
@@ -22,11 +22,15 @@ pub(crate) fn of(steps: &[RawStep]) -> BTreeMap<String, String> {
     identity
 }
 
-/// The options that say how requests are made.
-fn keys_of_requests() -> Vec<String> {
+/// What becomes of a run when a file changes says nothing of which rows there are.
+const ON_CHANGE: &str = "on_change";
+
+/// The options of a source that say how it reads, and not what: how requests are made above all.
+fn keys_of_reading() -> Vec<String> {
     let schema = schema_for!(HttpOptions);
     let properties = schema.get("properties").and_then(Value::as_object);
-    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+    let of_requests = properties.into_iter().flat_map(|properties| properties.keys().cloned());
+    of_requests.chain([ON_CHANGE.to_owned()]).collect()
 }
 
 fn add(identity: &mut BTreeMap<String, String>, step: &RawStep, may_change: &[String]) {
@@ -71,6 +75,7 @@ mod tests {
         assert_eq!(edit("[a]", "[a, b]"), ["source.files.paths"]);
         assert_eq!(edit("path: o", "path: p"), ["sink.parquet.path"]);
         assert!(edit("name: x", "name: x\nmemory: 1GB\nexecution: { batch_size: 100 }").is_empty());
+        assert!(edit("[a]", "[a], on_change: reread, retries: 7").is_empty());
         assert!(edit("sink:", "# a comment\nsink:").is_empty());
         let with_stage = edit("sink:", "stages: [{ limit: 5 }]\nsink:");
         assert!(

@@ -137,6 +137,7 @@ impl Given {
 
 /// A value that was kept has no keys where they should be.
 pub(crate) fn damaged(value: &Value) -> Error {
-    let message = "what was kept names no items that were given; forget them with `aqueduct run --full-refresh`";
+    let message =
+        "what was kept names no items that were given; forget them with `aqueduct run --full-refresh`";
     Error::new(aqueduct_core::ErrorKind::Conflict, "read given items", message).with("kept", value)
 }

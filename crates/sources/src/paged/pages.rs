@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aqueduct_core::{ByteStream, Changed, Context, Error, ErrorKind, Fs, FsFile, RandomAccess, Result, Scratch};
+use aqueduct_core::{
+    ByteStream, Changed, Context, Error, ErrorKind, Fs, FsFile, RandomAccess, Result, Scratch,
+};
 use aqueduct_formats::{
     Compression, CompressionOption, Format, FormatOption, ReadOptions, declared_schema, decode_file, stac,
 };
@@ -77,11 +79,16 @@ impl Pages {
                 None => self.fetch_for_now(&ask).await,
             }
         };
-        let Saved { file, compression, digest } = page.await.map_err(|error| self.at(slice, number, error))?;
-        let options = Arc::new(ReadOptions { compression: CompressionOption::Is(compression), ..(*self.options).clone() });
+        let Saved { file, compression, digest } =
+            page.await.map_err(|error| self.at(slice, number, error))?;
+        let options = Arc::new(ReadOptions {
+            compression: CompressionOption::Is(compression),
+            ..(*self.options).clone()
+        });
         let envelope = self.envelope(&file, &ask, compression).await;
         let envelope = envelope.map_err(|error| self.at(slice, number, error))?;
-        let next = self.service.next(slice, &ask, &envelope).map_err(|error| self.at(slice, number, error))?;
+        let next =
+            self.service.next(slice, &ask, &envelope).map_err(|error| self.at(slice, number, error))?;
         Ok(Page { number, ask, file, options, digest, next })
     }
 
@@ -90,13 +97,19 @@ impl Pages {
     }
 
     /// What the page says beside its items.
-    async fn envelope(&self, file: &Arc<dyn RandomAccess>, ask: &Ask, compression: Compression) -> Result<Envelope> {
+    async fn envelope(
+        &self,
+        file: &Arc<dyn RandomAccess>,
+        ask: &Ask,
+        compression: Compression,
+    ) -> Result<Envelope> {
         let options = ReadOptions {
             format: FormatOption::Is(Format::Binary),
             compression: CompressionOption::Is(compression),
             ..ReadOptions::default()
         };
-        let schema = declared_schema(&options, Some(Format::Binary))?.unwrap_or_else(|| Arc::new(Schema::empty()));
+        let schema =
+            declared_schema(&options, Some(Format::Binary))?.unwrap_or_else(|| Arc::new(Schema::empty()));
         let spec = self.decoding.spec(&self.cx, &ask.url, Arc::new(options), schema, 0);
         let mut pieces = decode_file(Arc::clone(file), spec, self.cx.tasks());
         let mut envelope = stac::Envelope::default();
@@ -177,7 +190,8 @@ impl Pages {
     }
 
     async fn kept(&self, path: PathBuf, compression: Compression) -> Result<Saved> {
-        let found = self.fetcher.random_access(&Location::Local(path), Trust::Flow, self.cx.metrics()).await?;
+        let found =
+            self.fetcher.random_access(&Location::Local(path), Trust::Flow, self.cx.metrics()).await?;
         Ok(Saved { file: found.file, compression, digest: None })
     }
 }
@@ -204,7 +218,9 @@ impl KeptPages {
         let (dir, begun) = (self.dir.clone(), fresh.clone());
         let begin = move |fs: &dyn Fs| {
             make_folder(fs, &dir)?;
-            fs.remove_file(&begun).and_then(|()| fs.create_private(&begun)).map_err(|error| failed(&begun, error))
+            fs.remove_file(&begun)
+                .and_then(|()| fs.create_private(&begun))
+                .map_err(|error| failed(&begun, error))
         };
         let mut file = self.disk.block(begin).await?;
         while let Some(chunk) = body.next().await {

@@ -187,7 +187,12 @@ fn is_lost(error: &Error) -> bool {
 
 fn tell_lost(slice: &str, page: u64, error: &Error) {
     let error = error.chain();
-    tracing::warn!(slice, page, error, "the link to this page is no longer good: from the first page on once more");
+    tracing::warn!(
+        slice,
+        page,
+        error,
+        "the link to this page is no longer good: from the first page on once more"
+    );
 }
 
 /// Gives rows that were not given, each with the place behind it.
@@ -296,9 +301,14 @@ fn choose(
         None => is_new.clone(),
     };
     let n_chosen = mask.true_count();
-    let chosen = if n_chosen == n_rows { records.clone() } else { filter_record_batch(records, &mask).map_err(wrong)? };
+    let chosen = if n_chosen == n_rows {
+        records.clone()
+    } else {
+        filter_record_batch(records, &mask).map_err(wrong)?
+    };
     let n_given = n_chosen.min(room);
-    let keys = keys.iter().zip(mask.values()).filter_map(|(key, chosen)| chosen.then_some(*key)).take(n_given);
+    let keys =
+        keys.iter().zip(mask.values()).filter_map(|(key, chosen)| chosen.then_some(*key)).take(n_given);
     Ok(Chosen {
         records: chosen.slice(0, n_given),
         keys: keys.collect(),

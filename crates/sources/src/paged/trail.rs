@@ -27,7 +27,8 @@ impl Trail {
     /// It was asked for before, or there are too many.
     pub(crate) fn ask(&mut self, number: u64, ask: &Ask) -> Result<()> {
         if self.pages.len() >= 2 * MAX_PAGES {
-            let message = format!("more than {MAX_PAGES} pages; ask for larger ones, or split what is asked for");
+            let message =
+                format!("more than {MAX_PAGES} pages; ask for larger ones, or split what is asked for");
             return Err(Error::new(ErrorKind::Limit, "follow pages", message));
         }
         let body = ask.body.as_ref().map(ToString::to_string).unwrap_or_default();

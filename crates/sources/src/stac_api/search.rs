@@ -45,7 +45,9 @@ impl Search {
     /// The request of the first page of a time.
     pub(super) fn first(&self, datetime: Option<String>) -> Ask {
         let question = self.question(datetime);
-        if !self.is_posted && let Some(url) = with_query(&self.url, &question) {
+        if !self.is_posted
+            && let Some(url) = with_query(&self.url, &question)
+        {
             return Ask { url, body: None };
         }
         Ask { url: self.url.clone(), body: Some(Value::Object(question)) }
@@ -116,7 +118,8 @@ fn joined(base: &str, href: &str) -> Result<String> {
             None => wrong,
         }
     };
-    let Location::Http(base) = Location::parse(base, Path::new("")).map_err(|error| wrong(Some(error)))? else {
+    let Location::Http(base) = Location::parse(base, Path::new("")).map_err(|error| wrong(Some(error)))?
+    else {
         return Err(wrong(None));
     };
     match base.join(href) {
@@ -214,7 +217,10 @@ mod tests {
         );
         assert_eq!(ask.body, None);
         let post = search(json!({"intersects": {"type": "Point", "coordinates": [1, 2]}}));
-        assert_eq!(post.first(None).body, Some(json!({"intersects": {"type": "Point", "coordinates": [1, 2]}})));
+        assert_eq!(
+            post.first(None).body,
+            Some(json!({"intersects": {"type": "Point", "coordinates": [1, 2]}}))
+        );
         let ids: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
         assert_eq!(search(json!({"ids": ids})).first(None).body, Some(json!({"ids": ids})));
     }
@@ -229,14 +235,19 @@ mod tests {
         let first = search.first(Some("d".into()));
         let link = next(&first, json!({"rel": "next", "href": "?token=2"}));
         assert_eq!((link.url.as_str(), link.body), ("http://host/v1/search?token=2", None));
-        let merge = json!({"rel": "next", "href": "/s", "method": "POST", "merge": true, "body": {"token": "2"}});
+        let merge =
+            json!({"rel": "next", "href": "/s", "method": "POST", "merge": true, "body": {"token": "2"}});
         let second = next(&first, merge.clone());
         assert_eq!(second.url, "http://host/s");
-        assert_eq!(second.body, Some(json!({"collections": ["a"], "limit": 2, "datetime": "d", "token": "2"})));
+        assert_eq!(
+            second.body,
+            Some(json!({"collections": ["a"], "limit": 2, "datetime": "d", "token": "2"}))
+        );
         let mut again = merge;
         again["body"]["token"] = json!("3");
         assert_eq!(next(&second, again).body.unwrap()["token"], "3");
-        let whole = next(&first, json!({"rel": "next", "href": "/s", "method": "post", "body": {"token": "2"}}));
+        let whole =
+            next(&first, json!({"rel": "next", "href": "/s", "method": "post", "body": {"token": "2"}}));
         assert_eq!(whole.body, Some(json!({"token": "2"})));
         assert_eq!(search.next(None, &first, &object(json!({"links": []}))).unwrap(), None);
         for wrong in [json!({"rel": "next"}), json!({"rel": "next", "href": "file:///etc/passwd"})] {

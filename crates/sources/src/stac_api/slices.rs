@@ -205,11 +205,14 @@ mod tests {
             assert!(slices.windows(2).all(|pair| pair[0].to == pair[1].from));
             slices.iter().map(|slice| slice.text().unwrap()).collect::<Vec<_>>()
         };
-        assert_eq!(texts("2026-01-30T12:00:00Z/2026-02-01T06:00:00Z", Split::Day), [
-            "2026-01-30T12:00:00Z/2026-01-31T00:00:00Z",
-            "2026-01-31T00:00:00Z/2026-02-01T00:00:00Z",
-            "2026-02-01T00:00:00Z/2026-02-01T06:00:00Z",
-        ]);
+        assert_eq!(
+            texts("2026-01-30T12:00:00Z/2026-02-01T06:00:00Z", Split::Day),
+            [
+                "2026-01-30T12:00:00Z/2026-01-31T00:00:00Z",
+                "2026-01-31T00:00:00Z/2026-02-01T00:00:00Z",
+                "2026-02-01T00:00:00Z/2026-02-01T06:00:00Z",
+            ]
+        );
         assert_eq!(texts("2025-12-31/2026-02-01", Split::Month).len(), 3);
         assert_eq!(texts("2024-06-01/2026-01-01", Split::Year).len(), 3);
         assert!(between("2026-01-01/..").slices(Some(Split::Day)).is_err());

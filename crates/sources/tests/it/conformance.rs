@@ -236,7 +236,8 @@ fn items_of_a_catalog() -> Fixture {
     };
     let [first, second, third] = thirds().map(|numbers| features(numbers, json!([])));
     let usual = read().file("catalog.json", catalog(&["a.json", "b.json", "c.json"]));
-    let failing = read().file("catalog.json", catalog(&["a.json", "gone.json"])).file("a.json", first.clone());
+    let failing =
+        read().file("catalog.json", catalog(&["a.json", "gone.json"])).file("a.json", first.clone());
     Fixture {
         component: "stac_catalog",
         variant: "",

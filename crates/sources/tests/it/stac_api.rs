@@ -38,7 +38,9 @@ impl Question {
     fn of(request: &Request) -> Self {
         let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let fields = match serde_json::from_slice::<Value>(&request.body) {
-            Ok(Value::Object(body)) => body.iter().map(|(name, value)| (name.clone(), plain(value))).collect(),
+            Ok(Value::Object(body)) => {
+                body.iter().map(|(name, value)| (name.clone(), plain(value))).collect()
+            }
             _ => request.query.split('&').filter_map(|pair| pair.split_once('=')).map(decoded).collect(),
         };
         Self(fields)
@@ -59,9 +61,10 @@ impl Question {
 }
 
 fn decoded((name, value): (&str, &str)) -> (String, String) {
-    let value = ["%2C", "%3A", "%2F"].iter().zip([",", ":", "/"]).fold(value.to_owned(), |value, (code, text)| {
-        value.replace(code, text)
-    });
+    let value = ["%2C", "%3A", "%2F"]
+        .iter()
+        .zip([",", ":", "/"])
+        .fold(value.to_owned(), |value, (code, text)| value.replace(code, text));
     (name.to_owned(), value)
 }
 
@@ -159,7 +162,8 @@ impl Run {
                 run.batch_rows = 7;
                 run.base_dir = self.dir.path().to_owned();
                 run.rejects = Arc::<Kept>::clone(rejected) as _;
-                let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), run.tasks.clone());
+                let fetcher =
+                    Fetcher::new(HttpOptions::default(), StorageOptions::default(), run.tasks.clone());
                 let at_once = Backoff { first: Duration::ZERO, ..Backoff::default() };
                 run.services.insert(Arc::new(fetcher.unwrap().with_backoff(at_once)));
             },
@@ -186,7 +190,14 @@ impl Run {
         let (n_duplicate, n_filtered) = (cx.metrics().rows_duplicate.get(), cx.metrics().rows_filtered.get());
         cx.tasks().join().await;
         assert_eq!(cx.flow().free(), cx.flow().total(), "flow");
-        Ok(Given { ids: ids_of(&rows), passed, kept, rejected: rejected.all().len(), n_duplicate, n_filtered })
+        Ok(Given {
+            ids: ids_of(&rows),
+            passed,
+            kept,
+            rejected: rejected.all().len(),
+            n_duplicate,
+            n_filtered,
+        })
     }
 
     async fn all(&self, options: &Value) -> Result<Given> {
@@ -208,7 +219,8 @@ async fn every_page_comes_once_whatever_the_link_to_it() {
         let server = api(style, in_order(items(43))).await;
         for schema in ["sample", "union"] {
             let before = server.asked("/search").len();
-            let options = json!({"url": server.url("/"), "collections": ["made"], "page_size": 5, "schema": schema});
+            let options =
+                json!({"url": server.url("/"), "collections": ["made"], "page_size": 5, "schema": schema});
             let given = Run::new().all(&options).await.unwrap();
             assert_eq!(given.ids, ids(0..43), "{style:?} {schema}");
             let asked = server.asked("/search").split_off(before);
@@ -304,7 +316,10 @@ async fn links_that_go_in_a_circle_are_named_by_page() {
     let itself: PageOf = Arc::new(|_| (items(10), Some("0".into())));
     let server = api(Style::Merge, itself).await;
     let error = told(Run::new().all(&json!({"url": server.url("/")})).await);
-    assert!(error.contains("page 2 leads back to page 2") || error.contains("same items as page 1"), "{error}");
+    assert!(
+        error.contains("page 2 leads back to page 2") || error.contains("same items as page 1"),
+        "{error}"
+    );
     let deaf = AtomicUsize::new(0);
     let deaf: PageOf = Arc::new(move |_| (items(10), Some(deaf.fetch_add(1, SeqCst).to_string())));
     let server = api(Style::Link, deaf).await;
@@ -365,7 +380,9 @@ async fn the_next_run_reads_what_came_since() {
     let pages: PageOf = Arc::new(move |question| {
         let since = question.get("datetime").map(|text| text.split_once('/').unwrap().0.to_owned());
         let all = items_now.lock().unwrap().clone();
-        let is_new = |item: &&Value| since.as_deref().is_none_or(|since| item["properties"]["datetime"].as_str().unwrap() >= since);
+        let is_new = |item: &&Value| {
+            since.as_deref().is_none_or(|since| item["properties"]["datetime"].as_str().unwrap() >= since)
+        };
         in_order(all.iter().filter(is_new).cloned().collect())(question)
     });
     let server = api(Style::Link, pages).await;
@@ -388,7 +405,8 @@ async fn bad_items_are_rejected_by_name_and_the_rest_comes() {
     all[12]["geometry"] = json!({"type": "Sphere", "coordinates": [1]});
     let server = api(Style::Link, in_order(all)).await;
     let given = Run::new().all(&json!({"url": server.url("/")})).await.unwrap();
-    let expected: Vec<_> = ids(0..25).into_iter().enumerate().filter(|(n, _)| ![3, 12].contains(n)).map(|(_, id)| id).collect();
+    let expected: Vec<_> =
+        ids(0..25).into_iter().enumerate().filter(|(n, _)| ![3, 12].contains(n)).map(|(_, id)| id).collect();
     assert_eq!((given.ids, given.rejected), (expected, 2));
 }
 
@@ -415,7 +433,16 @@ fn what_is_wrong_with_the_options_is_told_at_its_place() {
         "split": "day", "incremental": {"column": "size"},
     });
     let pointers: Vec<_> = problems(wrong).into_iter().map(|problem| problem.pointer).collect();
-    for pointer in ["/url", "/datetime", "/bbox", "/intersects", "/filter", "/page_size", "/split", "/incremental/column"] {
+    for pointer in [
+        "/url",
+        "/datetime",
+        "/bbox",
+        "/intersects",
+        "/filter",
+        "/page_size",
+        "/split",
+        "/incremental/column",
+    ] {
         assert!(pointers.iter().any(|one| one == pointer), "{pointer} in {pointers:?}");
     }
     assert_eq!(problems(json!({"url": "http://host/", "split": "day", "datetime": "2026-01-01"})), []);

@@ -25,22 +25,30 @@ fn documents() -> Vec<(&'static str, String)> {
     vec![
         (
             "catalog.json",
-            catalog("Catalog", "root", &[
-                ("self", "https://nowhere.invalid/catalog.json"),
-                ("root", "./catalog.json"),
-                ("child", "./a/collection.json"),
-                ("child", "b/collection.json"),
-            ]),
+            catalog(
+                "Catalog",
+                "root",
+                &[
+                    ("self", "https://nowhere.invalid/catalog.json"),
+                    ("root", "./catalog.json"),
+                    ("child", "./a/collection.json"),
+                    ("child", "b/collection.json"),
+                ],
+            ),
         ),
         (
             "a/collection.json",
-            catalog("Collection", "a", &[
-                ("root", "../catalog.json"),
-                ("parent", "https://nowhere.invalid/parent.json"),
-                ("item", "./items/one.json"),
-                ("item", "items/two.json"),
-                ("child", "../b/sub/catalog.json"),
-            ]),
+            catalog(
+                "Collection",
+                "a",
+                &[
+                    ("root", "../catalog.json"),
+                    ("parent", "https://nowhere.invalid/parent.json"),
+                    ("item", "./items/one.json"),
+                    ("item", "items/two.json"),
+                    ("child", "../b/sub/catalog.json"),
+                ],
+            ),
         ),
         (
             "b/collection.json",
@@ -114,7 +122,10 @@ async fn catalogues_that_lead_back_are_left() {
     let room = Room::new();
     let there = [("child", "a.json"), ("item", "one.json")];
     room.write("catalog.json", catalog("Catalog", "root", &there));
-    room.write("a.json", catalog("Collection", "a", &[("child", "./sub/../catalog.json"), ("child", "a.json")]));
+    room.write(
+        "a.json",
+        catalog("Collection", "a", &[("child", "./sub/../catalog.json"), ("child", "a.json")]),
+    );
     room.write("one.json", item("one"));
     for collections in [json!([]), json!(["a"])] {
         let mut options = options("catalog.json");
