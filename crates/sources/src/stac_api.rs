@@ -18,7 +18,7 @@ use aqueduct_core::{
     SourceConfig, units,
 };
 use aqueduct_formats::{Format, FormatOption, InferRows, NewFields, ReadOptions};
-use aqueduct_net::{Fetcher, HttpOptions, Location, Trust};
+use aqueduct_net::{Auth, Fetcher, HttpOptions, Location, Trust};
 use aqueduct_primitives::ByteCount;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
@@ -203,7 +203,8 @@ impl SourceConfig for Config {
         let opening = Opening {
             fetcher,
             options: self.read_options(),
-            trust: Trust::Data { origin: Some(root) },
+            trust: Trust::Data { origin: Some(root.clone()) },
+            home: Location::Http(root),
             sampling: match self.schema {
                 SchemaOf::Sample => Sampling::First(self.infer_rows.unwrap_or(1)),
                 SchemaOf::Union => Sampling::All,
@@ -211,9 +212,11 @@ impl SourceConfig for Config {
             n_at_once: self.n_at_once(cx.max_concurrency()),
             max_items: self.max_items,
             is_incremental: self.is_incremental(),
+            times: if self.is_incremental() { vec!["datetime", "updated"] } else { Vec::new() },
         };
-        let newest = paged::newest(cx).filter(|_| self.is_incremental());
-        let service = Arc::new(Items::new(plan, self.incremental.map(|one| one.column), newest)?);
+        let asks = self.asks();
+        let service =
+            Arc::new(Items::new(plan, asks, self.incremental.map(|one| one.column), paged::reached(cx))?);
         Ok(Box::new(opening.open(cx, service).await?))
     }
 }
@@ -253,6 +256,11 @@ impl Incremental {
         if let Some(Err(message)) = self.start.as_ref().map(|text| text.parse::<When>()) {
             problems.push(Problem::at("/incremental/start", message));
         }
+        if config.max_items.is_some() {
+            let message =
+                "with `incremental` all that is new is read: what `max_items` leaves out would never come";
+            problems.push(Problem::at("/max_items", message));
+        }
         if self.column == "datetime" && config.datetime.is_some() {
             let message = "with `incremental` the time that is asked for follows from what was committed; \
                            say `start` in it";
@@ -262,9 +270,11 @@ impl Incremental {
     }
 
     /// From where on this run asks: before the newest item of earlier runs, else from the start.
-    fn since(&self, cx: &Context) -> Result<Option<DateTime<Utc>>> {
-        let newest = paged::newest(cx).and_then(DateTime::from_timestamp_micros);
+    fn since(&self, cx: &Context, asks: &str) -> Result<Option<DateTime<Utc>>> {
+        let newest = paged::newest(cx, asks).and_then(DateTime::from_timestamp_micros);
         if let Some(newest) = newest {
+            // An item of the future must not hide those that come until then.
+            let newest = newest.min(cx.clock().now());
             let lag = TimeDelta::from_std(self.lag).unwrap_or(TimeDelta::MAX);
             return Ok(Some(newest.checked_sub_signed(lag).unwrap_or(DateTime::<Utc>::MIN_UTC)));
         }
@@ -285,6 +295,13 @@ struct Plan {
 impl Config {
     fn n_at_once(&self, max_concurrency: usize) -> usize {
         if self.split.is_some() { max_concurrency.max(1) } else { 1 }
+    }
+
+    /// What is asked for but the time, as a hash: secrets may be in it.
+    fn asks(&self) -> String {
+        let column = self.incremental.as_ref().map(|one| &one.column);
+        let asked = serde_json::json!([self.url, column, self.question(None)]);
+        blake3::hash(asked.to_string().as_bytes()).to_hex().to_string()
     }
 
     fn split_problem(&self) -> Option<String> {
@@ -310,7 +327,7 @@ impl Config {
         let mut between = Between::of(asked, cx.clock().now());
         let mut since = None;
         if let Some(incremental) = &self.incremental {
-            let from = incremental.since(cx)?;
+            let from = incremental.since(cx, &self.asks())?;
             match incremental.column.as_str() {
                 "datetime" => between.from = from,
                 column => {
@@ -320,7 +337,11 @@ impl Config {
         }
         let since = since.as_ref().map(|(column, instant)| (*column, instant.as_str()));
         let landing = self.landing(cx, fetcher).await?;
-        let search = Search::of(&self.url, landing.as_ref(), self.question(since))?;
+        let hidden = match &self.http.auth {
+            Some(Auth::Query { name, .. }) => Some(name.clone()),
+            _ => None,
+        };
+        let search = Search::of(&self.url, landing.as_ref(), self.question(since), hidden)?;
         Ok(Plan { search, between, split: self.split })
     }
 
@@ -356,15 +377,16 @@ struct Items {
     search: Search,
     whole: Between,
     slices: Vec<Between>,
+    asks: String,
     /// By which column items are new, and the newest that was given.
-    newest: Option<(String, Mutex<Option<i64>>)>,
+    reached: Option<(String, Mutex<Option<i64>>)>,
 }
 
 impl Items {
-    fn new(plan: Plan, column: Option<String>, newest: Option<i64>) -> Result<Self> {
+    fn new(plan: Plan, asks: String, column: Option<String>, reached: Option<i64>) -> Result<Self> {
         let Plan { search, between, split } = plan;
-        let newest = column.map(|column| (column, Mutex::new(newest)));
-        Ok(Self { search, whole: between, slices: between.slices(split)?, newest })
+        let reached = column.map(|column| (column, Mutex::new(reached)));
+        Ok(Self { search, whole: between, slices: between.slices(split)?, asks, reached })
     }
 
     fn slice(&self, slice: u64) -> Between {
@@ -399,17 +421,21 @@ impl Service for Items {
     }
 
     fn give(&self, rows: &RecordBatch) {
-        let Some((column, newest)) = &self.newest else { return };
+        let Some((column, reached)) = &self.reached else { return };
         let times = rows
             .column_by_name(column)
             .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
         let of_rows = times.and_then(arrow::compute::max);
-        let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = (*newest).max(of_rows);
+        let mut reached = reached.lock().unwrap_or_else(PoisonError::into_inner);
+        *reached = (*reached).max(of_rows);
     }
 
-    fn newest(&self) -> Option<i64> {
-        *self.newest.as_ref()?.1.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reached(&self) -> Option<i64> {
+        *self.reached.as_ref()?.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asks(&self) -> String {
+        self.asks.clone()
     }
 }
 

@@ -175,10 +175,11 @@ struct Document {
     links: Option<Vec<Link>>,
 }
 
+/// One without a kind or a place leads nowhere.
 #[derive(Debug, Deserialize)]
 struct Link {
-    rel: String,
-    href: String,
+    rel: Option<String>,
+    href: Option<String>,
 }
 
 /// A catalogue that is to be looked at.
@@ -193,10 +194,10 @@ impl Crawl {
     /// The items, as they are found.
     fn inputs(self) -> Inputs {
         Box::pin(try_stream! {
-            let (mut met, mut given) = (HashSet::new(), HashSet::new());
+            let (mut met, mut given) = (Met::default(), HashSet::new());
             let is_wanted = self.config.collections.is_empty();
             let mut level = vec![Place { at: self.root.clone(), is_wanted }];
-            met.insert((self.root.to_string(), is_wanted));
+            met.insert(&self.root, is_wanted)?;
             for depth in 0..self.config.max_depth {
                 let mut next = Vec::new();
                 let mut documents = self.documents(std::mem::take(&mut level));
@@ -207,19 +208,21 @@ impl Crawl {
                     // One that was met on two ways gives its items once.
                     let gives = is_wanted && given.insert(place.at.to_string());
                     for link in document.links.into_iter().flatten() {
-                        match link.rel.as_str() {
-                            "item" if gives => yield Found::Input(Box::new(self.item(&place.at, &link)?)),
-                            "child" => {
-                                let at = below(&place.at, &link.href)?;
-                                // What was passed on the way to another collection is looked at again for this one.
-                                if met.insert((at.to_string(), is_wanted)) {
-                                    next.push(Place { at, is_wanted });
-                                }
+                        let (Some(rel), Some(href)) = (link.rel, link.href) else { continue };
+                        if !(rel == "child" || (rel == "item" && gives)) {
+                            continue;
+                        }
+                        match below(&place.at, &href) {
+                            Err(error) => self.refuse(&place.at, error)?,
+                            Ok(at) if rel == "item" => {
+                                let trust = self.trust(&at);
+                                yield Found::Input(Box::new(Input::new(at, trust)));
                             }
-                            _ => {}
+                            // What was passed on the way to another collection is looked at again for this one.
+                            Ok(at) if met.insert(&at, is_wanted)? => next.push(Place { at, is_wanted }),
+                            Ok(_) => {}
                         }
                     }
-                    check_size(met.len())?;
                 }
                 level = next;
                 if level.is_empty() {
@@ -257,30 +260,27 @@ impl Crawl {
         match document {
             Ok(document) => Ok(Some(document)),
             Err(error) if is_root => Err(error),
-            Err(error) => {
-                let origin = Origin { file: place.at.to_string(), ..Origin::default() };
-                let (item, reason, message) = (RejectedItem::File, "catalog", error.chain());
-                self.cx.reject(Reject { item, reason, message, origin, raw: Vec::new() })?;
-                Ok(None)
-            }
+            Err(error) => self.refuse(&place.at, error).map(|()| None),
         }
     }
 
-    fn item(&self, base: &Location, link: &Link) -> Result<Input> {
-        let at = below(base, &link.href)?;
-        let trust = self.trust(&at);
-        Ok(Input::new(at, trust))
+    /// A document, or a link in it, that cannot be followed: the policy decides.
+    fn refuse(&self, at: &Location, error: Error) -> Result<()> {
+        let origin = Origin { file: at.to_string(), ..Origin::default() };
+        let (item, reason, message) = (RejectedItem::File, "catalog", error.chain());
+        self.cx.reject(Reject { item, reason, message, origin, raw: Vec::new() })
     }
 
-    /// A catalogue on this machine is the operator's own, and so is a store that the flow names; other links are data.
+    /// A catalogue on this machine is the operator's own, and so is a store that the flow names: they may lead to their
+    /// like. Other links are data.
     fn trust(&self, at: &Location) -> Trust {
         match (&self.root, at) {
-            (Location::Local(_), _) => Trust::Flow,
+            (Location::Local(_), Location::Local(_)) => Trust::Flow,
             (Location::Http(url), _) => Trust::Data { origin: Some(url.clone()) },
             (Location::Store { root, .. }, Location::Store { root: other, .. }) if root == other => {
                 Trust::Flow
             }
-            (Location::Store { .. }, _) => Trust::Data { origin: None },
+            (Location::Local(_) | Location::Store { .. }, _) => Trust::Data { origin: None },
         }
     }
 
@@ -291,12 +291,31 @@ impl Crawl {
     }
 }
 
-fn check_size(n_catalogs: usize) -> Result<()> {
-    if n_catalogs <= MAX_CATALOGS {
-        return Ok(());
+/// The catalogues and collections that were met.
+#[derive(Default)]
+struct Met {
+    places: HashSet<(String, bool)>,
+    n_bytes: usize,
+}
+
+impl Met {
+    /// Whether it was not met before.
+    fn insert(&mut self, at: &Location, is_wanted: bool) -> Result<bool> {
+        let name = at.to_string();
+        let n_bytes = name.len();
+        if !self.places.insert((name, is_wanted)) {
+            return Ok(false);
+        }
+        // The name stands here, and in the level that it is of.
+        self.n_bytes += 2 * n_bytes;
+        if self.places.len() <= MAX_CATALOGS && self.n_bytes <= NAMES_BYTES.as_usize() {
+            return Ok(true);
+        }
+        let message = format!(
+            "more than {MAX_CATALOGS} catalogues and collections, or {NAMES_BYTES} of their names; begin further down"
+        );
+        Err(Error::new(ErrorKind::Limit, "follow catalogue", message).with("at", at))
     }
-    let message = format!("more than {MAX_CATALOGS} catalogues and collections; begin further down");
-    Err(Error::new(ErrorKind::Limit, "follow catalogue", message))
 }
 
 /// Fetches and reads a document. Of large ones, one at a time.

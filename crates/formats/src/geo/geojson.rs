@@ -6,6 +6,7 @@
 //! of NaN. Rings are kept as they are, closed or not. Only collections within collections take a call each, up to the depth
 //! that JSON may have.
 
+use super::wkb::MAX_DEPTH;
 use crate::text::{BadValue, Json, Kind, float, shown, unescaped};
 
 type Result<T> = std::result::Result<T, BadValue>;
@@ -48,7 +49,7 @@ pub(crate) struct Wkb<'a> {
 /// be cut off.
 pub(crate) fn to_wkb(json: &mut Json<'_>, depth: usize, wkb: Wkb<'_>, other: &mut Other<'_>) -> Result<()> {
     let end = wkb.out.len().saturating_add(wkb.max_bytes);
-    Encoder { wkb, end, other }.geometry(json, depth).map(drop)
+    Encoder { wkb, end, other, n_open: 0 }.geometry(json, depth).map(drop)
 }
 
 struct Encoder<'a, 'b> {
@@ -56,6 +57,8 @@ struct Encoder<'a, 'b> {
     /// The output may grow so long.
     end: usize,
     other: &'a mut Other<'b>,
+    /// Collections within each other that are open.
+    n_open: usize,
 }
 
 impl Encoder<'_, '_> {
@@ -91,6 +94,12 @@ impl Encoder<'_, '_> {
     }
 
     fn collection(&mut self, json: &mut Json<'_>, depth: usize) -> Result<bool> {
+        // Whoever reads WKB refuses deeper ones, and so does what writes it.
+        if self.n_open + 1 >= MAX_DEPTH {
+            let message = format!("collections of geometries go deeper than {MAX_DEPTH}, which is the limit");
+            return Err(BadValue::new("depth", message));
+        }
+        self.n_open += 1;
         let start = self.wkb.out.len();
         self.header(Type::Collection, false)?;
         let mut has_z = false;
@@ -101,6 +110,7 @@ impl Encoder<'_, '_> {
         if has_z {
             self.patch(start + 1, Type::Collection as u32 + Z);
         }
+        self.n_open -= 1;
         Ok(has_z)
     }
 

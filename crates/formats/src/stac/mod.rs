@@ -42,5 +42,24 @@ mod tests;
 pub use envelope::{Envelope, MAX_ENVELOPE};
 
 pub(crate) use columns::{with_hints, with_instants};
+
 pub(crate) use item::{ItemPlan, fill_item};
 pub(crate) use seen::Items;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Fields, Schema, SchemaRef};
+
+use crate::timestamp;
+
+/// The columns of items of which none was seen: those of every item, and the instants that one may have.
+pub fn layout() -> SchemaRef {
+    with_times(&Items::default().schema(), &columns::TIMES)
+}
+
+/// The columns, with these instants even where no item that was seen has them.
+pub fn with_times(columns: &Schema, instants: &[&str]) -> SchemaRef {
+    let missing = instants.iter().filter(|name| columns.field_with_name(name).is_err());
+    let missing = missing.map(|name| FieldRef::new(columns::nullable(name, timestamp())));
+    Arc::new(Schema::new(columns.fields().iter().cloned().chain(missing).collect::<Fields>()))
+}

@@ -19,17 +19,20 @@ mod progress;
 mod read;
 mod trail;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use aqueduct_core::{BatchStream, Context, Positions, Result, Source, SourceCaps};
 use aqueduct_formats::{ReadOptions, output_schema};
+use aqueduct_net::Location;
 use aqueduct_primitives::Reservation;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use self::opening::{Opening, Sampling, need, newest, planned};
+pub(crate) use self::opening::{Opening, Sampling, need, newest, planned, reached};
 
 use self::decoding::Decoding;
 use self::given::Given;
@@ -41,6 +44,16 @@ pub(crate) struct Ask {
     pub(crate) url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body: Option<Value>,
+}
+
+impl Ask {
+    /// Its URL without secrets.
+    pub(crate) fn shown(&self) -> String {
+        match Location::parse(&self.url, Path::new("")) {
+            Ok(at) => at.to_string(),
+            Err(_) => "a URL".to_owned(),
+        }
+    }
 }
 
 /// What a page says beside its items.
@@ -72,8 +85,12 @@ pub(crate) trait Service: Send + Sync {
     /// Looks at rows that are given with the next batch.
     fn give(&self, rows: &RecordBatch);
 
-    /// The newest time of all that were given, in microseconds since 1970, where that says what to ask for next.
-    fn newest(&self) -> Option<i64>;
+    /// The newest time of all that were given in this run, in microseconds since 1970, where that says what the next one asks
+    /// for.
+    fn reached(&self) -> Option<i64>;
+
+    /// What is asked for but for the time: what was reached says something to those alone who ask the same.
+    fn asks(&self) -> String;
 }
 
 /// Pages, ready to be read.
@@ -90,6 +107,8 @@ pub(crate) struct Paged {
     pub(crate) fetched: Vec<(u64, Page)>,
     /// Rows at most.
     pub(crate) max_items: Option<u64>,
+    /// Set once all there is was given.
+    pub(crate) is_whole: Arc<AtomicBool>,
 }
 
 impl Source for Paged {

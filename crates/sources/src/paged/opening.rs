@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use aqueduct_core::{Context, Durable, Error, ErrorKind, Fs, Keeper, Result};
-use aqueduct_formats::{DecodedLimits, Inference, ReadOptions, look_at_file};
-use aqueduct_net::{Fetcher, Trust};
+use aqueduct_formats::{DecodedLimits, Inference, ReadOptions, look_at_file, stac};
+use aqueduct_net::{Fetcher, Location, Trust};
 use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use super::decoding::Decoding;
 use super::given::{Given, damaged, memory_of_keys, need_of_keys};
 use super::pages::{KeptPages, Page, Pages};
-use super::trail::TRAIL_BYTES;
+use super::trail::{MAX_WALKS, TRAIL_BYTES, Trail, is_lost, tell_lost};
 use super::{Paged, Service};
 use crate::file_set::frozen::{columns_in, keep_columns_in};
 use crate::file_set::memory::{Division, need_of_files};
@@ -34,10 +35,14 @@ pub(crate) struct Opening {
     pub(crate) options: ReadOptions,
     /// Who names the pages after the first.
     pub(crate) trust: Trust,
+    /// The server as the flow names it.
+    pub(crate) home: Location,
     pub(crate) sampling: Sampling,
     /// Slices read at once.
     pub(crate) n_at_once: usize,
     pub(crate) max_items: Option<u64>,
+    /// Columns that are there whatever the sample has: what runs know items by must be the same in all of them.
+    pub(crate) times: Vec<&'static str>,
     /// Whether what earlier runs have given is not given again.
     pub(crate) is_incremental: bool,
 }
@@ -57,9 +62,22 @@ struct Kept {
     /// The run that kept it: what is not incremental starts anew with the next.
     run: String,
     given: Value,
-    /// The newest time of an item that was given, where that says what to ask for next: microseconds since 1970.
+    /// What was asked for.
+    #[serde(default)]
+    asks: String,
+    /// The newest time of an item in runs that gave all there was, in microseconds since 1970: what comes before it needs not
+    /// be asked for. Servers give the newest first, so that of a run that was not whole it says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     newest: Option<i64>,
+    /// The same of the run that kept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<i64>,
+}
+
+impl Kept {
+    fn of(cx: &Context) -> Option<Self> {
+        Self::deserialize(cx.durable()?.kept()?).ok()
+    }
 }
 
 /// The memory of a step that reads so many slices at once.
@@ -117,9 +135,19 @@ fn write_private(fs: &dyn Fs, dir: &Path, path: &Path, bytes: &[u8]) -> Result<(
     rename(fs, &fresh, path)
 }
 
-/// The newest time of an item that a commit has kept.
-pub(crate) fn newest(cx: &Context) -> Option<i64> {
-    Kept::deserialize(cx.durable()?.kept()?).ok()?.newest
+/// Up to which time earlier runs have given all that is asked for.
+pub(crate) fn newest(cx: &Context, asks: &str) -> Option<i64> {
+    let kept = Kept::of(cx)?;
+    if kept.newest.is_some() && kept.asks != asks {
+        cx.warn("another question than in earlier runs: all it asks for is read once more, and what was given is left out");
+        return None;
+    }
+    kept.newest
+}
+
+/// The newest time of an item that this run has given before it goes on.
+pub(crate) fn reached(cx: &Context) -> Option<i64> {
+    Kept::of(cx).filter(|kept| kept.run == cx.run_id())?.reached
 }
 
 impl Opening {
@@ -147,15 +175,34 @@ impl Opening {
             options: Arc::clone(&options),
             decoding,
             trust: self.trust,
+            home: self.home,
             kept,
         });
-        let (read, fetched) = columns(cx, &pages, self.sampling, decoding.division.decoder()).await?;
+        let (read, fetched) =
+            columns(cx, &pages, &self.times, self.sampling, decoding.division.decoder()).await?;
+        let is_whole = Arc::default();
         if let Some(durable) = cx.durable() {
-            let (run, given, service) = (cx.run_id().to_owned(), given.clone(), Arc::clone(&service));
-            durable.register(Arc::new(PagesKeeper { run, given, service }));
+            durable.register(Arc::new(PagesKeeper {
+                run: cx.run_id().to_owned(),
+                given: given.clone(),
+                service: Arc::clone(&service),
+                newest: Kept::of(cx).filter(|kept| kept.asks == service.asks()).and_then(|kept| kept.newest),
+                is_whole: Arc::clone(&is_whole),
+            }));
         }
         let max_items = self.max_items;
-        Ok(Paged { service, pages, given, memory_of_given, decoding, read, options, fetched, max_items })
+        Ok(Paged {
+            service,
+            pages,
+            given,
+            memory_of_given,
+            decoding,
+            read,
+            options,
+            fetched,
+            max_items,
+            is_whole,
+        })
     }
 
     fn given_before(&self, cx: &Context) -> Result<Option<Value>> {
@@ -169,13 +216,18 @@ struct PagesKeeper {
     run: String,
     given: Given,
     service: Arc<dyn Service>,
+    /// Up to where earlier runs have given all there was.
+    newest: Option<i64>,
+    is_whole: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl Keeper for PagesKeeper {
     async fn keep(&self) -> Result<Option<Value>> {
         let given = self.given.keep().await?;
-        let kept = Kept { run: self.run.clone(), given, newest: self.service.newest() };
+        let reached = self.service.reached();
+        let newest = if self.is_whole.load(Relaxed) { self.newest.max(reached) } else { self.newest };
+        let kept = Kept { run: self.run.clone(), given, asks: self.service.asks(), newest, reached };
         let value = serde_json::to_value(kept)
             .map_err(|error| Error::bug("keep items", "they have no JSON").with_source(error))?;
         Ok(Some(value))
@@ -186,6 +238,7 @@ impl Keeper for PagesKeeper {
 async fn columns(
     cx: &Context,
     pages: &Pages,
+    times: &[&str],
     sampling: Sampling,
     memory: ByteCount,
 ) -> Result<(SchemaRef, Vec<(u64, Page)>)> {
@@ -196,6 +249,7 @@ async fn columns(
     }
     let _reserve = cx.share().reserve(memory.min(cx.share().free())).await?;
     let (columns, fetched) = look(cx, pages, sampling).await?;
+    let columns = stac::with_times(&columns, times);
     if let Some(durable) = cx.durable() {
         keep_columns_in(&Disk::of(cx), durable.run_dir(), &columns).await?;
     }
@@ -204,25 +258,62 @@ async fn columns(
 
 /// Looks at pages, slice after slice, until enough items were seen.
 async fn look(cx: &Context, pages: &Pages, sampling: Sampling) -> Result<(SchemaRef, Vec<(u64, Page)>)> {
-    let mut seen = Inference::default();
-    let mut fetched = Vec::new();
-    let mut n_pages = 0;
-    'slices: for slice in 0..pages.service.n_slices() {
-        let mut next = Some((1, pages.service.first(slice)));
-        while let Some((number, ask)) = next.take() {
-            let page = pages.get(slice, number, ask).await?;
-            let file = Arc::clone(&page.file);
-            let limits = DecodedLimits::default();
-            seen.merge(look_at_file(file, &page.ask.url, &page.options, limits, cx.tasks()).await?);
-            next = page.next.clone().map(|ask| (number + 1, ask));
-            n_pages += 1;
-            if let Sampling::First(n_rows) = sampling {
-                fetched.push((slice, page));
-                if seen.n_rows() >= n_rows || n_pages >= MAX_SAMPLE_PAGES {
-                    break 'slices;
-                }
-            }
+    let mut looked = Looked { cx, pages, sampling, seen: Inference::default(), fetched: Vec::new() };
+    for slice in 0..pages.service.n_slices() {
+        if looked.at_slice(slice).await? {
+            break;
         }
     }
-    Ok((seen.schema()?, fetched))
+    let Looked { seen, fetched, .. } = looked;
+    Ok((if seen.n_rows() == 0 { stac::layout() } else { seen.schema()? }, fetched))
+}
+
+/// What was seen of pages, and those with items that are at hand.
+struct Looked<'a> {
+    cx: &'a Context,
+    pages: &'a Pages,
+    sampling: Sampling,
+    seen: Inference,
+    fetched: Vec<(u64, Page)>,
+}
+
+impl Looked<'_> {
+    /// Looks at the pages of a slice; whether enough was seen.
+    async fn at_slice(&mut self, slice: u64) -> Result<bool> {
+        let first = (1, self.pages.service.first(slice));
+        let (mut trail, mut n_walks, mut next) = (Trail::default(), 1, Some(first.clone()));
+        while let Some((number, ask)) = next.take() {
+            let page = match self.pages.get(slice, number, ask).await {
+                Ok(page) => page,
+                Err(error) if number > 1 && n_walks < MAX_WALKS && is_lost(&error) => {
+                    tell_lost(&self.pages.service.name(slice), number, &error);
+                    self.pages.forget(slice, number).await?;
+                    n_walks += 1;
+                    (trail, next) = (Trail::default(), Some(first.clone()));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            trail
+                .ask(number, &page.ask)
+                .map_err(|error| error.with("slice", self.pages.service.name(slice)).with("page", number))?;
+            next = page.next.clone().map(|ask| (number + 1, ask));
+            if self.at_page(slice, page).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn at_page(&mut self, slice: u64, page: Page) -> Result<bool> {
+        let (file, limits, tasks) = (Arc::clone(&page.file), DecodedLimits::default(), self.cx.tasks());
+        let seen = look_at_file(file, &page.ask.shown(), &page.options, limits, tasks).await?;
+        let has_items = seen.n_rows() > 0;
+        self.seen.merge(seen);
+        let Sampling::First(n_rows) = self.sampling else { return Ok(false) };
+        if has_items {
+            self.fetched.push((slice, page));
+        }
+        Ok(self.seen.n_rows() >= n_rows || self.fetched.len() >= MAX_SAMPLE_PAGES)
+    }
 }

@@ -25,6 +25,9 @@ use crate::file_set::spool::Spool;
 /// A page that becomes another while it is fetched is begun anew so often.
 const MAX_FRESH_STARTS: u32 = 3;
 
+/// How a page may be encoded as it comes.
+const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
+
 /// So much of a page tells whether it is one.
 const MAX_HEAD_BYTES: u64 = 1024;
 
@@ -52,6 +55,8 @@ pub(crate) struct Pages {
     pub(crate) decoding: Decoding,
     /// Who named the pages after the first.
     pub(crate) trust: Trust,
+    /// The server as the flow names it.
+    pub(crate) home: Location,
     /// Where they stay until the run is complete, if they are to.
     pub(crate) kept: Option<KeptPages>,
 }
@@ -110,7 +115,7 @@ impl Pages {
         };
         let schema =
             declared_schema(&options, Some(Format::Binary))?.unwrap_or_else(|| Arc::new(Schema::empty()));
-        let spec = self.decoding.spec(&self.cx, &ask.url, Arc::new(options), schema, 0);
+        let spec = self.decoding.spec(&self.cx, &ask.shown(), Arc::new(options), schema, 0);
         let mut pieces = decode_file(Arc::clone(file), spec, self.cx.tasks());
         let mut envelope = stac::Envelope::default();
         while let Some(piece) = pieces.next().await {
@@ -124,9 +129,9 @@ impl Pages {
             Ok(envelope) => Ok(envelope),
             Err(_) if is_markup(file).await? => {
                 let message = "what came is a page of HTML or XML; expected JSON, a page of items";
-                Err(Error::new(ErrorKind::Data, "read page", message).with("url", &ask.url))
+                Err(Error::new(ErrorKind::Data, "read page", message).with("url", ask.shown()))
             }
-            Err(error) => Err(error.with("url", &ask.url)),
+            Err(error) => Err(error.with("url", ask.shown())),
         }
     }
 
@@ -145,7 +150,7 @@ impl Pages {
     }
 
     async fn open(&self, ask: &Ask) -> Result<(ByteStream, Compression)> {
-        let at = Location::parse(&ask.url, Path::new(""))?;
+        let at = self.with_credentials(Location::parse(&ask.url, Path::new(""))?);
         let metrics = self.cx.metrics();
         let trust = self.trust.clone();
         let Fetched { meta, body } = match &ask.body {
@@ -169,9 +174,32 @@ impl Pages {
         Ok((body.boxed(), compression))
     }
 
+    /// A URL of the flow's own server, with the user and password that the flow names in its URL. What is kept of a run has none.
+    fn with_credentials(&self, at: Location) -> Location {
+        let (Location::Http(mut url), Location::Http(home)) = (at.clone(), &self.home) else { return at };
+        let is_home = url.origin() == home.origin() && !home.username().is_empty();
+        let is_set = is_home
+            && url.set_username(home.username()).and_then(|()| url.set_password(home.password())).is_ok();
+        if is_set { Location::Http(url) } else { at }
+    }
+
+    /// Lets go of the first pages of a slice that are kept: they lead nowhere.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn forget(&self, slice: u64, n_pages: u64) -> Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let pages = (1..=n_pages).flat_map(|number| COMPRESSIONS.map(|of| kept.path(slice, number, of)));
+        let paths: Vec<_> = pages.collect();
+        let remove = move |fs: &dyn Fs| {
+            paths.iter().try_for_each(|path| fs.remove_file(path).map_err(|error| failed(path, error)))
+        };
+        kept.disk.block(remove).await
+    }
+
     /// A page that stays. One that an earlier process of the run has kept is not fetched again.
     async fn keep(&self, kept: &KeptPages, slice: u64, number: u64, ask: &Ask) -> Result<Saved> {
-        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        for compression in COMPRESSIONS {
             let path = kept.path(slice, number, compression);
             if kept.disk.block(move |fs| Ok(fs.stat(&path).is_ok_and(|there| there.is_some()))).await? {
                 return self.kept(kept.path(slice, number, compression), compression).await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use aqueduct_core::{Batch, BatchStream, Context, Error, Positions, Reject, Result};
 use aqueduct_formats::{Decoded, decode_file};
@@ -17,13 +18,10 @@ use super::decoding::Decoding;
 use super::given::Given;
 use super::pages::{Page, Pages};
 use super::progress::{Place, Progress};
-use super::trail::{TRAIL_BYTES, Trail};
+use super::trail::{ItemsOfPage, MAX_WALKS, TRAIL_BYTES, Trail, is_lost, tell_lost};
 use super::{Ask, Paged, Service};
 use crate::file_set::oversize::sorted_out;
 use crate::file_set::read::admit;
-
-/// A slice is walked so often from its start, if the way to a page is lost.
-const MAX_WALKS: u32 = 3;
 
 /// What comes of a slice.
 enum Event {
@@ -37,7 +35,18 @@ enum Event {
 
 /// The rows of all slices that are left.
 pub(super) fn run(paged: Paged, cx: Context, from: Positions) -> BatchStream {
-    let Paged { service, pages, given, memory_of_given, decoding, read, options, fetched, max_items } = paged;
+    let Paged {
+        service,
+        pages,
+        given,
+        memory_of_given,
+        decoding,
+        read,
+        options,
+        fetched,
+        max_items,
+        is_whole,
+    } = paged;
     let output = aqueduct_formats::output_schema(&read, &options, false);
     Box::pin(try_stream! {
         let _memory_of_given = memory_of_given;
@@ -64,6 +73,7 @@ pub(super) fn run(paged: Paged, cx: Context, from: Positions) -> BatchStream {
             let (slice, event) = event?;
             yield consumer.take(slice, event).await?;
         }
+        is_whole.store(!consumer.is_full(), Relaxed);
     })
 }
 
@@ -95,6 +105,8 @@ impl Walk {
             let _reserve = self.reserve().await?;
             let mut trail = Trail::default();
             let mut n_walks = 1;
+            // What was rejected on pages before this one was told on an earlier walk.
+            let mut told_before = 0;
             let mut from = self.from.clone();
             let mut ahead = Some(self.fetch(from.page, from.ask.clone()));
             while let Some(fetching) = ahead.take() {
@@ -103,6 +115,7 @@ impl Walk {
                     Err(error) if from.page > 1 && n_walks < MAX_WALKS && is_lost(&error) => {
                         n_walks += 1;
                         tell_lost(&self.service.name(slice), from.page, &error);
+                        told_before = told_before.max(from.page);
                         (trail, from) = (Trail::default(), Place::start_of(1, self.service.first(slice)));
                         ahead = Some(self.fetch(1, from.ask.clone()));
                         continue;
@@ -112,17 +125,20 @@ impl Walk {
                 trail.ask(page.number, &page.ask).map_err(|error| self.at(page.number, error))?;
                 ahead = page.next.clone().map(|ask| self.fetch(page.number + 1, ask));
                 let next = page.next.clone().map(|ask| Place::start_of(page.number + 1, ask));
-                let (number, mut all_keys) = (page.number, Vec::new());
+                let (number, mut items) = (page.number, ItemsOfPage::default());
                 let mut rows = self.rows(page, &from);
                 while let Some(event) = rows.next().await {
-                    let event = event?;
-                    if let Event::Rows { keys, .. } = &event {
-                        all_keys.extend_from_slice(keys);
+                    let mut event = event?;
+                    if let Event::Rows { keys, rejects, .. } = &mut event {
+                        items.add(keys);
+                        if number < told_before {
+                            rejects.clear();
+                        }
                     }
                     yield (slice, event);
                 }
                 if from.rows == 0 {
-                    trail.came(number, &all_keys).map_err(|error| self.at(number, error))?;
+                    trail.came(number, &items).map_err(|error| self.at(number, error))?;
                 }
                 match next {
                     Some(next) => {
@@ -161,16 +177,19 @@ impl Walk {
         let (cx, service) = (self.cx.clone(), Arc::clone(&self.service));
         let is_same = from.page == page.number && (from.digest.is_none() || from.digest == page.digest);
         let skip = if is_same { from.rows } else { 0 };
+        // Of another version of the page, what was told of its rows is not told again.
+        let n_told = if from.page == page.number { from.rows } else { 0 };
         let Page { number, ask, file, options, digest, .. } = page;
         let columns = SchemaRef::clone(&self.read);
-        let spec = self.decoding.spec(&cx, &ask.url, options, columns, skip);
+        let spec = self.decoding.spec(&cx, &ask.shown(), options, columns, skip);
         Box::pin(try_stream! {
             let mut n_rows = skip;
             let name = Arc::clone(&spec.name);
             let mut decoded = decode_file(file, spec, cx.tasks());
             while let Some(decoded) = decoded.next().await {
                 let mut fitting = sorted_out(&cx, Arc::clone(&name), decoded?, &mut n_rows).await?;
-                while let Some(part) = fitting.next(&cx).await? {
+                while let Some(mut part) = fitting.next(&cx).await? {
+                    part.rejects.retain(|reject| reject.origin.row.is_none_or(|row| row > n_told));
                     let place = Place { page: number, ask: ask.clone(), rows: part.n_rows, digest: digest.clone() };
                     let keys = part.rows.as_ref().map(|rows| service.keys(&rows.records)).unwrap_or_default();
                     yield Event::Rows { decoded: part.rows, keys, rejects: part.rejects, place };
@@ -178,21 +197,6 @@ impl Walk {
             }
         })
     }
-}
-
-/// Whether a server knows no page behind a link that it gave itself: tokens of pages may be good for a time only.
-fn is_lost(error: &Error) -> bool {
-    matches!(error.context("status"), Some("400" | "403" | "404" | "410" | "422"))
-}
-
-fn tell_lost(slice: &str, page: u64, error: &Error) {
-    let error = error.chain();
-    tracing::warn!(
-        slice,
-        page,
-        error,
-        "the link to this page is no longer good: from the first page on once more"
-    );
 }
 
 /// Gives rows that were not given, each with the place behind it.

@@ -10,6 +10,9 @@ use super::Ask;
 /// A walk over more pages goes nowhere.
 pub(crate) const MAX_PAGES: usize = 100_000;
 
+/// A slice is walked so often from its start, if the way to a page is lost.
+pub(crate) const MAX_WALKS: u32 = 3;
+
 /// What a trail of so many pages takes in memory.
 pub(crate) const TRAIL_BYTES: ByteCount = ByteCount::mib(4);
 
@@ -46,12 +49,12 @@ impl Trail {
     ///
     /// # Errors
     /// Another page had the very same.
-    pub(crate) fn came(&mut self, number: u64, keys: &[u128]) -> Result<()> {
-        if keys.is_empty() {
+    pub(crate) fn came(&mut self, number: u64, items: &ItemsOfPage) -> Result<()> {
+        if items.n_items == 0 {
             return Ok(());
         }
-        let bytes: Vec<u8> = keys.iter().flat_map(|key| key.to_le_bytes()).collect();
-        let Some(before) = self.enter(number, &[b"came", &bytes]) else { return Ok(()) };
+        let hash = items.hasher.finalize();
+        let Some(before) = self.enter(number, &[b"came", hash.as_bytes()]) else { return Ok(()) };
         let message = format!(
             "page {number} has the same items as page {before}: the server does not go on to the next page"
         );
@@ -68,6 +71,39 @@ impl Trail {
         hasher.finalize_xof().fill(&mut hash);
         self.pages.insert(u64::from_le_bytes(hash), u32::try_from(number).unwrap_or(u32::MAX))
     }
+}
+
+/// The items of a page, by a hash of their keys.
+#[derive(Default)]
+pub(crate) struct ItemsOfPage {
+    hasher: blake3::Hasher,
+    n_items: usize,
+}
+
+impl ItemsOfPage {
+    /// Adds items that stand behind these.
+    pub(crate) fn add(&mut self, keys: &[u128]) {
+        self.n_items += keys.len();
+        for key in keys {
+            self.hasher.update(&key.to_le_bytes());
+        }
+    }
+}
+
+/// Whether a server knows no page behind a link that it gave itself: tokens of pages may be good for a time only.
+pub(crate) fn is_lost(error: &Error) -> bool {
+    matches!(error.context("status"), Some("400" | "403" | "404" | "410" | "422"))
+}
+
+/// Says that a slice is walked once more, because the way to a page is lost.
+pub(crate) fn tell_lost(slice: &str, page: u64, error: &Error) {
+    let error = error.chain();
+    tracing::warn!(
+        slice,
+        page,
+        error,
+        "the link to this page is no longer good: from the first page on once more"
+    );
 }
 
 #[cfg(test)]
@@ -95,10 +131,15 @@ mod tests {
     #[test]
     fn a_server_that_gives_the_same_page_for_ever_is_found_out() {
         let mut trail = Trail::default();
-        trail.came(1, &[1, 2]).unwrap();
-        trail.came(2, &[2, 1]).unwrap();
-        trail.came(3, &[]).unwrap();
-        trail.came(4, &[]).unwrap();
-        assert!(trail.came(5, &[1, 2]).unwrap_err().message().contains("same items as page 1"));
+        let mut came = |number, keys: &[u128]| {
+            let mut items = ItemsOfPage::default();
+            keys.chunks(1).for_each(|keys| items.add(keys));
+            trail.came(number, &items)
+        };
+        came(1, &[1, 2]).unwrap();
+        came(2, &[2, 1]).unwrap();
+        came(3, &[]).unwrap();
+        came(4, &[]).unwrap();
+        assert!(came(5, &[1, 2]).unwrap_err().message().contains("same items as page 1"));
     }
 }

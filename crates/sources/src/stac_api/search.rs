@@ -19,13 +19,22 @@ pub(super) struct Search {
     url: String,
     is_posted: bool,
     question: Map<String, Value>,
+    /// The parameter of URLs that holds a secret: servers repeat it in links, and it is added to each request anyway.
+    #[serde(default)]
+    hidden: Option<String>,
 }
 
 impl Search {
     /// The search of an API: what its root links to, else what stands below it by the standard.
-    pub(super) fn of(root: &str, landing: Option<&Envelope>, question: Map<String, Value>) -> Result<Self> {
+    pub(super) fn of(
+        root: &str,
+        landing: Option<&Envelope>,
+        question: Map<String, Value>,
+        hidden: Option<String>,
+    ) -> Result<Self> {
+        let root = joined(root, "", None)?;
         let Some(landing) = landing else {
-            return Ok(Self { url: root.to_owned(), is_posted: needs_post(&question), question });
+            return Ok(Self { url: root, is_posted: needs_post(&question), question, hidden });
         };
         let links = links(landing).filter(|link| link.get("rel").and_then(Value::as_str) == Some("search"));
         let (mut by_get, mut by_post) = (None, None);
@@ -36,10 +45,10 @@ impl Search {
         let is_posted = by_post.is_some() && (by_get.is_none() || needs_post(&question));
         let href = if is_posted { by_post } else { by_get };
         let url = match href {
-            Some(href) => joined(root, href)?,
+            Some(href) => joined(&root, href, hidden.as_deref())?,
             None => format!("{}/search", root.trim_end_matches('/')),
         };
-        Ok(Self { url, is_posted: is_posted || needs_post(&question), question })
+        Ok(Self { url, is_posted: is_posted || needs_post(&question), question, hidden })
     }
 
     /// The request of the first page of a time.
@@ -70,7 +79,7 @@ impl Search {
             let message = "the link to the next page has no `href`; expected a URL";
             return Err(Error::new(ErrorKind::Data, "follow pages", message).with("url", &asked.url));
         };
-        let url = joined(&asked.url, href)?;
+        let url = joined(&asked.url, href, self.hidden.as_deref())?;
         if !is_post(link) {
             return Ok(Some(Ask { url, body: None }));
         }
@@ -108,8 +117,8 @@ fn needs_post(question: &Map<String, Value>) -> bool {
     question.get("intersects").is_some() || question.get("filter").is_some_and(Value::is_object)
 }
 
-/// A link as it stands on a page.
-fn joined(base: &str, href: &str) -> Result<String> {
+/// A link as it stands on a page, without a user and a password, and without a parameter that is hidden.
+fn joined(base: &str, href: &str, hidden: Option<&str>) -> Result<String> {
     let wrong = |error: Option<Error>| {
         let message = "the link leads to no http or https URL";
         let wrong = Error::new(ErrorKind::Data, "follow pages", message).with("href", href);
@@ -122,10 +131,23 @@ fn joined(base: &str, href: &str) -> Result<String> {
     else {
         return Err(wrong(None));
     };
-    match base.join(href) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url.to_string()),
-        _ => Err(wrong(None)),
+    let Ok(mut url) = base.join(href) else { return Err(wrong(None)) };
+    let is_bare = url.set_username("").and_then(|()| url.set_password(None)).is_ok();
+    if !is_bare || !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong(None));
     }
+    if let Some(hidden) = hidden {
+        let pairs: Vec<_> = url
+            .query_pairs()
+            .filter(|(name, _)| name != hidden)
+            .map(|(a, b)| (a.into_owned(), b.into_owned()))
+            .collect();
+        url.query_pairs_mut().clear().extend_pairs(pairs);
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
+    }
+    Ok(url.to_string())
 }
 
 /// The question as a query, if it is short enough.
@@ -204,7 +226,17 @@ mod tests {
             {"rel": "search", "href": "./search", "method": "GET"},
             {"rel": "search", "href": "./search", "method": "POST"},
         ]}));
-        Search::of("http://host/v1/", Some(&landing), object(question)).unwrap()
+        Search::of("http://me:secret@host/v1/", Some(&landing), object(question), Some("key".into())).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_of_links_has_no_secrets() {
+        let search = search(json!({}));
+        let first = search.first(None);
+        assert_eq!(first.url, "http://host/v1/search");
+        let page =
+            object(json!({"links": [{"rel": "next", "href": "http://me:secret@host/s?token=2&key=canary"}]}));
+        assert_eq!(search.next(None, &first, &page).unwrap().unwrap().url, "http://host/s?token=2");
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Between {
         let at = match (datetime, start) {
             (Some(at), _) if (first..end).contains(&at) => at,
             (_, Some(start)) if start < end => start.max(first),
-            (Some(at), _) if at >= end => return false,
+            (Some(at), _) | (None, Some(at)) if at >= end => return false,
             _ => first,
         };
         (micros(self.from, i64::MIN)..micros(self.to, i64::MAX)).contains(&at)
@@ -188,7 +188,7 @@ mod tests {
             ("2026-01-01T06:00:00Z/2026-01-02T00:00:00.5Z", "2026-01-01T06:00:00Z/2026-01-02T00:00:00.500Z"),
             ("2026-01-01/..", "2026-01-01T00:00:00Z/.."),
             ("../today", "../2026-03-11T00:00:00Z"),
-            ("-7d/", "2026-03-03T00:00:00Z/.."),
+            ("-7d/", "2026-03-03T12:00:00Z/.."),
             ("2026-01-01T06:00:00Z", "2026-01-01T06:00:00Z"),
         ] {
             assert_eq!(between(asked).text().as_deref(), Some(sent), "{asked}");
@@ -234,6 +234,7 @@ mod tests {
             (None, at("2025-12-01T00:00:00Z"), Some(0)),
             (at("2025-12-31T00:00:00Z"), at("2025-12-30T00:00:00Z"), Some(0)),
             (at("2026-01-05T00:00:00Z"), at("2026-01-02T07:00:00Z"), Some(1)),
+            (None, at("2026-01-04T00:00:00Z"), None),
             (None, None, Some(0)),
         ] {
             let owners: Vec<_> =

@@ -341,6 +341,9 @@ async fn a_token_that_expires_midway_costs_no_item_and_no_double() {
     assert_eq!(given.ids, ids(0..50));
     assert_eq!(given.n_duplicate, 30);
     assert_eq!(n_expired.load(SeqCst), 2);
+    n_expired.store(0, SeqCst);
+    let given = Run::new().all(&json!({"url": server.url("/"), "schema": "union"})).await.unwrap();
+    assert_eq!((given.ids, given.n_duplicate), (ids(0..50), 0));
 }
 
 // reliability 25
@@ -396,6 +399,88 @@ async fn the_next_run_reads_what_came_since() {
     let second = flow.read(&options, Some(&from), usize::MAX).await.unwrap();
     // The newest was of the 20th: two days before are asked for again, and do not come again.
     assert_eq!((second.ids, second.n_duplicate), (ids(20..28), 3));
+}
+
+#[tokio::test]
+async fn a_run_that_was_not_whole_moves_no_cursor() {
+    let newest_first: Vec<_> = (0..27).rev().map(item).collect();
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (seen, inner) = (Arc::clone(&asked), in_order(newest_first));
+    let pages: PageOf = Arc::new(move |question| {
+        seen.lock().unwrap().push(question.get("datetime").map(str::to_owned));
+        inner(question)
+    });
+    let server = api(Style::Link, pages).await;
+    let options = json!({"url": server.url("/"), "incremental": {"column": "datetime"}});
+    let flow = Run::new();
+    let part = flow.read(&options, None, 4).await.unwrap();
+    assert!(!part.ids.is_empty() && part.ids.len() < 27);
+    // Another run begins, as after `--fresh`: it asks for all, and what was given does not come again.
+    std::fs::remove_dir_all(flow.path("run")).unwrap();
+    let from = Given { passed: Positions::default(), ..part };
+    let rest = flow.read(&options, Some(&from), usize::MAX).await.unwrap();
+    let mut all = [from.ids, rest.ids].concat();
+    all.sort();
+    assert_eq!(all, ids(0..27));
+    assert!(asked.lock().unwrap().iter().all(Option::is_none));
+    // That one was whole.
+    std::fs::remove_dir_all(flow.path("run")).unwrap();
+    let from = Given { ids: Vec::new(), passed: Positions::default(), ..rest };
+    flow.read(&options, Some(&from), usize::MAX).await.unwrap();
+    assert_eq!(asked.lock().unwrap().last().unwrap().as_deref(), Some("2026-01-27T12:00:00Z/.."));
+    // Another question knows of nothing.
+    std::fs::remove_dir_all(flow.path("run")).unwrap();
+    let mut wider = options;
+    wider["bbox"] = json!([0, 0, 90, 90]);
+    flow.read(&wider, Some(&from), usize::MAX).await.unwrap();
+    assert_eq!(asked.lock().unwrap().last().unwrap(), &None);
+}
+
+#[tokio::test]
+async fn an_item_of_the_future_hides_none_that_comes_until_then() {
+    let mut all = items(5);
+    all[2]["properties"]["datetime"] = json!("9999-12-31T00:00:00Z");
+    let asked = Arc::new(std::sync::Mutex::new(None));
+    let (seen, inner) = (Arc::clone(&asked), in_order(all));
+    let pages: PageOf = Arc::new(move |question| {
+        *seen.lock().unwrap() = question.get("datetime").map(str::to_owned);
+        inner(question)
+    });
+    let server = api(Style::Link, pages).await;
+    let options = json!({"url": server.url("/"), "incremental": {"column": "datetime"}});
+    let flow = Run::new();
+    let first = flow.all(&options).await.unwrap();
+    std::fs::remove_dir_all(flow.path("run")).unwrap();
+    let from = Given { passed: Positions::default(), ..first };
+    flow.read(&options, Some(&from), usize::MAX).await.unwrap();
+    let since = asked.lock().unwrap().clone().unwrap();
+    assert!(since.starts_with("20"), "{since}");
+}
+
+#[tokio::test]
+async fn where_nothing_is_found_there_are_columns_all_the_same() {
+    let server = api(Style::Link, by_time(items(28))).await;
+    for range in ["1999-01-01/1999-12-31", "2025-06-01/2026-01-28"] {
+        let options =
+            json!({"url": server.url("/"), "datetime": range, "split": "day", "new_fields": "ignore"});
+        let given = Run::new().all(&options).await.unwrap();
+        let n_expected = if range.starts_with("1999") { 0 } else { 28 };
+        assert_eq!((given.ids.len(), given.n_duplicate), (n_expected, 0), "{range}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_were_rejected_are_told_once_though_a_slice_is_walked_again() {
+    let mut all = items(50);
+    all[3].as_object_mut().unwrap().remove("id");
+    let server = api(Style::Link, in_order(all.clone())).await;
+    let (at, pages, n_expired) = (server.url(""), in_order(all), AtomicUsize::new(0));
+    server.route("/search", move |request| match Question::of(request).start() {
+        30 if n_expired.fetch_add(1, SeqCst) == 0 => Answer::new(400).body("token expired"),
+        _ => answer(&at, Style::Link, request, &pages),
+    });
+    let given = Run::new().all(&json!({"url": server.url("/")})).await.unwrap();
+    assert_eq!((given.ids.len(), given.rejected), (49, 1));
 }
 
 #[tokio::test]

@@ -151,6 +151,47 @@ async fn links_of_a_server_lead_to_no_file_and_no_private_address() {
 }
 
 #[tokio::test]
+async fn links_that_say_nothing_are_passed_over_and_those_that_lead_nowhere_are_told() {
+    let (room, kept) = Room::tolerant();
+    let mut root: Value =
+        serde_json::from_str(&catalog("Catalog", "root", &[("item", "one.json"), ("item", "ftp://host/x")]))
+            .unwrap();
+    root["links"]
+        .as_array_mut()
+        .unwrap()
+        .extend([json!({"rel": "license", "href": null}), json!({"href": "x"})]);
+    room.write("catalog.json", root.to_string());
+    room.write("one.json", item("one"));
+    assert_eq!(ids(&room, options("catalog.json")).await, ["one"]);
+    assert_eq!(kept.all().len(), 1);
+}
+
+// T1
+#[tokio::test]
+async fn a_local_catalogue_leads_to_no_private_address() {
+    let (room, kept) = Room::tolerant();
+    let server = Server::start().await;
+    server.file("/secret.json", item("secret"));
+    room.write(
+        "catalog.json",
+        catalog("Catalog", "root", &[("item", &server.url("/secret.json")), ("item", "one.json")]),
+    );
+    room.write("one.json", item("one"));
+    assert_eq!(ids(&room, options("catalog.json")).await, ["one"]);
+    assert_eq!((kept.all().len(), server.n_requests()), (1, 0));
+}
+
+#[tokio::test]
+async fn names_of_catalogues_take_no_more_than_there_is() {
+    let room = Room::new();
+    let names: Vec<_> = (0..3000).map(|n| format!("{n}-{}", "x".repeat(1000))).collect();
+    let links: Vec<_> = names.iter().map(|name| ("child", name.as_str())).collect();
+    room.write("catalog.json", catalog("Catalog", "root", &links));
+    let error = room.read(&FACTORY, options("catalog.json")).await.unwrap_err();
+    assert!(error.message().contains("begin further down"), "{error}");
+}
+
+#[tokio::test]
 async fn depth_has_a_limit_with_a_name() {
     let room = Room::new();
     for (name, text) in documents() {
