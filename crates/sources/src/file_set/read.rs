@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use aqueduct_core::{
-    Batch, BatchStream, Changed, Context, Error, ErrorKind, Positions, Result, retained_bytes,
-};
+use aqueduct_core::{Batch, BatchStream, Context, Error, ErrorKind, Positions, Result, retained_bytes};
 use aqueduct_formats::{Decoded, NeedsSpool};
 use aqueduct_net::Validator;
 use aqueduct_primitives::{
@@ -412,10 +410,9 @@ fn check_hashed(input: &Input, is: &Validator) -> Result<()> {
     if input.digest.is_none() || !input.listed.has_become_another(is) {
         return Ok(());
     }
-    let change = Changed { was: input.listed.to_string(), is: is.to_string() };
-    let message = "it changed while it was looked at; the next run reads it as it is then";
-    let error = Error::new(ErrorKind::Io, "read", message).with("was", &input.listed).with("is", is);
-    Err(error.with_source(change))
+    // The policy decides: where the list of this run is fixed, another attempt would find the same.
+    let message = "it changed while it was looked at; a run that lists anew reads it as it is then";
+    Err(Error::new(ErrorKind::Io, "read", message).with("was", &input.listed).with("is", is))
 }
 
 /// Takes rows into the flow's memory. Rows that came through the lane have some of it already.

@@ -110,7 +110,8 @@ async fn a_file_that_is_read_by_range_is_read_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_local_file_that_is_written_to_is_read_again() {
     let room = Room::new();
-    let text = ndjson(0..300_000);
+    // More than the reader can hold ahead of whoever takes its rows.
+    let text = ndjson(0..4_000_000);
     room.write("a.ndjson", &text);
     let mut batches = room.stream(&FACTORY, reading("a.ndjson", "reread")).await.unwrap();
     drop(batches.next().await.unwrap().unwrap());
