@@ -66,8 +66,9 @@ pub struct Config {
     /// Only items for which this is true: CQL2 as text, or as JSON.
     pub filter: Option<Value>,
     /// How many items to ask for at once. Without it the server decides.
-    #[serde(alias = "limit")]
     pub page_size: Option<u32>,
+    /// The same, as searches call it.
+    pub limit: Option<u32>,
     /// At most so many items in all.
     pub max_items: Option<u64>,
     /// Read `datetime` in slices, several at once. Each item comes in the slice of its `datetime`, or where it has none of
@@ -148,6 +149,9 @@ impl SourceConfig for Config {
         if let Some(message) = self.bbox.as_deref().and_then(box_problem) {
             wrong("/bbox", message);
         }
+        if self.page_size.is_some() && self.limit.is_some() {
+            wrong("/limit", "`page_size` says the same; expected one of them".into());
+        }
         if self.bbox.is_some() && self.intersects.is_some() {
             wrong("/intersects", "a search takes `bbox` or `intersects`, not both".into());
         }
@@ -163,6 +167,7 @@ impl SourceConfig for Config {
         }
         for (pointer, is_zero) in [
             ("/page_size", self.page_size == Some(0)),
+            ("/limit", self.limit == Some(0)),
             ("/max_items", self.max_items == Some(0)),
             ("/infer_rows", self.infer_rows == Some(0)),
         ] {

@@ -193,7 +193,7 @@ impl Config {
             add("filter", filter);
             add("filter-lang", json!(language));
         }
-        if let Some(size) = self.page_size {
+        if let Some(size) = self.page_size.or(self.limit) {
             add("limit", json!(size));
         }
         question
