@@ -151,7 +151,11 @@ impl<W: Write + Send> ParquetEncoder<W> {
         let of_large = Arc::new(without_copies(&properties));
         // A factory is had of a file only; of this one nothing is written.
         let no_file = SerializedFileWriter::new(io::sink(), Arc::clone(&root), of_large).map_err(unfit)?;
-        add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
+        // Readers of Arrow that find a schema of its own look there for what a GeoParquet file tells of itself, and it is told
+        // at the end only. The types of the layout are those of Parquet.
+        if options.geo.is_none() {
+            add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
+        }
         let out = Shared(Arc::new(Mutex::new(out)));
         let file = SerializedFileWriter::new(out.clone(), root, Arc::new(properties)).map_err(unfit)?;
         Ok(Self {
