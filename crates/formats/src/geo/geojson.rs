@@ -3,8 +3,7 @@
 //! Units are those of the text: degrees of longitude and latitude, and metres of height. All positions of a geometry have
 //! two numbers, or all have three; then the type is one of those with Z, 1001 to 1007. More numbers are refused, as
 //! section 3.1.1 has no meaning for them. What has no coordinates is EMPTY: a list or a collection of nothing, a point
-//! of NaN. Rings are kept as they are, closed or not. Only collections within collections take a call each, up to the depth
-//! that JSON may have.
+//! of NaN. Rings are kept as they are, closed or not. Only collections within collections take a call each, up to [`MAX_DEPTH`].
 
 use super::wkb::MAX_DEPTH;
 use crate::text::{BadValue, Json, Kind, float, shown, unescaped};
@@ -503,8 +502,10 @@ pub(crate) mod tests {
             let open = r#"{"geometries":["#.repeat(n);
             format!("{open}{point}{}", r#"],"type":"GeometryCollection"}"#.repeat(n))
         };
-        assert!(encode(&nest(60)).is_ok());
-        assert!(encode(&nest(64)).unwrap_err().contains("deeper than 128"));
+        let deepest = encode(&nest(31)).unwrap();
+        assert!(super::super::wkb::summary(&deepest).is_ok());
+        assert!(encode(&nest(32)).unwrap_err().contains("deeper than 32"));
+        assert!(encode(&nest(100_000)).is_err());
         assert!(encode(&format!(r#"{{"type":"Polygon","coordinates":{}"#, "[".repeat(200_000))).is_err());
         let n = 100_000;
         let line = format!(r#"{{"type":"LineString","coordinates":[{}[0,0]]}}"#, "[1,2],".repeat(n));
