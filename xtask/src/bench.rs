@@ -6,6 +6,7 @@ mod download;
 mod events;
 pub(crate) mod file_server;
 mod idle_rss;
+mod input;
 pub(crate) mod memory_ladder;
 mod ndjson_parquet;
 mod peers;

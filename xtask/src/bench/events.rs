@@ -1,13 +1,11 @@
 //! Nested events as NDJSON: the same bytes for the same seed, made in constant memory.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::megabytes;
-use crate::text::{self, say};
+use super::{input::made, megabytes};
 
 /// Changes when the events do, so that older files are not taken for them.
 const VERSION: u32 = 1;
@@ -17,7 +15,7 @@ const ONE_REPEATED_OF: u64 = 10;
 
 /// The times of all events lie within so many milliseconds from [`FIRST_MILLIS`] on: 90 days.
 const SPAN_MILLIS: u64 = 90 * DAY_MILLIS;
-const DAY_MILLIS: u64 = 86_400_000;
+pub(super) const DAY_MILLIS: u64 = 86_400_000;
 
 const SOURCES: &[&str] = &["web", "ios", "android", "api", "batch", "partner"];
 const TYPES: &[&str] = &["view", "click", "purchase", "error", "login", "logout", "search"];
@@ -68,17 +66,8 @@ impl Events {
     /// It cannot be written.
     pub(crate) fn of_size(folder: &Path, n_bytes: u64) -> Result<Self> {
         let path = folder.join(format!("events-v{VERSION}-{n_bytes}.ndjson"));
-        let count = path.with_extension("rows");
-        let known = text::read(&count).ok().and_then(|text| text.trim().parse().ok());
-        if let Some(n_rows) = known.filter(|_| path.exists()) {
-            return Ok(Self { path, n_rows });
-        }
-        say(format_args!("making {} MB of events in {}", megabytes(n_bytes), path.display()));
-        let unfinished = path.with_extension("part");
-        let file = File::create(&unfinished).with_context(|| format!("{}", unfinished.display()))?;
-        let n_rows = write_events(BufWriter::with_capacity(1 << 20, file), n_bytes)?;
-        fs::rename(&unfinished, &path)?;
-        text::write(&count, &n_rows.to_string())?;
+        let what = format!("{} MB of events", megabytes(n_bytes));
+        let n_rows = made(&path, &what, |out| write_events(out, n_bytes))?;
         Ok(Self { path, n_rows })
     }
 }
@@ -147,13 +136,13 @@ fn write_list(
     Ok(())
 }
 
-fn pick<'a>(words: &[&'a str], k: u64) -> &'a str {
+pub(super) fn pick<'a>(words: &[&'a str], k: u64) -> &'a str {
     let at = usize::try_from(k % words.len() as u64).unwrap_or(0);
     words.get(at).copied().unwrap_or("")
 }
 
 /// A number with so many digits behind the point.
-struct Fixed(u64, u64, usize);
+pub(super) struct Fixed(pub(super) u64, pub(super) u64, pub(super) usize);
 
 impl std::fmt::Display for Fixed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -162,7 +151,7 @@ impl std::fmt::Display for Fixed {
 }
 
 /// Milliseconds since 2026-01-01T00:00:00Z, at most [`SPAN_MILLIS`], as RFC 3339.
-struct Timestamp(u64);
+pub(super) struct Timestamp(pub(super) u64);
 
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -188,7 +177,8 @@ impl Random {
         finish(self.0)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    /// One of the numbers below a bound.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }
@@ -206,8 +196,10 @@ fn finish(value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text;
     use serde_json::Value;
     use std::collections::HashSet;
+    use std::fs;
 
     #[test]
     fn every_line_is_an_event_of_the_same_shape_and_one_id_in_ten_repeats() {
