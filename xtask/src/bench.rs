@@ -11,6 +11,8 @@ pub(crate) mod memory_ladder;
 mod ndjson_parquet;
 mod peers;
 mod sort_dedup;
+mod stac;
+mod stac_items;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,6 +64,8 @@ enum Name {
     IdleRss,
     /// The first event of each id, in order of time, beside DuckDB, DataFusion, and sort with awk
     SortDedup,
+    /// 100,000 items of STAC from NDJSON to stac-geoparquet, beside rustac and stac-geoparquet
+    Stac,
 }
 
 /// Runs one bench.
@@ -76,6 +80,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Name::MemoryLadder => memory_ladder::run(&bench)?,
         Name::IdleRss => idle_rss::run(&bench)?,
         Name::SortDedup => sort_dedup::run(&bench, args.bytes)?,
+        Name::Stac => stac::run(&bench)?,
     };
     judge(&promises)
 }

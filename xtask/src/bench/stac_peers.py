@@ -1,0 +1,38 @@
+"""Items of STAC from NDJSON to stac-geoparquet in one file. Arguments: peer, input, output. Each as it comes."""
+import asyncio
+import itertools
+import json
+import sys
+
+peer, source, target = sys.argv[1:]
+
+
+def rustac():
+    import rustac
+
+    async def convert():
+        await rustac.write(target, await rustac.read(source))
+
+    asyncio.run(convert())
+
+
+def batches():
+    import rustac
+
+    async def convert(items):
+        take = lambda: list(itertools.islice(items, 2000))
+        async with rustac.geoparquet_writer(take(), target) as writer:
+            while batch := take():
+                await writer.write(batch)
+
+    with open(source, "rb") as lines:
+        asyncio.run(convert(map(json.loads, lines)))
+
+
+def stac_geoparquet():
+    from stac_geoparquet.arrow import parse_stac_ndjson_to_parquet
+
+    parse_stac_ndjson_to_parquet(source, target)
+
+
+{"rustac": rustac, "batches": batches, "stac-geoparquet": stac_geoparquet}[peer]()
