@@ -2,6 +2,7 @@
 import asyncio
 import itertools
 import json
+import os
 import sys
 
 peer, source, target = sys.argv[1:]
@@ -36,3 +37,7 @@ def stac_geoparquet():
 
 
 {"rustac": rustac, "batches": batches, "stac-geoparquet": stac_geoparquet}[peer]()
+
+# The output is closed by now. rustac's threads race with the end of the interpreter, and crash it more often than not:
+# https://github.com/PyO3/pyo3-async-runtimes/issues/40
+os._exit(0)
