@@ -75,6 +75,7 @@ impl Config {
             mode: self.mode,
             evolve: self.evolve,
             merge: Some(Merge { keys: self.keys.clone(), by: self.by.clone() }),
+            n_leaves: 1,
         }
     }
 }

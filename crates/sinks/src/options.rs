@@ -80,6 +80,7 @@ impl TextOptions {
             mode: self.mode,
             evolve: self.evolve,
             merge: None,
+            n_leaves: 1,
         }
     }
 }

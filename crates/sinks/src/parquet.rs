@@ -94,6 +94,7 @@ impl Config {
             mode: self.mode,
             evolve: self.evolve,
             merge: Some(Merge { keys: self.keys.clone(), by: self.by.clone() }),
+            n_leaves: 1,
         }
     }
 }

@@ -103,6 +103,9 @@ pub struct Config {
     pub by: Vec<String>,
 }
 
+/// As many as the items of a usual collection have, each asset with fields of its own.
+const LEAVES_OF_ITEMS: usize = 256;
+
 fn default_row_group_bytes() -> ByteCount {
     ByteCount::mb(200)
 }
@@ -131,6 +134,7 @@ impl Config {
             mode: self.mode,
             evolve: self.evolve,
             merge: Some(Merge { keys: self.keys.clone(), by: self.by.clone() }),
+            n_leaves: LEAVES_OF_ITEMS,
         }
     }
 }

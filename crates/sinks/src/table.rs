@@ -38,6 +38,8 @@ pub(crate) struct Table {
     pub(crate) evolve: Evolve,
     /// None, where the format does not keep types as they are.
     pub(crate) merge: Option<Merge>,
+    /// Columns, those within columns counted, that it must have the memory for although none is known yet.
+    pub(crate) n_leaves: usize,
 }
 
 /// What `mode: merge` goes by.
@@ -171,7 +173,7 @@ impl Table {
     /// Two batches at hand and the least buffers, up to what the format makes use of.
     pub(crate) fn memory(&self, planning: &Planning) -> MemoryNeed {
         let at_hand = planning.batch_bytes.saturating_mul(2);
-        let one_file = self.format.least_memory(1).saturating_mul(2);
+        let one_file = self.format.least_memory(self.n_leaves).saturating_mul(2);
         let least = MIN_MEMORY.max(one_file);
         let useful = match &self.format {
             WriteFormat::Parquet(options) => options.row_group_bytes.percent(134).max(least),
