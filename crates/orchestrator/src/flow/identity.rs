@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(edit("[a]", "[a, b]"), ["source.files.paths"]);
         assert_eq!(edit("path: o", "path: p"), ["sink.parquet.path"]);
         assert!(edit("name: x", "name: x\nmemory: 1GB\nexecution: { batch_size: 100 }").is_empty());
-        assert!(edit("[a]", "[a], on_change: reread, retries: 7").is_empty());
+        assert!(edit("[a]", "[a], on_change: reread").is_empty());
         assert!(edit("sink:", "# a comment\nsink:").is_empty());
         let with_stage = edit("sink:", "stages: [{ limit: 5 }]\nsink:");
         assert!(
