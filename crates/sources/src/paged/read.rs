@@ -53,18 +53,19 @@ pub(super) fn run(paged: Paged, cx: Context, from: Positions) -> BatchStream {
         let progress = Progress::of(&from)?;
         let n_slices = service.n_slices();
         cx.metrics().files_total.add(n_slices);
-        let left = progress.left(n_slices).collect::<Vec<_>>();
+        let (of_walks, asked) = (cx.clone(), Arc::clone(&service));
         let mut fetched = by_slice(fetched);
-        let walks = left.into_iter().map(|(slice, place)| Walk {
-            cx: cx.clone(),
+        // Made one by one: of the slices that wait for their turn nothing is held.
+        let walks = progress.left(n_slices).map(move |(slice, place)| Walk {
+            cx: of_walks.clone(),
             pages: Arc::clone(&pages),
-            service: Arc::clone(&service),
+            service: Arc::clone(&asked),
             decoding,
             read: SchemaRef::clone(&read),
             slice,
             fetched: fetched.remove(&slice).unwrap_or_default(),
-            from: place.unwrap_or_else(|| Place::start_of(1, service.first(slice))),
-        }).collect::<Vec<_>>();
+            from: place.unwrap_or_else(|| Place::start_of(1, asked.first(slice))),
+        });
         let slices = stream::iter(walks).map(Walk::events);
         let mut events = slices.flatten_unordered(decoding.division.n_files.max(1));
         let mut consumer = Consumer { cx, service, given, output, progress, max_items };
