@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aqueduct_net::server::Listen;
 use aqueduct_primitives::ByteCount;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -161,6 +162,10 @@ pub(super) struct RunArguments {
     /// Write the report here, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Where streams and pages are served: HOST:PORT or unix:PATH. A flow that streams is served at 127.0.0.1:8787 unless
+    /// told otherwise; others not at all.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<Listen>,
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub(super) progress: ProgressKind,

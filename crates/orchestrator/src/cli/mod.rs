@@ -7,6 +7,7 @@ mod chaos;
 mod clean;
 mod demo;
 mod execute;
+mod listen;
 mod preview;
 mod replay;
 mod run;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use aqueduct_commit::Start;
 use aqueduct_core::{Fs, StdFs};
+use aqueduct_net::server::Server;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,11 @@ pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
         Ok(flows) => flows,
         Err(code) => return code,
     };
+    let server = match program.listen(arguments.listen.clone(), &flows) {
+        Ok(server) => server,
+        Err(code) => return code,
+    };
+    let mounts = server.as_ref().map(Server::mounts);
     let start = match (arguments.full_refresh, arguments.fresh) {
         (true, _) => Start::FullRefresh,
         (false, true) => Start::Fresh,
@@ -34,12 +40,20 @@ pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
     let work = async {
         let mut ended = Vec::new();
         for flow in flows {
-            let options = RunOptions { limit_rows: arguments.limit, stop: stop.clone(), at_end: Vec::new() };
+            let options = RunOptions {
+                limit_rows: arguments.limit,
+                stop: stop.clone(),
+                mounts: mounts.clone(),
+                ..RunOptions::default()
+            };
             let asked = Asked { flow, run: run.clone(), start, reload: &reload };
             ended.push(execute(program, asked, options, arguments.progress).await);
             if stop.is_cancelled() {
                 break;
             }
+        }
+        if let Some(server) = server {
+            server.close().await;
         }
         ended
     };

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use aqueduct_commit::Resumed;
 use aqueduct_core::{Clock, Durable, Error, ErrorKind, Mode, ReadAgain, SystemClock};
+use aqueduct_net::server::Mounts;
 use tokio_util::sync::CancellationToken;
 
 use crate::flow::{Flow, FlowErrors};
@@ -48,6 +49,8 @@ pub(crate) struct RunOptions {
     pub(crate) stop: CancellationToken,
     /// What is kept beside what steps keep, by name. A run that has any commits at its end alone.
     pub(crate) at_end: Vec<(String, Arc<Durable>)>,
+    /// Where what the steps serve is served.
+    pub(crate) mounts: Option<Mounts>,
 }
 
 /// Why a run ended without being done.
@@ -109,7 +112,7 @@ pub(crate) async fn run(
     watch: impl AsyncFnOnce(Arc<Live>),
 ) -> Ended {
     let mut about = About::of(&flow);
-    let prepared = match Box::pin(Prepared::new(flow, &plan, opening)).await {
+    let prepared = match Box::pin(Prepared::new(flow, &plan, opening, options.mounts.clone())).await {
         Ok(prepared) => prepared,
         Err(error) => return about.without_steps(error.into()),
     };
