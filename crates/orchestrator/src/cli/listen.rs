@@ -33,6 +33,7 @@ impl Program {
             self.say_error(&error.chain());
             exit::WRONG
         })?;
+        server.mounts().set_starting(true);
         if let Some(token) = token.filter(|_| !listen.is_loopback()) {
             server.mounts().require_token(Secret::new(token.clone()));
         }
