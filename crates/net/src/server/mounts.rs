@@ -113,14 +113,20 @@ impl Mounts {
     pub(super) fn find(&self, path: &str) -> Option<Route> {
         let routes = self.routes();
         let fitting = routes.iter().filter(|(pattern, _)| pattern.fits(path));
-        fitting.max_by_key(|(pattern, _)| (pattern.is_exact(), pattern.path().len())).map(|(_, route)| route.clone())
+        fitting
+            .max_by_key(|(pattern, _)| (pattern.is_exact(), pattern.path().len()))
+            .map(|(_, route)| route.clone())
     }
 
     /// Streams that tell of themselves, by their names.
     pub fn stream_stats(&self) -> Vec<(String, super::StreamStats)> {
         let mut metered = self.shared.metered.lock().unwrap_or_else(PoisonError::into_inner);
         metered.retain(|stream| stream.strong_count() > 0);
-        metered.iter().filter_map(std::sync::Weak::upgrade).map(|stream| (stream.name().to_owned(), stream.stats())).collect()
+        metered
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .map(|stream| (stream.name().to_owned(), stream.stats()))
+            .collect()
     }
 
     pub(super) fn meter(&self, stream: &Arc<super::event_stream::Shared>) {
@@ -227,7 +233,10 @@ mod tests {
             Some(Route::Pages(pages)) => pages.answer(Request::new(Bytes::new())).await.into_body(),
             _ => Bytes::new(),
         };
-        assert_eq!((ask("/runs/one").await, ask("/runs/x").await, ask("/x").await), ("one".into(), "runs".into(), "all".into()));
+        assert_eq!(
+            (ask("/runs/one").await, ask("/runs/x").await, ask("/x").await),
+            ("one".into(), "runs".into(), "all".into())
+        );
         drop(one);
         assert_eq!(ask("/runs/one").await, "runs");
     }

@@ -248,7 +248,11 @@ impl State {
             if level > slot.level {
                 if slot.level < Level::Warn {
                     self.n_warned += 1;
-                    crossings.push(Crossing { reader, level: Level::Warn, lag: head.id - slot.waiting_from().id });
+                    crossings.push(Crossing {
+                        reader,
+                        level: Level::Warn,
+                        lag: head.id - slot.waiting_from().id,
+                    });
                 }
                 if level == Level::Critical {
                     self.n_critical += 1;
