@@ -435,7 +435,7 @@ impl Shared {
     /// From which event on a client reads, and what it is told before.
     fn start(&self, last: Option<&str>) -> Result<(u64, Vec<u8>), Refusal> {
         let (oldest, next) = (self.ring.oldest_id(), self.ring.next_id());
-        let mut first = format!("retry: {RETRY_MILLISECONDS}\n\n").into_bytes();
+        let mut first = format!("retry: {RETRY_MILLISECONDS}\n").into_bytes();
         let from = match last.map(event_id).transpose()? {
             None => match self.options.replay {
                 Replay::Latest(n) => next.saturating_sub(n),

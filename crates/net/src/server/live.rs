@@ -23,7 +23,7 @@ const BYTES_AT_ONCE: usize = 256 << 10;
 /// A client has nothing to say after its request; one that goes on is hung up on.
 const MAX_CHATTER_BYTES: usize = 4 << 10;
 
-const HEARTBEAT: &[u8] = b":\n\n";
+const HEARTBEAT: &[u8] = b":\n";
 
 /// Sends until the end of the stream, or until the client is gone or cut off.
 pub(super) async fn send(socket: &Socket, subscriber: Subscriber, limits: &ServerLimits) {
