@@ -41,7 +41,7 @@ pub use durable::{Durable, Keeper};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use fs::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
 pub use kill_point::kill_point;
-pub use map_stage::{MapRows, map_stage};
+pub use map_stage::{BeyondMemory, MapRows, map_stage};
 pub use metrics::{Counter, StepMetrics};
 pub use objects::{Objects, Upload, Version, is_in_store, resolve_path};
 pub use positions::Positions;
