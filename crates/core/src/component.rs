@@ -197,6 +197,11 @@ pub trait StageConfig: Send + Sync {
         "what its share does not hold goes to disk".into()
     }
 
+    /// All that is wrong with files of this machine that the options name. Reads them at most; touches no network.
+    fn check_files(&self, _planning: &Planning) -> Vec<Problem> {
+        Vec::new()
+    }
+
     /// The stage over inputs of these columns. Pure: `check` calls it and throws the stage away.
     ///
     /// # Errors
