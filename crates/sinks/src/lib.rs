@@ -17,6 +17,7 @@ pub mod parquet;
 mod part;
 mod partition;
 mod single;
+mod sound_items;
 pub mod stac_geoparquet;
 mod staged_file;
 pub mod stdout;
