@@ -6,6 +6,7 @@ mod batch;
 mod bytes_io;
 mod changed;
 mod clock;
+pub mod collections;
 mod columns;
 mod component;
 mod context;

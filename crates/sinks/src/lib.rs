@@ -7,6 +7,7 @@
 pub mod arrow;
 pub mod csv;
 pub mod discard;
+mod extents;
 mod file_names;
 pub mod files;
 pub mod json;

@@ -23,7 +23,7 @@ pub(crate) struct SoundItems {
 
 impl SoundItems {
     /// The rows that can be written. The others have gone to the policy.
-    async fn sound(&self, batch: Batch) -> Result<Batch> {
+    async fn sound(&mut self, batch: Batch) -> Result<Batch> {
         let Some(geometries) = batch.records().column_by_name(self.column).cloned() else { return Ok(batch) };
         let wrong = self.cx.tasks().compute(move || wrong_geometries(&geometries)).await??;
         if wrong.is_empty() {

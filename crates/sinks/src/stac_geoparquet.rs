@@ -2,7 +2,9 @@
 //!
 //! A row is an item: a column for each of its members, and one for each of its properties beside them. Each file tells
 //! which types of geometry it holds and where they lie, and has the documents of the collections in it that are given. A row
-//! with a geometry that GeoParquet cannot have is a rejected row.
+//! with a geometry that GeoParquet cannot have is a rejected row. Beside the output, with each commit,
+//! `_aqueduct/collection.json` says where and when the items of its collection are and which files have them;
+//! `collections.json` of several, and of one file `_aqueduct/NAME.collection.json`.
 //!
 //! Order: as the rows come. Memory: as of `parquet`, the row group under way, at most three quarters of the step's share;
 //! and the documents of collections, at most 1 MiB.

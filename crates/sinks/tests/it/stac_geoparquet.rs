@@ -137,6 +137,30 @@ async fn documents_that_are_none_or_too_many_are_named() {
     assert_eq!(problems[0].pointer, "/collections/0");
 }
 
+#[tokio::test]
+async fn each_part_says_where_and_when_its_items_are() {
+    let place = Place::new(ByteCount::mib(32));
+    let parts =
+        place.write(SINK, json!({ "path": "out" }), &[items(90, 30, 2), items(120, 30, 2)]).await.unwrap();
+    let told = serde_json::to_value(&parts[0].extents).unwrap();
+    let of = |id: &str| told["collections"][id].clone();
+    assert_eq!(of("c0")["items"].as_u64().unwrap() + of("c1")["items"].as_u64().unwrap(), 60);
+    let first =
+        |values: [Value; 2]| values.into_iter().map(|value| value.as_f64().unwrap()).fold(f64::MAX, f64::min);
+    assert_eq!(first([of("c0")["bbox"][0].clone(), of("c1")["bbox"][0].clone()]), -90.0);
+    let froms = [of("c0")["from"].clone(), of("c1")["from"].clone()];
+    assert!(froms.contains(&json!("1970-01-01T00:01:30Z")), "{froms:?}");
+    // A folder names the collection where no column does.
+    let place = Place::new(ByteCount::mib(32));
+    let options = json!({ "path": "out", "partition_by": ["collection"] });
+    let parts = place.write(SINK, options, &[items(0, 10, 2)]).await.unwrap();
+    for part in &parts {
+        let extents = part.extents.as_ref().unwrap();
+        let ids: Vec<_> = extents.collections.keys().map(|id| format!("collection={id}")).collect();
+        assert_eq!(ids, [part.name.split_once('/').unwrap().0]);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Kept(Mutex<Vec<Reject>>);
 
