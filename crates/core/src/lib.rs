@@ -42,7 +42,7 @@ pub use error::{Error, ErrorKind, Result, Retry};
 pub use fs::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
 pub use kill_point::kill_point;
 pub use map_stage::{MapRows, map_stage};
-pub use metrics::{Counter, StepMetrics};
+pub use metrics::{Counter, InFlight, StepMetrics};
 pub use objects::{Objects, Upload, Version, is_in_store, resolve_path};
 pub use positions::Positions;
 pub use registry::{MergeBefore, Registry};

@@ -11,9 +11,11 @@ mod preview;
 mod replay;
 mod run;
 mod runs;
+mod serve;
 mod settings;
 mod state;
 mod test_flow;
+mod turns;
 mod verify;
 
 use std::ffi::OsString;

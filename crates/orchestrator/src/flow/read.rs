@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::flow::error::Mistake;
 use crate::flow::node::{Kind, Node};
-use crate::flow::{Span, toml, yaml};
+use crate::flow::{Masks, Span, toml, yaml};
 
 /// Flow files are written by people. Parsing takes many times a file's size, so more than this is a mistake
 /// or an attack.
@@ -26,6 +26,18 @@ pub(crate) fn read(path: &Path) -> Result<Node, Mistake> {
     let message =
         format!("{} instead of a flow; expected keys such as `name`, `source` and `sink`", node.describe());
     Err(Mistake::new(node.at, "", message))
+}
+
+/// What a flow file calls itself, as it stands there.
+///
+/// # Errors
+/// It cannot be read, or has no name; names the place.
+pub(crate) fn name_in(path: &Path) -> Result<String, String> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let told = |mistake: Mistake| mistake.in_file(&file, &Masks::default()).to_string();
+    let root = read(path).map_err(told)?;
+    let name = root.get("name").and_then(Node::text);
+    name.map(str::to_owned).ok_or_else(|| told(Mistake::new(root.at, "name", "a flow needs a name")))
 }
 
 fn parse(text: &str, suffix: Option<&str>) -> Result<Node, Mistake> {
