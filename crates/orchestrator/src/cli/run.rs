@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::arguments::RunArguments;
 use super::begin::Asked;
 use super::execute::{Executed, Signals, execute};
+use super::listen::Listening;
 use super::{Program, exit, turns};
 use crate::flow::{Flow, RunIdentity, Schedule};
 use crate::report::Report;
@@ -25,13 +26,24 @@ pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
     };
     let stop = CancellationToken::new();
     let signals = signals.stop(stop.clone(), program.console.clone());
-    let runner = Runner { program, arguments: &arguments, stop };
+    let listening = match Listening::of(program, &flows, arguments.listen.as_ref()) {
+        Ok(listening) => listening,
+        Err(error) => {
+            program.say_error(&error.chain());
+            return exit::WRONG;
+        }
+    };
+    let runner = Runner { program, arguments: &arguments, stop, listening };
     let schedule = flows.first().and_then(|flow| flow.schedule.clone()).filter(|_| !arguments.once);
     let work = async {
-        match schedule {
+        let code = match schedule {
             Some(schedule) => runner.turns(&schedule).await,
             None => runner.turn(run, flows, runner.start(), 0).await,
+        };
+        if let Some(listening) = runner.listening {
+            listening.close().await;
         }
+        code
     };
     tokio::select! {
         code = work => code,
@@ -44,6 +56,7 @@ struct Runner<'a> {
     program: &'a Program,
     arguments: &'a RunArguments,
     stop: CancellationToken,
+    listening: Option<Listening>,
 }
 
 impl Runner<'_> {
@@ -84,8 +97,14 @@ impl Runner<'_> {
                 turns_skipped,
                 ..RunOptions::default()
             };
+            let shown = self.listening.as_ref().map(|listening| (listening, listening.show(&flow, options.clone())));
+            let options = shown.as_ref().map_or(options, |(_, (_, options))| options.clone());
             let asked = Asked { flow, run: run.clone(), start, reload: &reload };
-            ended.push(execute(self.program, asked, options, self.arguments.progress).await);
+            let one = execute(self.program, asked, options, self.arguments.progress).await;
+            if let Some((listening, (job, _))) = &shown {
+                listening.has_ended(job, &one).await;
+            }
+            ended.push(one);
             if self.stop.is_cancelled() {
                 break;
             }

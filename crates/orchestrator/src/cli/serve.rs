@@ -1,153 +1,184 @@
-//! `aqueduct serve`: flows of a folder, started over HTTP.
+//! `aqueduct serve`.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use aqueduct_commit::Start;
-use aqueduct_primitives::ByteCount;
-use async_trait::async_trait;
-use serde_json::{Value, json};
+use aqueduct_core::{Error, Fs, Result, StdFs, SystemClock};
+use aqueduct_net::Secret;
+use aqueduct_net::server::{Server, ServerLimits};
+use aqueduct_primitives::{Budget, ByteCount};
+use tokio_util::sync::CancellationToken;
 
-use super::begin::Asked;
-use super::execute::execute;
+use super::arguments::ServeArguments;
+use super::execute::Signals;
+use super::folder_flows::FolderFlows;
 use super::{Program, exit};
-use crate::flow::{Flow, RunIdentity, SecretMode, Settings, load};
-use crate::plan::plan;
-use crate::progress::ProgressKind;
-use crate::report::Status;
-use crate::run::RunOptions;
-use crate::serve::{FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, StartRequest, Wanted};
+use crate::plan::default_memory;
+use crate::serve::{Access, EVENTS_BYTES, Folder, Limits, Records, Runs, Site};
 
-/// The component that runs programs: only where the operator allows it.
-const EXEC: &str = "exec";
+/// The lock that keeps two servers off one folder: no flow has such a name.
+const LOCK: &str = "_serve";
 
-/// The flows of a folder, carried out as `run` does.
-struct FolderFlows {
-    program: Program,
-    folder: Folder,
-    /// What a run may ask for at most.
-    memory: ByteCount,
-    allows_exec: bool,
+/// For connections whose request is not answered yet.
+pub(super) const CONNECTIONS_BYTES: ByteCount = ByteCount::mib(4);
+
+/// Of the memory, for the server itself at most.
+const MAX_PERCENT_OF_SERVER: u64 = 10;
+
+/// A longer token is none.
+const MAX_TOKEN_BYTES: u64 = 4096;
+
+/// Serves a folder until told to stop; the exit code.
+pub(super) async fn serve(program: &Program, arguments: ServeArguments) -> u8 {
+    let signals = Signals::listen();
+    let access = match access(&arguments) {
+        Ok(access) => access,
+        Err(message) => return wrong(program, &message),
+    };
+    if !arguments.folder.is_dir() {
+        return wrong(program, &format!("{}: no such folder", arguments.folder.display()));
+    }
+    let state_dir = arguments.folder.join(".aqueduct");
+    let lock = match program.lock(&state_dir, LOCK) {
+        Ok(lock) => lock,
+        Err(code) => return code,
+    };
+    let stop = CancellationToken::new();
+    let code = tokio::select! {
+        code = serve_until(program, &arguments, access, &state_dir, &stop) => code.unwrap_or_else(|error| {
+            program.say_error(&error.chain());
+            if error.kind() == aqueduct_core::ErrorKind::Config { exit::WRONG } else { exit::FAILED }
+        }),
+        () = signals.stop(stop.clone(), program.console.clone()) => exit::INTERRUPTED,
+    };
+    drop(lock);
+    code
 }
 
-impl FolderFlows {
-    /// The flows of one file, one for each entry of its matrix, within the server's memory.
-    fn load(
-        &self,
-        request: &StartRequest,
-        run: RunIdentity,
-        secrets: SecretMode,
-    ) -> Result<Vec<Flow>, Refused> {
-        let path = self.folder.find(&request.flow).map_err(|error| match error {
-            NotFound::Unknown { .. } => Refused::Unknown(error.to_string()),
-            NotFound::Several { .. } => Refused::Wrong(error.to_string()),
-            NotFound::Unreadable(_) => Refused::Failed(error.to_string()),
-        })?;
-        let set = request.set.clone().into_iter().collect();
-        let mut settings = Settings { set, secrets, run, ..Settings::from_env() };
-        let mut flows = self.load_file(&path, &settings)?;
-        if flows.iter().any(|flow| flow.memory > self.memory) {
-            settings.memory = Some(self.memory);
-            flows = self.load_file(&path, &settings)?;
-        }
-        Ok(flows)
-    }
+fn wrong(program: &Program, message: &str) -> u8 {
+    program.say_error(message);
+    exit::WRONG
+}
 
-    fn load_file(&self, path: &Path, settings: &Settings) -> Result<Vec<Flow>, Refused> {
-        let flows = load(path, settings, &self.program.registry)
-            .map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
-        for flow in &flows {
-            self.program.console.add_masks(&flow.masks);
-            self.check_exec(flow)?;
-        }
-        Ok(flows)
-    }
+async fn serve_until(
+    program: &Program,
+    arguments: &ServeArguments,
+    access: Access,
+    state_dir: &Path,
+    stop: &CancellationToken,
+) -> Result<u8> {
+    let Shares { connections, events, runs: memory } = Shares::of(arguments.memory.unwrap_or_else(default_memory))?;
+    let limits = ServerLimits { hosts: arguments.host.clone(), ..ServerLimits::default() };
+    let server = Server::bind(&arguments.listen, limits, connections)?;
+    let mounts = server.mounts();
+    let flows = FolderFlows {
+        program: Program {
+            registry: program.registry.clone(),
+            console: program.console.clone(),
+            log_format: program.log_format,
+        },
+        folder: Folder { dir: arguments.folder.clone() },
+        memory: memory.total(),
+        allows_exec: arguments.allow_exec,
+        mounts: mounts.clone(),
+    };
+    let records = Records::new(Arc::new(StdFs), state_dir.join("serve"));
+    let limits = Limits { max_runs: arguments.max_runs.into(), ..Limits::default() };
+    let runs = Runs::open(Arc::new(flows), Some(records), memory, limits, Arc::new(SystemClock)).await?;
+    let site = Site::mount(&mounts, runs.clone(), program.console.clone(), access, events)?;
+    tracing::info!(folder = %arguments.folder.display(), "serving at {}", url(server.address()));
 
-    fn check_exec(&self, flow: &Flow) -> Result<(), Refused> {
-        match flow.steps.iter().find(|step| step.component == EXEC && !self.allows_exec) {
-            None => Ok(()),
-            Some(step) => Err(Refused::Wrong(format!(
-                "step `{}` starts a program, which this server does not allow; start it with --allow-exec",
-                step.name
-            ))),
-        }
-    }
+    stop.cancelled().await;
+    let has_unfinished = !runs.active().is_empty();
+    runs.close().await;
+    site.close().await;
+    server.close().await;
+    // What had not ended goes on with the next server.
+    Ok(if has_unfinished { exit::INTERRUPTED } else { exit::DONE })
+}
 
-    /// How a run begins: one that an earlier server began goes on, whatever was asked for then.
-    fn start_of(&self, flow: &Flow, run: &RunIdentity, request: &StartRequest, goes_on: bool) -> Start {
-        let has_begun = || {
-            let log = flow.open_log().ok()?;
-            log.unfinished().map(|unfinished| unfinished.run_id.starts_with(&run.id))
-        };
-        match (request.full_refresh, request.fresh) {
-            _ if goes_on && has_begun() == Some(true) => Start::Resume,
-            (true, _) => Start::FullRefresh,
-            (false, true) => Start::Fresh,
-            (false, false) => Start::Resume,
-        }
+/// The memory of a server: a little for itself, the rest for runs.
+struct Shares {
+    connections: Budget,
+    events: Budget,
+    runs: Budget,
+}
+
+impl Shares {
+    fn of(memory: ByteCount) -> Result<Self> {
+        let all = Budget::new("memory", memory);
+        let own = |wanted: ByteCount| wanted.min(memory.percent(MAX_PERCENT_OF_SERVER));
+        let carve = |name: &str, bytes| all.carve(name, bytes).map_err(Error::from);
+        let connections = carve("connections", own(CONNECTIONS_BYTES))?;
+        let events = carve("watchers", own(EVENTS_BYTES))?;
+        Ok(Self { connections, events, runs: carve("runs", all.free())? })
     }
 }
 
-#[async_trait]
-impl Flows for FolderFlows {
-    fn list(&self) -> Result<Vec<Value>, Refused> {
-        let files = self.folder.files().map_err(Refused::Failed)?;
-        let told = |file: FlowFile| {
-            let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match file.name {
-                Ok(flow) => json!({ "name": flow, "file": name }),
-                Err(error) => json!({ "file": name, "error": error }),
-            }
-        };
-        Ok(files.into_iter().map(told).collect())
+fn access(arguments: &ServeArguments) -> std::result::Result<Access, String> {
+    let token = arguments.token_file.as_deref().map(read_token).transpose()?;
+    let is_public = !arguments.listen.is_loopback();
+    if is_public && token.is_none() {
+        return Err(format!(
+            "others than this machine can reach {}: whoever can may start flows; give a token with --token-file, or listen at \
+             127.0.0.1",
+            arguments.listen
+        ));
+    }
+    Ok(Access { token, is_public })
+}
+
+/// The token in a file, without the blanks around it.
+fn read_token(path: &Path) -> std::result::Result<Secret, String> {
+    let named = |message: String| format!("--token-file {}: {message}", path.display());
+    let bytes = StdFs.read(path, MAX_TOKEN_BYTES).map_err(|error| named(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| named("no UTF-8".to_owned()))?;
+    match text.trim() {
+        "" => Err(named("empty; expected a token".to_owned())),
+        token => Ok(Secret::new(token)),
+    }
+}
+
+/// How a browser is told to go there.
+pub(super) fn url(address: &str) -> String {
+    if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::arguments::{Arguments, Command};
+    use clap::Parser;
+
+    fn arguments(words: &str) -> ServeArguments {
+        let all = format!("aqueduct serve flows {words}");
+        match Arguments::try_parse_from(all.split_whitespace()).unwrap().command {
+            Command::Serve(arguments) => arguments,
+            _ => panic!("not serve"),
+        }
     }
 
-    fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
-        let mut wanted = Wanted::default();
-        for flow in self.load(request, RunIdentity::default(), SecretMode::Hidden)? {
-            plan(&flow).map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
-            wanted.memory = wanted.memory.max(flow.memory);
-            wanted.locks.push(flow.state_dir.join(flow.lock_name()).display().to_string());
-        }
-        Ok(wanted)
+    // T12: nobody listens to the world by mistake
+    #[test]
+    fn an_address_that_others_can_reach_needs_a_token() {
+        let told = access(&arguments("--listen 0.0.0.0:0")).unwrap_err();
+        assert!(told.contains("0.0.0.0:0") && told.contains("--token-file"), "{told}");
+        let local = access(&arguments("")).unwrap();
+        assert!(!local.is_public && local.token.is_none());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let with_token = || access(&arguments(&format!("--listen 0.0.0.0:0 --token-file {}", file.display())));
+        assert!(with_token().unwrap_err().contains("token"));
+        std::fs::write(&file, " \n").unwrap();
+        assert!(with_token().unwrap_err().contains("empty"));
+        std::fs::write(&file, "tok-1\n").unwrap();
+        assert_eq!(with_token().unwrap().token.unwrap().expose(), "tok-1");
     }
 
-    async fn run(
-        &self,
-        run: RunIdentity,
-        request: &StartRequest,
-        goes_on: bool,
-        options: RunOptions,
-    ) -> Outcome {
-        let (console, heard) = self.program.console.overheard();
-        let program =
-            Program { console, registry: self.program.registry.clone(), log_format: self.program.log_format };
-        let reload = |run| {
-            self.load(request, run, SecretMode::Read).map_err(|refused| {
-                program.say_error(&refused.to_string());
-                exit::WRONG
-            })
-        };
-        let mut outcome = Outcome { status: JobStatus::Done, error: None, reports: Vec::new() };
-        let Ok(flows) = reload(run.clone()) else { return Outcome::failed(heard.text()) };
-        for flow in flows {
-            let start = self.start_of(&flow, &run, request, goes_on);
-            let asked = Asked { flow, run: run.clone(), start, reload: &reload };
-            let ended = Box::pin(execute(&program, asked, options.clone(), ProgressKind::None)).await;
-            let status = match (&ended.report, ended.code) {
-                (Some(report), _) => report.status,
-                (None, exit::INTERRUPTED) => Status::Interrupted,
-                (None, _) => Status::Failed,
-            };
-            outcome.status = outcome.status.max(status.into());
-            if status == Status::Failed {
-                let error = ended.report.as_ref().and_then(|report| report.error.clone());
-                outcome.error.get_or_insert_with(|| error.unwrap_or_else(|| heard.text()));
-            }
-            outcome.reports.extend(ended.report);
-            if options.stop.is_cancelled() {
-                break;
-            }
-        }
-        outcome
+    #[test]
+    fn the_server_leaves_nearly_all_memory_to_runs() {
+        let shares = Shares::of(ByteCount::mb(512)).unwrap();
+        assert!(shares.runs.total() > ByteCount::mb(500), "{}", shares.runs.total());
+        assert!(Shares::of(ByteCount::mb(10)).unwrap().runs.total() >= ByteCount::mb(8));
     }
 }

@@ -10,6 +10,7 @@ use aqueduct_core::{
     StepMetrics, SystemClock,
 };
 use aqueduct_net::Fetcher;
+use aqueduct_net::server::Mounts;
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
 
 use super::commits::{Commits, Opening, Seams};
@@ -63,10 +64,15 @@ impl Prepared {
     ///
     /// # Errors
     /// The shares do not fit `memory`, a client cannot be built, an output cannot be written.
-    pub(super) async fn new(flow: Flow, plan: &Plan, opening: Option<Opening>) -> Result<Self> {
+    pub(super) async fn new(
+        flow: Flow,
+        plan: &Plan,
+        opening: Option<Opening>,
+        mounts: Option<Mounts>,
+    ) -> Result<Self> {
         let memory = Budget::new("memory", flow.memory);
         let tasks = Tasks::default();
-        let (services, scratch) = (services_of(&flow, &tasks)?, scratch_of(&flow, &tasks).await?);
+        let (services, scratch) = (services_of(&flow, &tasks, mounts)?, scratch_of(&flow, &tasks).await?);
         let fs = flow.fs();
         let seams = Seams { tasks: tasks.clone(), fs: Arc::clone(&fs), clock: Arc::new(SystemClock) };
         let commits = Commits::begin(&flow, opening, seams).await?;
@@ -136,11 +142,14 @@ fn stored_of(flow: &Flow, at: usize) -> Option<usize> {
 }
 
 /// Clients that all steps share.
-fn services_of(flow: &Flow, tasks: &Tasks) -> Result<Services> {
+fn services_of(flow: &Flow, tasks: &Tasks, mounts: Option<Mounts>) -> Result<Services> {
     let mut services = Services::default();
     let fetcher = Fetcher::new(flow.http.clone(), flow.storage.clone(), tasks.clone())?;
     fetcher.trust(flow.hosts.iter().cloned());
     services.insert(Arc::new(fetcher));
+    if let Some(mounts) = mounts {
+        services.insert(Arc::new(mounts));
+    }
     Ok(services)
 }
 

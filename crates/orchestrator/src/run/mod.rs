@@ -23,6 +23,7 @@ mod wiring;
 use std::sync::Arc;
 
 use aqueduct_commit::Resumed;
+use aqueduct_net::server::Mounts;
 use aqueduct_core::{Clock, Durable, Error, ErrorKind, Mode, ReadAgain, SystemClock};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,8 @@ pub(crate) struct RunOptions {
     pub(crate) stop: CancellationToken,
     /// What is kept beside what steps keep, by name. A run that has any commits at its end alone.
     pub(crate) at_end: Vec<(String, Arc<Durable>)>,
+    /// Where sinks serve what they serve, if anything is served.
+    pub(crate) mounts: Option<Mounts>,
     /// How many turns of it were left out.
     pub(crate) turns_skipped: u64,
     /// The process that it shares with other runs; without, its `memory` is all that there is.
@@ -123,7 +126,7 @@ pub(crate) async fn run(
     let mut about = About::of(&flow);
     let turns_skipped = options.turns_skipped;
     let process = options.process.clone().unwrap_or_else(|| Arc::new(ProcessMemory::new(flow.memory)));
-    let prepared = match Box::pin(Prepared::new(flow, &plan, opening)).await {
+    let prepared = match Box::pin(Prepared::new(flow, &plan, opening, options.mounts.clone())).await {
         Ok(prepared) => prepared,
         Err(error) => return about.without_steps(error.into()),
     };

@@ -1,13 +1,11 @@
 //! The answers to requests: what each path is, and what it takes.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Job, JobStatus, Query, Refused, Runs, StartRequest};
+use super::{JobStatus, Query, Refused, Runs, StartRequest};
 use crate::logging::Console;
 
 /// Runs on a page unless told otherwise, and at most.
@@ -33,7 +31,6 @@ impl Api {
             (request.method().clone(), request.uri().query().unwrap_or_default().to_owned());
         match (parts.as_slice(), &method) {
             (["flows"], &Method::GET) => self.flows().await,
-            (["server"], &Method::GET) => self.json(StatusCode::OK, &self.runs.about()),
             (["runs"], &Method::GET) => self.list(&query),
             (["runs"], &Method::POST) => self.start(request.body()).await,
             (["runs", id], &Method::GET) => self.tell(id).await,
@@ -50,7 +47,7 @@ impl Api {
 
     async fn flows(&self) -> Response<Bytes> {
         match self.runs.flows().await {
-            Ok(flows) => self.json(StatusCode::OK, &json!({ "flows": flows })),
+            Ok(flows) => self.json(StatusCode::OK, json!({ "flows": flows })),
             Err(refused) => self.refuse(&refused),
         }
     }
@@ -61,7 +58,7 @@ impl Api {
                 let page = self.runs.page(&query);
                 self.json(
                     StatusCode::OK,
-                    &json!({ "runs": page.runs, "next": page.next, "total": page.total }),
+                    json!({ "runs": page.runs, "next": page.next, "total": page.total }),
                 )
             }
             Err(message) => self.error(StatusCode::BAD_REQUEST, &message),
@@ -75,7 +72,7 @@ impl Api {
         };
         match self.runs.start(request).await {
             Ok(job) => {
-                let answer = self.json(StatusCode::CREATED, &self.runs.summary(&job));
+                let answer = self.json(StatusCode::CREATED, self.runs.summary(&job));
                 with(answer, LOCATION, &format!("/runs/{}", job.id))
             }
             Err(refused) => self.refuse(&refused),
@@ -84,7 +81,7 @@ impl Api {
 
     async fn tell(&self, id: &str) -> Response<Bytes> {
         match self.runs.job(id) {
-            Some(job) => self.json(StatusCode::OK, &self.runs.detail(&job).await),
+            Some(job) => self.json(StatusCode::OK, self.runs.detail(&job).await),
             None => self.unknown_run(),
         }
     }
@@ -93,9 +90,9 @@ impl Api {
         match self.runs.cancel(id).await {
             // It goes on until what is complete is committed.
             Some(job) if !job.status().has_ended() => {
-                self.json(StatusCode::ACCEPTED, &self.runs.summary(&job))
+                self.json(StatusCode::ACCEPTED, self.runs.summary(&job))
             }
-            Some(job) => self.json(StatusCode::OK, &self.runs.summary(&job)),
+            Some(job) => self.json(StatusCode::OK, self.runs.summary(&job)),
             None => self.unknown_run(),
         }
     }
@@ -107,7 +104,7 @@ impl Api {
             Refused::Wrong(_) => self.error(StatusCode::BAD_REQUEST, &message),
             Refused::NotHere => with(self.error(StatusCode::METHOD_NOT_ALLOWED, &message), ALLOW, "GET"),
             Refused::Busy { id } => {
-                let answer = self.json(StatusCode::CONFLICT, &json!({ "error": message, "run": id }));
+                let answer = self.json(StatusCode::CONFLICT, json!({ "error": message, "run": id }));
                 with(answer, LOCATION, &format!("/runs/{id}"))
             }
             Refused::Full { .. } | Refused::Closing => {
@@ -127,24 +124,24 @@ impl Api {
     }
 
     fn error(&self, status: StatusCode, message: &str) -> Response<Bytes> {
-        self.json(status, &json!({ "error": message }))
+        self.json(status, json!({ "error": message }))
     }
 
-    fn json(&self, status: StatusCode, value: &Value) -> Response<Bytes> {
-        let mut value = value.clone();
-        mask(&mut value, &self.console);
-        page(status, "application/json", Bytes::from(value.to_string() + "\n"))
+    pub(super) fn json(&self, status: StatusCode, value: Value) -> Response<Bytes> {
+        let text = masked(value, &self.console).to_string();
+        page(status, "application/json", Bytes::from(text + "\n"))
     }
 }
 
-/// Masks all texts in a value; numbers stay, so that it stays JSON.
-fn mask(value: &mut Value, console: &Console) {
-    match value {
+/// The value with all its texts masked; numbers stay, so that it stays JSON.
+pub(super) fn masked(mut value: Value, console: &Console) -> Value {
+    match &mut value {
         Value::String(text) => *text = console.masked(text),
-        Value::Array(values) => values.iter_mut().for_each(|value| mask(value, console)),
-        Value::Object(values) => values.values_mut().for_each(|value| mask(value, console)),
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = masked(value.take(), console)),
+        Value::Object(values) => values.values_mut().for_each(|value| *value = masked(value.take(), console)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+    value
 }
 
 /// A page that is never kept by who reads it.
@@ -188,9 +185,4 @@ fn read_query(text: &str) -> Result<Query, String> {
         }
     }
     Ok(query)
-}
-
-/// The run that a path is about.
-pub(super) fn job_of_events(runs: &Runs, path: &str) -> Option<Arc<Job>> {
-    runs.job(path.strip_prefix("/runs/")?.strip_suffix("/events")?)
 }

@@ -34,16 +34,6 @@ pub(super) struct Family {
 enum Values {
     Counter(Vec<(Labels, u64)>),
     Gauge(Vec<(Labels, u64)>),
-    Histogram(Vec<(Labels, Histogram)>),
-}
-
-/// How many values there were, by how large they were.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Histogram {
-    pub(super) sum: f64,
-    pub(super) count: u64,
-    /// Upper bounds, each with how many are above the one before and not above this.
-    pub(super) buckets: Vec<(f64, u64)>,
 }
 
 /// The metrics of a server as text.
@@ -79,14 +69,6 @@ impl Collector for Snapshot {
                         metric.encode_family(labels)?.encode_gauge(&value)?;
                     }
                 }
-                Values::Histogram(samples) => {
-                    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-                    for (labels, Histogram { sum, count, buckets }) in samples {
-                        metric
-                            .encode_family(labels)?
-                            .encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)?;
-                    }
-                }
             }
         }
         Ok(())
@@ -100,14 +82,6 @@ impl Family {
 
     pub(super) fn gauge(name: &'static str, help: &'static str, samples: Vec<(Labels, u64)>) -> Self {
         Self { name, help, values: Values::Gauge(samples) }
-    }
-
-    pub(super) fn histogram(
-        name: &'static str,
-        help: &'static str,
-        samples: Vec<(Labels, Histogram)>,
-    ) -> Self {
-        Self { name, help, values: Values::Histogram(samples) }
     }
 }
 

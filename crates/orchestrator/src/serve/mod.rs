@@ -7,12 +7,15 @@
 
 mod admission;
 mod api;
+mod events;
+mod files;
 mod folder;
 mod job;
 mod metrics;
 mod records;
 mod request;
 mod runs;
+mod site;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +24,8 @@ pub(crate) use job::{Counts, Job, JobStatus};
 pub(crate) use records::{Records, RunRecord};
 pub(crate) use request::StartRequest;
 pub(crate) use runs::{Flows, Limits, Outcome, Page, Query, Refused, Runs, Wanted};
+pub(crate) use events::EVENTS_BYTES;
+pub(crate) use site::{Access, Site};
 
 /// Of more runs than this the oldest that have ended are forgotten.
 pub(crate) const MAX_KEPT_RUNS: usize = 1000;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aqueduct_core::{Clock, Result, run_id};
+use aqueduct_core::{Clock, Result, SystemClock, run_id};
 use aqueduct_primitives::{Budget, ByteCount, Task, Tasks, panic_message};
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -167,6 +167,18 @@ impl Runs {
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let runs = Self::new(flows, records, memory, limits, clock);
+        runs.take_up().await?;
+        Ok(runs)
+    }
+
+    fn new(
+        flows: Arc<dyn Flows>,
+        records: Option<Records>,
+        memory: Budget,
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let inner = Inner {
             flows,
             process: Arc::new(ProcessMemory::new(memory.total())),
@@ -178,9 +190,27 @@ impl Runs {
             closing: CancellationToken::new(),
             board: Mutex::default(),
         };
-        let runs = Self { inner: Arc::new(inner) };
-        runs.take_up().await?;
-        Ok(runs)
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Runs that are carried out elsewhere, and only [shown](Self::show) here. Nothing of them is kept.
+    pub(crate) fn shown_only(flows: Arc<dyn Flows>, memory: Budget) -> Self {
+        Self::new(flows, None, memory, Limits::default(), Arc::new(SystemClock))
+    }
+
+    /// Shows a run that begins now. [`Self::has_ended`] is to be called when it has.
+    pub(crate) fn show(&self, id: String, flow: &str, memory: ByteCount) -> Arc<Job> {
+        let request = StartRequest { flow: flow.to_owned(), ..StartRequest::default() };
+        let now = self.inner.clock.now();
+        let job = Arc::new(Job::new(id, request, now, Wanted { memory, locks: Vec::new() }));
+        job.begin(now);
+        self.inner.lock().jobs.push(Arc::clone(&job));
+        job
+    }
+
+    /// A run that is shown has ended.
+    pub(crate) async fn has_ended(&self, job: &Arc<Job>, outcome: Outcome) {
+        self.inner.end(job, outcome).await;
     }
 
     /// Takes up what an earlier server has left.

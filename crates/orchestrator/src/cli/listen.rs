@@ -1,0 +1,112 @@
+//! `run --listen`: a run that can be watched.
+
+use std::sync::Arc;
+
+use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_net::server::{Listen, Server, ServerLimits};
+use aqueduct_primitives::Budget;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::Program;
+use super::execute::Executed;
+use super::serve::{CONNECTIONS_BYTES, url};
+use crate::flow::{Flow, RunIdentity};
+use crate::run::RunOptions;
+use crate::serve::{
+    Access, EVENTS_BYTES, Flows, Job, JobStatus, Outcome, Refused, Runs, Site, StartRequest, Wanted,
+};
+
+/// The sink that needs a server.
+const SSE: &str = "sse";
+
+/// Shows the runs of one flow, beside the flow's own streams. Its own memory stands beside `memory`, with what libraries take.
+pub(super) struct Listening {
+    server: Server,
+    site: Site,
+    runs: Runs,
+}
+
+impl Listening {
+    /// Listens where asked, or where a flow has a sink that needs it; nothing otherwise.
+    ///
+    /// # Errors
+    /// The address cannot be had, or others could reach it without a token.
+    pub(super) fn of(program: &Program, flows: &[Flow], asked: Option<&Listen>) -> Result<Option<Self>> {
+        let Some(first) = flows.first() else { return Ok(None) };
+        let mut steps = flows.iter().flat_map(|flow| &flow.steps);
+        let listen = match asked {
+            Some(listen) => listen.clone(),
+            None if steps.any(|step| step.component == SSE) => Listen::default(),
+            None => return Ok(None),
+        };
+        let server = Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
+        let memory = flows.iter().map(|flow| flow.memory).max().unwrap_or_default();
+        let one = OneFlow {
+            name: first.name.clone(),
+            file: first.file.clone(),
+            schedule: first.schedule.as_ref().map(|schedule| schedule.text()),
+        };
+        let runs = Runs::shown_only(Arc::new(one), Budget::new("memory", memory));
+        let access = Access { token: None, is_public: !listen.is_loopback() };
+        if access.is_public {
+            let message = "others than this machine can reach this address, and a run shows itself to whoever asks; listen at \
+                           127.0.0.1 behind a proxy, or let `aqueduct serve --token-file` run the flow";
+            return Err(Error::new(ErrorKind::Config, "listen", message).with("address", listen));
+        }
+        let events = Budget::new("watchers", EVENTS_BYTES);
+        let site = Site::mount(&server.mounts(), runs.clone(), program.console.clone(), access, events)?;
+        tracing::info!("showing the run at {}", url(server.address()));
+        Ok(Some(Self { server, site, runs }))
+    }
+
+    /// Shows a run from now on; with the options that it needs for that.
+    pub(super) fn show(&self, flow: &Flow, options: RunOptions) -> (Arc<Job>, RunOptions) {
+        let job = self.runs.show(flow.run.id.clone(), &flow.name, flow.memory);
+        let options =
+            RunOptions { seen_by: Some(Arc::clone(&job) as _), mounts: Some(self.server.mounts()), ..options };
+        (job, options)
+    }
+
+    /// The run has ended.
+    pub(super) async fn has_ended(&self, job: &Arc<Job>, ended: &Executed) {
+        let outcome = match &ended.report {
+            Some(report) => Outcome {
+                status: report.status.into(),
+                error: report.error.clone(),
+                reports: vec![report.clone()],
+            },
+            None => Outcome::failed("it did not begin".to_owned()),
+        };
+        self.runs.has_ended(job, outcome).await;
+    }
+
+    /// Tells all who watch the end.
+    pub(super) async fn close(self) {
+        self.runs.close().await;
+        self.site.close().await;
+        self.server.close().await;
+    }
+}
+
+/// The flow that runs, as it is listed.
+struct OneFlow {
+    name: String,
+    file: String,
+    schedule: Option<String>,
+}
+
+#[async_trait]
+impl Flows for OneFlow {
+    fn list(&self) -> std::result::Result<Vec<Value>, Refused> {
+        Ok(vec![json!({ "name": self.name, "file": self.file, "schedule": self.schedule })])
+    }
+
+    fn check(&self, _: &StartRequest) -> std::result::Result<Wanted, Refused> {
+        Err(Refused::NotHere)
+    }
+
+    async fn run(&self, _: RunIdentity, _: &StartRequest, _: bool, _: RunOptions) -> Outcome {
+        Outcome { status: JobStatus::Failed, error: Some(Refused::NotHere.to_string()), reports: Vec::new() }
+    }
+}
