@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::begin::Asked;
 use super::execute::execute;
 use super::{Program, exit};
-use crate::flow::{Flow, RunIdentity, SecretMode, Settings, load};
+use crate::flow::{Flow, Head, RunIdentity, Schedule, SecretMode, Settings, load};
 use crate::plan::plan;
 use crate::progress::ProgressKind;
 use crate::report::Status;
@@ -96,12 +96,23 @@ impl Flows for FolderFlows {
         let files = self.folder.files().map_err(Refused::Failed)?;
         let told = |file: FlowFile| {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match file.name {
-                Ok(flow) => json!({ "name": flow, "file": name }),
+            match file.head {
+                Ok(head) => json!({ "name": head.name, "file": name, "schedule": head.schedule }),
                 Err(error) => json!({ "file": name, "error": error }),
             }
         };
         Ok(files.into_iter().map(told).collect())
+    }
+
+    fn schedules(&self) -> Vec<(String, Schedule)> {
+        let files = self.folder.files().unwrap_or_default().into_iter();
+        let heads = files.filter_map(|file| file.head.ok()).filter(|head| head.schedule.is_some());
+        let load = |head: Head| {
+            let request = StartRequest { flow: head.name, ..StartRequest::default() };
+            let flows = self.load(&request, RunIdentity::default(), SecretMode::Hidden);
+            Some((request.flow, flows.ok()?.into_iter().next()?.schedule?))
+        };
+        heads.filter_map(load).collect()
     }
 
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_net::Secret;
 use aqueduct_net::server::{Listen, Server, ServerLimits};
 use aqueduct_primitives::Budget;
 use async_trait::async_trait;
@@ -11,14 +12,11 @@ use serde_json::{Value, json};
 use super::Program;
 use super::execute::Executed;
 use super::serve::{CONNECTIONS_BYTES, url};
-use crate::flow::{Flow, RunIdentity};
+use crate::flow::{Flow, RunIdentity, StepKind};
 use crate::run::RunOptions;
 use crate::serve::{
     Access, EVENTS_BYTES, Flows, Job, JobStatus, Outcome, Refused, Runs, Site, StartRequest, Wanted,
 };
-
-/// The sink that needs a server.
-const SSE: &str = "sse";
 
 /// Shows the runs of one flow, beside the flow's own streams. Its own memory stands beside `memory`, with what libraries take.
 pub(super) struct Listening {
@@ -28,18 +26,18 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Listens where asked, or where a flow has a sink that needs it; nothing otherwise.
+    /// Listens where asked, or where a flow has something to serve; nothing otherwise.
     ///
     /// # Errors
     /// The address cannot be had, or others could reach it without a token.
     pub(super) fn of(program: &Program, flows: &[Flow], asked: Option<&Listen>) -> Result<Option<Self>> {
         let Some(first) = flows.first() else { return Ok(None) };
-        let mut steps = flows.iter().flat_map(|flow| &flow.steps);
-        let listen = match asked {
-            Some(listen) => listen.clone(),
-            None if steps.any(|step| step.component == SSE) => Listen::default(),
-            None => return Ok(None),
-        };
+        let tokens = tokens(flows);
+        if asked.is_none() && tokens.is_empty() {
+            return Ok(None);
+        }
+        let listen = asked.cloned().unwrap_or_default();
+        let access = access(&listen, &tokens)?;
         let server = Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
         let memory = flows.iter().map(|flow| flow.memory).max().unwrap_or_default();
         let one = OneFlow {
@@ -48,14 +46,8 @@ impl Listening {
             schedule: first.schedule.as_ref().map(|schedule| schedule.text()),
         };
         let runs = Runs::shown_only(Arc::new(one), Budget::new("memory", memory));
-        let access = Access { token: None, is_public: !listen.is_loopback() };
-        if access.is_public {
-            let message = "others than this machine can reach this address, and a run shows itself to whoever asks; listen at \
-                           127.0.0.1 behind a proxy, or let `aqueduct serve --token-file` run the flow";
-            return Err(Error::new(ErrorKind::Config, "listen", message).with("address", listen));
-        }
         let events = Budget::new("watchers", EVENTS_BYTES);
-        let site = Site::mount(&server.mounts(), runs.clone(), program.console.clone(), access, events)?;
+        let site = Site::mount(&server, runs.clone(), program.console.clone(), access, events)?;
         tracing::info!("showing the run at {}", url(server.address()));
         Ok(Some(Self { server, site, runs }))
     }
@@ -87,6 +79,27 @@ impl Listening {
         self.site.close().await;
         self.server.close().await;
     }
+}
+
+/// Who may look: those who may read the first of the streams, where others than this machine can come.
+fn access(listen: &Listen, tokens: &[Option<String>]) -> Result<Access> {
+    let token = tokens.iter().flatten().next().map(Secret::new);
+    let is_public = !listen.is_loopback();
+    if is_public && (token.is_none() || tokens.contains(&None)) {
+        let message = "it can be reached from other machines; give every `sse` of the flow a `token`, or listen at 127.0.0.1";
+        return Err(Error::new(ErrorKind::Config, "listen", message).with("address", listen));
+    }
+    Ok(Access { token: token.filter(|_| is_public), is_public })
+}
+
+/// What each sink that serves asks of who comes.
+fn tokens(flows: &[Flow]) -> Vec<Option<String>> {
+    let steps = flows.iter().flat_map(|flow| &flow.steps);
+    let serving = steps.filter_map(|step| match &step.kind {
+        StepKind::Sink(sink) => sink.serving(),
+        _ => None,
+    });
+    serving.map(|serving| serving.token).collect()
 }
 
 /// The flow that runs, as it is listed.

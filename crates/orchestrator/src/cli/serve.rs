@@ -14,7 +14,7 @@ use super::execute::Signals;
 use super::folder_flows::FolderFlows;
 use super::{Program, exit};
 use crate::plan::default_memory;
-use crate::serve::{Access, EVENTS_BYTES, Folder, Limits, Records, Runs, Site};
+use crate::serve::{Access, EVENTS_BYTES, Folder, Limits, Records, Runs, Site, keep_starting};
 
 /// The lock that keeps two servers off one folder: no flow has such a name.
 const LOCK: &str = "_serve";
@@ -85,10 +85,10 @@ async fn serve_until(
     let records = Records::new(Arc::new(StdFs), state_dir.join("serve"));
     let limits = Limits { max_runs: arguments.max_runs.into(), ..Limits::default() };
     let runs = Runs::open(Arc::new(flows), Some(records), memory, limits, Arc::new(SystemClock)).await?;
-    let site = Site::mount(&mounts, runs.clone(), program.console.clone(), access, events)?;
+    let site = Site::mount(&server, runs.clone(), program.console.clone(), access, events)?;
     tracing::info!(folder = %arguments.folder.display(), "serving at {}", url(server.address()));
 
-    stop.cancelled().await;
+    keep_starting(&runs, &SystemClock, stop).await;
     let has_unfinished = !runs.active().is_empty();
     runs.close().await;
     site.close().await;

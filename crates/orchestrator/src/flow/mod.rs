@@ -56,8 +56,8 @@ pub(crate) use node::Places;
 pub use node::Span;
 pub(crate) use options::{BesideOptions, FlowOptions, closed};
 pub use options::{Commit, Execution, Expected, FlowTest, MaxRejected, OnError, Spill};
-pub(crate) use read::name_in;
-pub(crate) use schedule::Schedule;
+pub(crate) use read::{Head, head_of};
+pub(crate) use schedule::{Schedule, Turn};
 pub use settings::{RunIdentity, SecretMode, Settings, assignment, read_env_file};
 pub use types::merged;
 
@@ -284,6 +284,12 @@ impl Flow {
         let values = serde_json::to_vec(&self.values).unwrap_or_default();
         format!("{}-{}", self.name, &blake3::hash(&values).to_hex()[..HASH_CHARS])
     }
+}
+
+/// A file as JSON, if it can be read.
+#[cfg(test)]
+pub(crate) fn json_in(path: &std::path::Path) -> Option<serde_json::Value> {
+    read::read(path).ok().map(|root| root.to_json())
 }
 
 /// Whether a file has the shape of a flow, whatever its components are.

@@ -78,6 +78,7 @@ impl Prepared {
         let commits = Commits::begin(&flow, opening, seams).await?;
         let rejects = Arc::new(rejects_of(&flow, commits.part_run()));
         let run = RunContext {
+            flow_name: flow.name.clone(),
             run_id: flow.run.id.clone(),
             part_run: commits.part_run(),
             whole_files: flow.steps.iter().any(takes_whole_files),

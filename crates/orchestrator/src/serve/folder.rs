@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::flow;
+use crate::flow::{self, Head};
 
 /// More files than this are not looked at: a folder of flows is made by people.
 const MAX_FLOWS: usize = 1000;
@@ -20,8 +20,8 @@ pub(crate) struct Folder {
 #[derive(Clone, Debug)]
 pub(crate) struct FlowFile {
     pub(crate) path: PathBuf,
-    /// What it calls itself, or why it cannot be read.
-    pub(crate) name: Result<String, String>,
+    /// What it says of itself, or why it cannot be read.
+    pub(crate) head: Result<Head, String>,
 }
 
 /// Why no one flow has a name.
@@ -36,6 +36,12 @@ pub(crate) enum NotFound {
     /// The folder cannot be read.
     #[error("{0}")]
     Unreadable(String),
+}
+
+impl FlowFile {
+    fn name(&self) -> Option<&str> {
+        self.head.as_ref().ok().map(|head| head.name.as_str())
+    }
 }
 
 impl Folder {
@@ -60,7 +66,7 @@ impl Folder {
             }
         }
         paths.sort();
-        Ok(paths.into_iter().map(|path| FlowFile { name: flow::name_in(&path), path }).collect())
+        Ok(paths.into_iter().map(|path| FlowFile { head: flow::head_of(&path), path }).collect())
     }
 
     /// The file of the flow with this name. Blocks on the disk.
@@ -69,7 +75,7 @@ impl Folder {
     /// There is none, or more than one.
     pub(crate) fn find(&self, name: &str) -> Result<PathBuf, NotFound> {
         let files = self.files().map_err(NotFound::Unreadable)?;
-        let mut found = files.iter().filter(|file| file.name.as_deref() == Ok(name));
+        let mut found = files.iter().filter(|file| file.name() == Some(name));
         match (found.next(), found.next()) {
             (Some(file), None) => Ok(file.path.clone()),
             (Some(one), Some(other)) => Err(NotFound::Several {
@@ -77,7 +83,7 @@ impl Folder {
                 files: [one, other].map(|file| shown(&file.path)),
             }),
             (None, _) => {
-                let known = || files.iter().filter_map(|file| file.name.as_deref().ok());
+                let known = || files.iter().filter_map(FlowFile::name);
                 let hint = flow::did_you_mean(name, known());
                 let known = if known().next().is_none() { "none".to_owned() } else { flow::list_of(known()) };
                 Err(NotFound::Unknown { name: name.to_owned(), known, hint })
@@ -122,6 +128,6 @@ mod tests {
         assert!(folder.find("notes").is_err() && folder.find("../one").is_err());
         let broken =
             folder.files().unwrap().into_iter().find(|file| file.path.ends_with("broken.yaml")).unwrap();
-        assert!(broken.name.unwrap_err().contains("broken.yaml:"));
+        assert!(broken.head.unwrap_err().contains("broken.yaml:"));
     }
 }

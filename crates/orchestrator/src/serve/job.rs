@@ -105,6 +105,8 @@ pub(crate) struct Counts {
     pub(crate) bytes_out: u64,
     pub(crate) retries: u64,
     pub(crate) spilled_bytes: u64,
+    /// Of a flow that runs again and again, the turns that were left out.
+    pub(crate) turns_skipped: u64,
 }
 
 impl Job {
@@ -309,6 +311,7 @@ impl Counts {
             bytes_out: of(self.bytes_out, other.bytes_out),
             retries: of(self.retries, other.retries),
             spilled_bytes: of(self.spilled_bytes, other.spilled_bytes),
+            turns_skipped: of(self.turns_skipped, other.turns_skipped),
         }
     }
 
@@ -321,6 +324,7 @@ impl Counts {
             bytes_out: live.sum(Role::Sink, |m| m.bytes.get()),
             retries: live.total(|m| m.retries.get()),
             spilled_bytes: live.total(|m| m.spilled_bytes.get()),
+            turns_skipped: 0,
         }
     }
 
@@ -334,6 +338,7 @@ impl Counts {
             bytes_out: sum(|report| report.bytes_out),
             retries: sum(|report| report.retries),
             spilled_bytes: sum(|report| report.spilled_bytes),
+            turns_skipped: 0,
         }
     }
 }

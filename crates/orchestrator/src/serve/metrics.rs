@@ -37,7 +37,7 @@ enum Values {
 }
 
 /// The metrics of a server as text.
-pub(super) fn text(runs: &Runs, more: Vec<Family>) -> String {
+pub(super) fn text(runs: &Runs, more: impl IntoIterator<Item = Family>) -> String {
     let mut families = of_process(runs);
     families.extend(of_runs(runs));
     families.extend(more);
@@ -181,6 +181,7 @@ fn of_flows(runs: &Runs) -> Vec<Family> {
         counter("aqueduct_bytes_written", "Bytes written by sinks", |c| c.bytes_out),
         counter("aqueduct_retries", "Requests made again", |c| c.retries),
         counter("aqueduct_spilled_bytes", "Bytes written to spill files", |c| c.spilled_bytes),
+        counter("aqueduct_turns_skipped", "Turns of a schedule that were left out", |c| c.turns_skipped),
         gauge("aqueduct_rows_waiting", "Rows that wait between steps", |n| n.0),
         gauge("aqueduct_files_in_flight", "Files of the sliding windows that are being read", |n| n.1),
     ]

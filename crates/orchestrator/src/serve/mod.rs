@@ -15,6 +15,7 @@ mod metrics;
 mod records;
 mod request;
 mod runs;
+mod scheduler;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -23,8 +24,9 @@ pub(crate) use folder::{FlowFile, Folder, NotFound};
 pub(crate) use job::{Counts, Job, JobStatus};
 pub(crate) use records::{Records, RunRecord};
 pub(crate) use request::StartRequest;
-pub(crate) use runs::{Flows, Limits, Outcome, Page, Query, Refused, Runs, Wanted};
+pub(crate) use runs::{Flows, Limits, Outcome, Query, Refused, Runs, Wanted};
 pub(crate) use events::EVENTS_BYTES;
+pub(crate) use scheduler::keep_starting;
 pub(crate) use site::{Access, Site};
 
 /// Of more runs than this the oldest that have ended are forgotten.

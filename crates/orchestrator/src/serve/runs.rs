@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Admission, Admitted, Ticket};
 use super::metrics::FlowLabels;
 use super::{Counts, Job, JobStatus, MAX_KEPT_RUNS, Records, RunRecord, StartRequest};
-use crate::flow::RunIdentity;
+use crate::flow::{RunIdentity, Schedule};
 use crate::process_memory::{self, ProcessMemory};
 use crate::report::Report;
 use crate::run::RunOptions;
@@ -27,6 +27,11 @@ pub(crate) trait Flows: Send + Sync {
     /// # Errors
     /// They cannot be listed.
     fn list(&self) -> std::result::Result<Vec<Value>, Refused>;
+
+    /// Those that run again and again, by name. Blocks on the disk.
+    fn schedules(&self) -> Vec<(String, Schedule)> {
+        Vec::new()
+    }
 
     /// What a run would take, if it can be started. Blocks on the disk, reads no secret, touches nothing.
     ///
@@ -332,6 +337,17 @@ impl Runs {
         let flows = Arc::clone(&self.inner.flows);
         let listed = self.inner.tasks.block(move || flows.list()).await;
         listed.map_err(|error| Refused::Failed(format!("the flows were not read: {error}")))?
+    }
+
+    /// The flows that run again and again.
+    pub(super) async fn schedules(&self) -> Vec<(String, Schedule)> {
+        let flows = Arc::clone(&self.inner.flows);
+        self.inner.tasks.block(move || flows.schedules()).await.unwrap_or_default()
+    }
+
+    /// One turn of a flow was left out.
+    pub(super) fn skipped(&self, flow: &str, n_turns: u64) {
+        self.inner.lock().labels.add(flow, Counts { turns_skipped: n_turns, ..Counts::default() });
     }
 
     /// The server itself: whose memory is how much, how many runs stand where.

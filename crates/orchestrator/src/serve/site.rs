@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aqueduct_core::Result;
 use aqueduct_net::Secret;
-use aqueduct_net::server::{Mounted, Mounts, Pages, StreamStats};
+use aqueduct_net::server::{Mounted, Mounts, Pages, Server, ServerMeter, ServerStats, StreamStats};
 use aqueduct_primitives::Budget;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,12 +37,13 @@ impl Site {
     ///
     /// # Errors
     /// Something is there already.
-    pub(crate) fn mount(mounts: &Mounts, runs: Runs, console: Console, access: Access, budget: Budget) -> Result<Self> {
+    pub(crate) fn mount(server: &Server, runs: Runs, console: Console, access: Access, budget: Budget) -> Result<Self> {
         // Who may read may watch.
         let token = access.token.clone().filter(|_| access.is_public);
         let events = Arc::new(RunEvents::new(runs.clone(), console.clone(), budget, token));
         let api = Api { runs, console };
-        let shown = Arc::new(Shown { api, access, mounts: mounts.clone() });
+        let mounts = server.mounts();
+        let shown = Arc::new(Shown { api, access, mounts: mounts.clone(), meter: server.meter() });
         let mut mounted = vec![mounts.streams("/runs/*/events", Arc::new(RunStreams(Arc::clone(&events))))?];
         for path in ["/flows", "/server", "/runs", "/runs/*", "/metrics"] {
             mounted.push(mounts.pages(path, Arc::clone(&shown) as _)?);
@@ -64,6 +65,7 @@ struct Shown {
     api: Api,
     access: Access,
     mounts: Mounts,
+    meter: ServerMeter,
 }
 
 #[async_trait]
@@ -75,7 +77,8 @@ impl Pages for Shown {
         match (request.uri().path(), request.method()) {
             ("/metrics", &Method::GET) => {
                 let streams = self.mounts.stream_stats();
-                let text = metrics::text(&self.api.runs, of_streams(&streams));
+                let more = of_streams(&streams).into_iter().chain(of_server(&self.meter.stats()));
+                let text = metrics::text(&self.api.runs, more);
                 page(StatusCode::OK, metrics::CONTENT_TYPE, Bytes::from(text))
             }
             ("/server", &Method::GET) => {
@@ -164,6 +167,20 @@ fn of_streams(streams: &[(String, StreamStats)]) -> Vec<Family> {
     ]
 }
 
+fn of_server(stats: &ServerStats) -> Vec<Family> {
+    let by = |key: &'static str, values: &[(&str, u64)]| {
+        values.iter().map(|(value, n)| (vec![(key, (*value).to_owned())], *n)).collect()
+    };
+    let others = stats.n_connections.saturating_sub(stats.n_unread + stats.n_streams);
+    let now = [("unread", stats.n_unread), ("stream", stats.n_streams), ("other", others)];
+    let refused = [("full", stats.n_full), ("refused", stats.n_refused), ("timeout", stats.n_timed_out)];
+    vec![
+        Family::gauge("aqueduct_server_connections", "Connections now", by("kind", &now.map(|(k, n)| (k, n as u64)))),
+        Family::counter("aqueduct_server_accepted", "Connections in all", vec![(Vec::new(), stats.n_accepted)]),
+        Family::counter("aqueduct_server_refusals", "Connections turned away", by("reason", &refused)),
+    ]
+}
+
 /// Clients by how many events wait for them at most.
 fn clients_up_to(stats: &StreamStats) -> Vec<(&'static str, u64)> {
     let mut sum = 0;
@@ -172,4 +189,90 @@ fn clients_up_to(stats: &StreamStats) -> Vec<(&'static str, u64)> {
         sum
     };
     LAG_BOUNDS.into_iter().zip(stats.ring.readers_by_lag.map(up_to)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::json_in;
+    use crate::serve::tests::shown_only;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    const DASHBOARD: &str = include_str!("../../../../examples/monitoring/dashboard.json");
+    const ALERTS: &str = include_str!("../../../../examples/monitoring/alerts.yaml");
+
+    fn text() -> String {
+        let streams = [("feed".to_owned(), StreamStats::default())];
+        let more = of_streams(&streams).into_iter().chain(of_server(&ServerStats::default()));
+        metrics::text(&shown_only(), more)
+    }
+
+    /// Each word that begins like a metric.
+    fn named(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("aqueduct_") || word.starts_with("process_")).collect()
+    }
+
+    #[tokio::test]
+    async fn every_metric_that_the_dashboard_and_the_alerts_name_is_there() {
+        let text = text();
+        let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let names: BTreeSet<String> = families
+            .iter()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .collect();
+        let used: BTreeSet<&str> = named(DASHBOARD).union(&named(ALERTS)).copied().collect();
+        assert!(used.len() > 20);
+        let missing: Vec<_> = used.iter().filter(|name| !names.contains(**name)).collect();
+        assert!(missing.is_empty(), "{missing:?} are not among {names:?}");
+        let unused: Vec<_> = names.iter().filter(|name| !DASHBOARD.contains(name.as_str())).collect();
+        assert!(unused.len() < 8, "not on the dashboard: {unused:?}");
+    }
+
+    #[test]
+    fn the_dashboard_and_the_alerts_can_be_read() {
+        assert!(serde_json::from_str::<Value>(DASHBOARD).unwrap()["panels"].as_array().unwrap().len() > 8);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/monitoring/alerts.yaml");
+        let alerts = json_in(&path).unwrap();
+        assert!(alerts.pointer("/groups/0/rules").unwrap().as_array().unwrap().len() > 5);
+    }
+
+    // T13: no URL, path or name of a run
+    #[tokio::test]
+    async fn labels_are_few_and_fixed() {
+        let keys: BTreeSet<String> = text()
+            .lines()
+            .filter_map(|line| line.split_once('{')?.1.split_once('}'))
+            .flat_map(|(labels, _)| labels.split("\",").filter_map(|label| label.split_once('=')).map(|(key, _)| key.to_owned()).collect::<Vec<_>>())
+            .collect();
+        let expected = ["kind", "le", "level", "reason", "status", "stream"];
+        assert_eq!(keys, expected.map(str::to_owned).into());
+    }
+
+    // T11, T12
+    #[test]
+    fn changes_need_the_token_and_so_does_looking_from_afar() {
+        let access = |is_public| Access { token: Some(Secret::new("tok")), is_public };
+        let may = |access: &Access, method: Method, given: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(given) = given {
+                headers.insert(AUTHORIZATION, HeaderValue::from_str(given).unwrap());
+            }
+            access.check(&method, &headers).is_ok()
+        };
+        for (is_public, method, given, expected) in [
+            (false, Method::GET, None, true),
+            (false, Method::POST, None, false),
+            (false, Method::DELETE, Some("Bearer wrong"), false),
+            (false, Method::POST, Some("Bearer tok"), true),
+            (true, Method::GET, None, false),
+            (true, Method::GET, Some("bearer tok"), true),
+            (true, Method::GET, Some("Basic tok"), false),
+        ] {
+            assert_eq!(may(&access(is_public), method.clone(), given), expected, "{is_public} {method} {given:?}");
+        }
+        assert!(may(&Access::default(), Method::POST, None));
+    }
 }

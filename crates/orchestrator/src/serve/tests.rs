@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::flow::RunIdentity;
+use crate::flow::{RunIdentity, Schedule};
 use crate::run::RunOptions;
 
 /// Flows that run until they are let go, or told to stop.
@@ -69,6 +69,12 @@ impl House {
         let flows = Arc::clone(&self.flows) as _;
         Runs::open(flows, Some(records), memory, limits, Arc::new(SystemClock)).await.unwrap()
     }
+}
+
+/// Runs of nobody.
+pub(super) fn shown_only() -> Runs {
+    let flows = Fake { gate: Semaphore::new(0) };
+    Runs::shown_only(Arc::new(flows), Budget::new("memory", ByteCount::mb(1)))
 }
 
 fn request(flow: &str, mb: u64) -> StartRequest {
@@ -198,5 +204,45 @@ async fn runs_are_listed_page_by_page_and_searched() {
     let odd = runs.page(&Query { text: Some("ODD".into()), ..all() });
     assert_eq!(odd.total, 3);
     assert_eq!(runs.page(&Query { status: Some(JobStatus::Failed), ..all() }).total, 0);
+    runs.close().await;
+}
+
+/// A clock that is moved by hand.
+#[derive(Debug)]
+struct ByHand(std::sync::Mutex<chrono::DateTime<chrono::Utc>>);
+
+impl aqueduct_core::Clock for ByHand {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        *self.0.lock().unwrap()
+    }
+}
+
+// Contract: under `serve` a flow with `every` is started; an overrun is skipped and counted
+#[tokio::test(start_paused = true)]
+async fn a_flow_with_a_schedule_is_started_when_it_is_due() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let clock = ByHand(std::sync::Mutex::new("2026-03-01T10:00:00Z".parse().unwrap()));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let n_runs = || runs.page(&all()).total;
+    let until = async |n: usize| {
+        while n_runs() < n {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    };
+    let look = async || tokio::time::sleep(std::time::Duration::from_secs(65)).await;
+    let play = async {
+        until(1).await;
+        // Still running when the second turn is due.
+        *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(11);
+        look().await;
+        assert_eq!((n_runs(), runs.counted()["a"].turns_skipped), (1, 1));
+        house.flows.gate.add_permits(2);
+        stands_at(&runs.active()[0], JobStatus::Done).await;
+        *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(10);
+        until(2).await;
+        stop.cancel();
+    };
+    tokio::join!(keep_starting(&runs, &clock, &stop), play);
     runs.close().await;
 }

@@ -6,6 +6,9 @@ import { watchRun } from "./run.js";
 import { byId, bytes, element, number } from "./show.js";
 
 const EVERY_MS = 2000;
+// Flows are files that somebody edits: they are listed rarer.
+const FLOWS_EVERY = 5;
+let nth = 0;
 
 function trouble(error) {
   byId("trouble").hidden = !error;
@@ -57,7 +60,7 @@ async function refresh() {
   if (document.hidden) return;
   try {
     const server = await showServer();
-    await showFlows(server.starts_runs, openStart);
+    if (nth++ % FLOWS_EVERY === 0) await showFlows(server.starts_runs, openStart);
     await refreshRuns();
     trouble(null);
     if (!server.starts_runs && !location.hash) await showOnly();
