@@ -30,7 +30,7 @@ pub use changed::{Changed, ReadAgain};
 pub use clock::{Clock, SystemClock};
 pub use columns::{column_clashes, find_column, only_input, pointer_to};
 pub use component::{
-    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, OtherFiles, Output, Planning, Problem, SinkConfig,
+    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, OtherFiles, Output, Planning, Problem, Serving, SinkConfig,
     SinkFactory, SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
 };
 pub use context::{

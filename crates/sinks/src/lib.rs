@@ -17,6 +17,7 @@ pub mod parquet;
 mod part;
 mod partition;
 mod single;
+pub mod sse;
 pub mod stac_geoparquet;
 mod staged_file;
 pub mod stdout;
@@ -40,6 +41,7 @@ pub const ALL: &[&dyn SinkFactory] = &[
     &json::FACTORY,
     &arrow::FACTORY,
     &files::FACTORY,
+    &sse::FACTORY,
     &stdout::FACTORY,
     &discard::FACTORY,
 ];

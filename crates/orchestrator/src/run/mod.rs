@@ -23,8 +23,8 @@ mod wiring;
 use std::sync::Arc;
 
 use aqueduct_commit::Resumed;
-use aqueduct_net::server::Mounts;
 use aqueduct_core::{Clock, Durable, Error, ErrorKind, Mode, ReadAgain, SystemClock};
+use aqueduct_net::server::Mounts;
 use tokio_util::sync::CancellationToken;
 
 use crate::flow::{Flow, FlowErrors};

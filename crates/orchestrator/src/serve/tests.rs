@@ -199,7 +199,7 @@ async fn runs_are_listed_page_by_page_and_searched() {
     assert_eq!((first.runs.len(), first.total), (4, 7));
     let rest = runs.page(&Query { limit: 4, before: first.next.clone(), ..all() });
     assert_eq!((rest.runs.len(), rest.next.as_ref()), (3, None));
-    let named = |page: &Page, n: usize| page.runs[n]["flow"].as_str().unwrap().to_owned();
+    let named = |page: &crate::serve::runs::Page, n: usize| page.runs[n]["flow"].as_str().unwrap().to_owned();
     assert_eq!([named(&first, 0), named(&rest, 2)], ["even", "even"]);
     let odd = runs.page(&Query { text: Some("ODD".into()), ..all() });
     assert_eq!(odd.total, 3);
