@@ -30,8 +30,8 @@ pub use changed::{Changed, ReadAgain};
 pub use clock::{Clock, SystemClock};
 pub use columns::{column_clashes, find_column, only_input, pointer_to};
 pub use component::{
-    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, OtherFiles, Output, Planning, Problem, Serving, SinkConfig,
-    SinkFactory, SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
+    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, OtherFiles, Output, Planning, Problem, Serving,
+    SinkConfig, SinkFactory, SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
 };
 pub use context::{
     Context, IN_FLIGHT_PART, NoticeList, Notices, RecordRoom, RunContext, Scratch, Services, StepContext,

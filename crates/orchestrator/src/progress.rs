@@ -89,7 +89,12 @@ fn counts(step: &LiveStep) -> String {
 
 fn json_line(live: &Live, elapsed: Duration) -> String {
     let mut line = json!({ "event": "progress" });
-    if let (Some(line), Value::Object(rest)) = (line.as_object_mut(), value(live, elapsed)) {
+    let mut rest = value(live, elapsed);
+    for (told, step) in rest["steps"].as_array_mut().into_iter().flatten().zip(&live.steps) {
+        told["files_done"] = step.metrics.files_done.get().into();
+        told["files_total"] = step.metrics.files_total.get().into();
+    }
+    if let (Some(line), Value::Object(rest)) = (line.as_object_mut(), rest) {
         line.extend(rest);
     }
     line.to_string()
@@ -116,7 +121,7 @@ fn step_value(live: &Live, step: &LiveStep) -> Value {
         "name": step.name, "kind": step.component,
         "rows_in": metrics.rows_in.get(), "rows_out": metrics.rows_out.get(), "rows_waiting": live.rows_waiting(step),
         "rows_rejected": metrics.rows_rejected.get(), "bytes": metrics.bytes.get(),
-        "files_done": metrics.files_done.get(), "files_total": metrics.files_total.get(),
+        "files_read": metrics.files_done.get(), "files_in_flight": metrics.n_in_flight(),
         "memory_bytes": used(&step.share), "memory_share_bytes": step.share.total().get(),
     })
 }

@@ -195,7 +195,8 @@ impl SinkConfig for Config {
             }
         };
         let is_name = |name: &String| {
-            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            !name.is_empty()
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         };
         wrong(!self.name.as_ref().is_none_or(is_name), "/name", "expected letters, digits, `-`, `_` and `.`");
         wrong(self.max_clients == 0, "/max_clients", "expected one at least");
@@ -210,9 +211,14 @@ impl SinkConfig for Config {
             "expected `warn_at` or more, and at most 1",
         );
         wrong(self.token.as_ref().is_some_and(|token| token.expose().is_empty()), "/token", "it is empty");
-        let is_site = |site: &String| site == "*" || site.starts_with("http://") || site.starts_with("https://");
+        let is_site =
+            |site: &String| site == "*" || site.starts_with("http://") || site.starts_with("https://");
         wrong(!self.cors.iter().all(is_site), "/cors", "expected sites such as https://example.org, or *");
-        wrong(self.announce == Announce::Committed, "/announce", "`committed` is not built yet; leave it out");
+        wrong(
+            self.announce == Announce::Committed,
+            "/announce",
+            "`committed` is not built yet; leave it out",
+        );
         problems
     }
 

@@ -31,7 +31,12 @@ enum Answer {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(socket: Socket, peer: Option<IpAddr>, shared: Arc<Shared>, mut admission: Admission) {
+pub(super) async fn serve(
+    socket: Socket,
+    peer: Option<IpAddr>,
+    shared: Arc<Shared>,
+    mut admission: Admission,
+) {
     // Each part lies on the heap by itself: a stream that lasts for days holds nothing of what came before it.
     let answer = match Box::pin(decide(&socket, peer, &shared, &admission)).await {
         Some(answer) => answer,
@@ -56,7 +61,12 @@ pub(super) async fn serve(socket: Socket, peer: Option<IpAddr>, shared: Arc<Shar
 }
 
 /// Reads the head and finds who answers; nothing, if nobody is to be answered.
-async fn decide(socket: &Socket, peer: Option<IpAddr>, shared: &Shared, admission: &Admission) -> Option<Answer> {
+async fn decide(
+    socket: &Socket,
+    peer: Option<IpAddr>,
+    shared: &Shared,
+    admission: &Admission,
+) -> Option<Answer> {
     let read = match timeout(shared.limits.head_timeout, head::read(socket, peer, &shared.limits)).await {
         Ok(Ok(read)) => read,
         Ok(Err(NoHead::Refused(refusal))) => return Some(Answer::Refused(refusal)),
@@ -72,7 +82,12 @@ async fn decide(socket: &Socket, peer: Option<IpAddr>, shared: &Shared, admissio
     Some(route(&read.head, read.bytes, shared, admission).unwrap_or_else(Answer::Refused))
 }
 
-fn route(head: &RequestHead, read: Vec<u8>, shared: &Shared, admission: &Admission) -> Result<Answer, Refusal> {
+fn route(
+    head: &RequestHead,
+    read: Vec<u8>,
+    shared: &Shared,
+    admission: &Admission,
+) -> Result<Answer, Refusal> {
     if !shared.is_unix {
         guard::check_host(head, &shared.limits.hosts)?;
     }

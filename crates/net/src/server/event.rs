@@ -68,6 +68,9 @@ mod tests {
     #[test]
     fn nothing_leaves_its_field() {
         assert_eq!(encoded("a\nid: 9\rb\0", "x"), "id: 7\nevent: aid: 9b\ndata: x\n\n");
-        assert_eq!(encoded("a", "1\n\ndata: 2\r\n3\r4\0"), "id: 7\nevent: a\ndata: 1\ndata: \ndata: data: 2\ndata: 3\ndata: 4\u{fffd}\n\n");
+        assert_eq!(
+            encoded("a", "1\n\ndata: 2\r\n3\r4\0"),
+            "id: 7\nevent: a\ndata: 1\ndata: \ndata: data: 2\ndata: 3\ndata: 4\u{fffd}\n\n"
+        );
     }
 }

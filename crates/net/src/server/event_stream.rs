@@ -249,7 +249,8 @@ impl EventStream {
         let options = options.within(&budget);
         let ring = Ring::new(&budget, options.ring_limits(), options.first_id).map_err(Error::from)?;
         let each = budget.free().get() / (options.max_clients as u64).max(1);
-        let send_buffer = ByteCount::new(each).saturating_sub(CLIENT_BYTES).max(MIN_SEND_BUFFER).min(MAX_SEND_BUFFER);
+        let send_buffer =
+            ByteCount::new(each).saturating_sub(CLIENT_BYTES).max(MIN_SEND_BUFFER).min(MAX_SEND_BUFFER);
         let shared = Shared {
             name: name.into(),
             first_id: options.first_id,
@@ -463,7 +464,8 @@ pub(super) fn lagged(from: u64, to: u64, into: &mut Vec<u8>) {
 
 /// The number of an event that a client names.
 fn event_id(text: &str) -> Result<u64, Refusal> {
-    let is_number = !text.is_empty() && text.len() <= MAX_ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        !text.is_empty() && text.len() <= MAX_ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if is_number { text.parse().ok() } else { None };
     number.ok_or_else(|| Refusal::bad_request("Last-Event-ID must be the number of an event"))
 }
@@ -471,9 +473,11 @@ fn event_id(text: &str) -> Result<u64, Refusal> {
 impl Streams for EventStream {
     fn subscribe(&self, head: &RequestHead) -> Result<Subscriber, Refusal> {
         let shared = &self.shared;
-        let count = |why: Refused| move |refusal| {
-            shared.refuse(why);
-            refusal
+        let count = |why: Refused| {
+            move |refusal| {
+                shared.refuse(why);
+                refusal
+            }
         };
         let allowed_origin = guard::check_site(head, &shared.options.cors).map_err(count(Refused::Site))?;
         guard::check_get(head, allowed_origin.as_deref()).map_err(count(Refused::BadRequest))?;

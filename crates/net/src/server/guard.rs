@@ -82,7 +82,10 @@ pub(super) fn check_get(head: &RequestHead, allowed_origin: Option<&str>) -> Res
         (&Method::OPTIONS, Some(origin)) => Err(Refusal::new(StatusCode::NO_CONTENT, "")
             .with(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)
             .with(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"))
-            .with(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, last-event-id"))
+            .with(
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("authorization, last-event-id"),
+            )
             .with(header::VARY, HeaderValue::from_static("origin"))),
         _ => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a stream is read by GET")
             .with(header::ALLOW, HeaderValue::from_static("GET"))),
@@ -105,10 +108,14 @@ mod tests {
     #[test]
     fn only_names_of_this_machine_addresses_and_given_names_are_answered_to() {
         let is_ours = |host: &str| check_host(&head(&[("host", host)]), &["live.example.org".into()]).is_ok();
-        for ours in ["localhost", "LOCALHOST:80", "127.0.0.1:8787", "[::1]:1", "10.0.0.7", "live.example.org:80"] {
+        for ours in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:8787", "[::1]:1", "10.0.0.7", "live.example.org:80"]
+        {
             assert!(is_ours(ours), "{ours}");
         }
-        for foreign in ["attacker.example", "localhost.attacker.example", "127.0.0.1.nip.example", "", "example.org"] {
+        for foreign in
+            ["attacker.example", "localhost.attacker.example", "127.0.0.1.nip.example", "", "example.org"]
+        {
             assert!(!is_ours(foreign), "{foreign}");
         }
     }
@@ -130,7 +137,15 @@ mod tests {
         let token = Secret::from("tok");
         let with = |value: &str| check_token(&head(&[("authorization", value)]), Some(&token)).is_ok();
         assert!(with("Bearer tok") && with("bearer tok"));
-        for wrong in ["", "tok", "Bearer", "Bearer to", "Bearer tokk", "Basic tok", &format!("Bearer {}", "t".repeat(9000))] {
+        for wrong in [
+            "",
+            "tok",
+            "Bearer",
+            "Bearer to",
+            "Bearer tokk",
+            "Basic tok",
+            &format!("Bearer {}", "t".repeat(9000)),
+        ] {
             assert!(!with(wrong), "{wrong}");
         }
         assert!(check_token(&head(&[]), Some(&token)).is_err() && check_token(&head(&[]), None).is_ok());

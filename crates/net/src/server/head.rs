@@ -58,7 +58,11 @@ pub(super) enum NoHead {
 }
 
 /// Reads until the head is whole. The caller bounds the time.
-pub(super) async fn read(socket: &Socket, peer: Option<IpAddr>, limits: &ServerLimits) -> Result<Read, NoHead> {
+pub(super) async fn read(
+    socket: &Socket,
+    peer: Option<IpAddr>,
+    limits: &ServerLimits,
+) -> Result<Read, NoHead> {
     let mut bytes = Vec::new();
     loop {
         socket.readable().await.map_err(|_| NoHead::Gone)?;

@@ -48,9 +48,15 @@ impl Listen {
         };
         bound.map_err(|error| {
             let message = match error.kind() {
-                io::ErrorKind::AddrInUse => "the address is in use; stop who listens there, or give another with `--listen`",
-                io::ErrorKind::AddrNotAvailable => "the address is not of this machine; give another with `--listen`",
-                io::ErrorKind::PermissionDenied => "this address may not be listened at; give another with `--listen`",
+                io::ErrorKind::AddrInUse => {
+                    "the address is in use; stop who listens there, or give another with `--listen`"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "the address is not of this machine; give another with `--listen`"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "this address may not be listened at; give another with `--listen`"
+                }
                 _ => "cannot listen there; give another address with `--listen`",
             };
             Error::new(ErrorKind::Config, "listen", message).with("address", self).with_source(error)
@@ -129,7 +135,8 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 fn is_left_behind(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    is_socket
+        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]

@@ -83,7 +83,12 @@ impl Sending {
     }
 
     /// Over, and why it was cut off if it was.
-    fn poll(&mut self, socket: &Socket, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Option<Evicted>> {
+    fn poll(
+        &mut self,
+        socket: &Socket,
+        mut timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Evicted>> {
         if self.has_gone(socket, cx) {
             return Poll::Ready(None);
         }
@@ -216,9 +221,10 @@ fn attempt(
 
 /// The head of the answer. It has no length: it ends with the connection.
 fn head(allowed_origin: Option<&str>) -> Vec<u8> {
-    let mut head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-store\r\n\
+    let mut head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-store\r\n\
                     X-Accel-Buffering: no\r\nConnection: close\r\n"
-        .to_owned();
+            .to_owned();
     if let Some(origin) = allowed_origin {
         head.push_str(&format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"));
     }

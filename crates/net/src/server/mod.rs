@@ -203,7 +203,9 @@ impl Drop for Server {
 async fn serve(bound: Bound, shared: Arc<Shared>, stop: CancellationToken) {
     let (listener, path) = match bound {
         Bound::Tcp(listener) => (tokio::net::TcpListener::from_std(listener).map(Listener::Tcp), None),
-        Bound::Unix(listener, path) => (tokio::net::UnixListener::from_std(listener).map(Listener::Unix), Some(path)),
+        Bound::Unix(listener, path) => {
+            (tokio::net::UnixListener::from_std(listener).map(Listener::Unix), Some(path))
+        }
     };
     match listener {
         Ok(listener) => Box::pin(accept::accept_all(listener, shared, stop)).await,

@@ -97,7 +97,11 @@ impl Mounts {
     pub fn stream_stats(&self) -> Vec<(String, super::StreamStats)> {
         let mut metered = self.shared.metered.lock().unwrap_or_else(PoisonError::into_inner);
         metered.retain(|stream| stream.strong_count() > 0);
-        metered.iter().filter_map(std::sync::Weak::upgrade).map(|stream| (stream.name().to_owned(), stream.stats())).collect()
+        metered
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .map(|stream| (stream.name().to_owned(), stream.stats()))
+            .collect()
     }
 
     pub(super) fn meter(&self, stream: &Arc<super::event_stream::Shared>) {
@@ -212,8 +216,14 @@ mod tests {
             Some(Route::Pages(pages)) => pages.answer(Request::new(Bytes::new())).await.into_body(),
             _ => Bytes::new(),
         };
-        assert_eq!((ask("/runs/one").await, ask("/runs/x").await, ask("/x").await), ("one".into(), "runs".into(), "all".into()));
-        assert_eq!((ask("/runs/x/events").await, ask("/runs/x/y/events").await), ("events".into(), "runs".into()));
+        assert_eq!(
+            (ask("/runs/one").await, ask("/runs/x").await, ask("/x").await),
+            ("one".into(), "runs".into(), "all".into())
+        );
+        assert_eq!(
+            (ask("/runs/x/events").await, ask("/runs/x/y/events").await),
+            ("events".into(), "runs".into())
+        );
         drop(one);
         assert_eq!(ask("/runs/one").await, "runs");
     }

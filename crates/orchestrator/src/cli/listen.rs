@@ -38,7 +38,8 @@ impl Listening {
         }
         let listen = asked.cloned().unwrap_or_default();
         let access = access(&listen, &tokens)?;
-        let server = Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
+        let server =
+            Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
         let memory = flows.iter().map(|flow| flow.memory).max().unwrap_or_default();
         let one = OneFlow {
             name: first.name.clone(),
@@ -55,8 +56,11 @@ impl Listening {
     /// Shows a run from now on; with the options that it needs for that.
     pub(super) fn show(&self, flow: &Flow, options: RunOptions) -> (Arc<Job>, RunOptions) {
         let job = self.runs.show(flow.run.id.clone(), &flow.name, flow.memory);
-        let options =
-            RunOptions { seen_by: Some(Arc::clone(&job) as _), mounts: Some(self.server.mounts()), ..options };
+        let options = RunOptions {
+            seen_by: Some(Arc::clone(&job) as _),
+            mounts: Some(self.server.mounts()),
+            ..options
+        };
         (job, options)
     }
 

@@ -97,7 +97,8 @@ impl Runner<'_> {
                 turns_skipped,
                 ..RunOptions::default()
             };
-            let shown = self.listening.as_ref().map(|listening| (listening, listening.show(&flow, options.clone())));
+            let shown =
+                self.listening.as_ref().map(|listening| (listening, listening.show(&flow, options.clone())));
             let options = shown.as_ref().map_or(options, |(_, (_, options))| options.clone());
             let asked = Asked { flow, run: run.clone(), start, reload: &reload };
             let one = execute(self.program, asked, options, self.arguments.progress).await;

@@ -67,7 +67,8 @@ async fn serve_until(
     state_dir: &Path,
     stop: &CancellationToken,
 ) -> Result<u8> {
-    let Shares { connections, events, runs: memory } = Shares::of(arguments.memory.unwrap_or_else(default_memory))?;
+    let Shares { connections, events, runs: memory } =
+        Shares::of(arguments.memory.unwrap_or_else(default_memory))?;
     let limits = ServerLimits { hosts: arguments.host.clone(), ..ServerLimits::default() };
     let server = Server::bind(&arguments.listen, limits, connections)?;
     let mounts = server.mounts();
@@ -167,7 +168,8 @@ mod tests {
         assert!(!local.is_public && local.token.is_none());
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let with_token = || access(&arguments(&format!("--listen 0.0.0.0:0 --token-file {}", file.display())));
+        let with_token =
+            || access(&arguments(&format!("--listen 0.0.0.0:0 --token-file {}", file.display())));
         assert!(with_token().unwrap_err().contains("token"));
         std::fs::write(&file, " \n").unwrap();
         assert!(with_token().unwrap_err().contains("empty"));

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aqueduct_net::Secret;
-use aqueduct_net::server::{Event, EventStream, EventStreamOptions, Refusal, Replay, RequestHead, Streams, Subscriber};
+use aqueduct_net::server::{
+    Event, EventStream, EventStreamOptions, Refusal, Replay, RequestHead, Streams, Subscriber,
+};
 use aqueduct_primitives::{Budget, ByteCount, Task, Tasks};
 use http::StatusCode;
 use serde_json::Value;
@@ -112,7 +114,8 @@ impl Streams for RunStreams {
     fn subscribe(&self, head: &RequestHead) -> Result<Subscriber, Refusal> {
         let id = head.path.strip_prefix("/runs/").and_then(|rest| rest.strip_suffix("/events"));
         let job = id.and_then(|id| self.0.runs.job(id));
-        let job = job.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no such run; GET /runs lists them"))?;
+        let job =
+            job.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no such run; GET /runs lists them"))?;
         self.0.stream(&job)?.subscribe(head)
     }
 }

@@ -29,7 +29,8 @@ const FILES: [(&str, &str, &str); 9] = [
 /// The file at a path.
 pub(super) fn answer(request: &Request<Bytes>) -> Response<Bytes> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", Bytes::from_static(b"expected GET\n"));
+        let mut refused =
+            page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", Bytes::from_static(b"expected GET\n"));
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
@@ -53,8 +54,18 @@ mod tests {
             let request = Request::get(path).body(Bytes::new()).unwrap();
             let answer = answer(&request);
             assert_eq!(answer.status(), StatusCode::OK, "{path}");
-            assert!(answer.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'none'"));
-            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "style=\"", "onclick="] {
+            assert!(
+                answer.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'none'")
+            );
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "style=\"",
+                "onclick=",
+            ] {
                 assert!(!text.contains(forbidden), "{path}: {forbidden}");
             }
             let is_svg = |line: &&str| line.contains("www.w3.org/2000/svg");

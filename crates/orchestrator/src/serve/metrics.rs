@@ -59,14 +59,24 @@ impl Collector for Snapshot {
                 Values::Counter(samples) => {
                     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
                     for (labels, value) in samples {
-                        metric.encode_family(labels)?.encode_counter::<NoLabelSet, u64, u64>(value, None)?;
+                        if labels.is_empty() {
+                            metric.encode_counter::<NoLabelSet, u64, u64>(value, None)?;
+                        } else {
+                            metric
+                                .encode_family(labels)?
+                                .encode_counter::<NoLabelSet, u64, u64>(value, None)?;
+                        }
                     }
                 }
                 Values::Gauge(samples) => {
                     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
                     for (labels, value) in samples {
                         let value = i64::try_from(*value).unwrap_or(i64::MAX);
-                        metric.encode_family(labels)?.encode_gauge(&value)?;
+                        if labels.is_empty() {
+                            metric.encode_gauge(&value)?;
+                        } else {
+                            metric.encode_family(labels)?.encode_gauge(&value)?;
+                        }
                     }
                 }
             }

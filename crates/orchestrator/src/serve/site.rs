@@ -37,7 +37,13 @@ impl Site {
     ///
     /// # Errors
     /// Something is there already.
-    pub(crate) fn mount(server: &Server, runs: Runs, console: Console, access: Access, budget: Budget) -> Result<Self> {
+    pub(crate) fn mount(
+        server: &Server,
+        runs: Runs,
+        console: Console,
+        access: Access,
+        budget: Budget,
+    ) -> Result<Self> {
         // Who may read may watch.
         let token = access.token.clone().filter(|_| access.is_public);
         let events = Arc::new(RunEvents::new(runs.clone(), console.clone(), budget, token));
@@ -114,7 +120,8 @@ impl Access {
         if scheme.eq_ignore_ascii_case("bearer") && is_right {
             return Ok(());
         }
-        let body = json!({ "error": "this needs the server's token: Authorization: Bearer TOKEN" }).to_string();
+        let body =
+            json!({ "error": "this needs the server's token: Authorization: Bearer TOKEN" }).to_string();
         let mut refused = page(StatusCode::UNAUTHORIZED, "application/json", Bytes::from(body + "\n"));
         refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         Err(refused)
@@ -140,7 +147,10 @@ fn of_streams(streams: &[(String, StreamStats)]) -> Vec<Family> {
     };
     let by = |key: &'static str, of: fn(&StreamStats) -> Vec<(&'static str, u64)>| {
         let one = |(name, stats): &(String, StreamStats)| {
-            of(stats).into_iter().map(|(value, n)| (vec![label(name), (key, value.to_owned())], n)).collect::<Vec<_>>()
+            of(stats)
+                .into_iter()
+                .map(|(value, n)| (vec![label(name), (key, value.to_owned())], n))
+                .collect::<Vec<_>>()
         };
         streams.iter().flat_map(one).collect::<Vec<_>>()
     };
@@ -150,20 +160,42 @@ fn of_streams(streams: &[(String, StreamStats)]) -> Vec<Family> {
         Family::counter("aqueduct_stream_events", "Events of a stream", each(|s| s.n_events)),
         Family::counter("aqueduct_stream_bytes", "Bytes of the events of a stream", each(|s| s.ring.n_bytes)),
         Family::counter("aqueduct_stream_sent_bytes", "Bytes sent to clients", each(|s| s.bytes_sent)),
-        Family::gauge("aqueduct_stream_held_bytes", "Bytes of past events that are held", each(|s| s.ring.held.get())),
-        Family::gauge("aqueduct_stream_queue_max_events", "The most events that wait for one client", each(|s| s.ring.max_lag_events)),
-        Family::gauge("aqueduct_stream_queue_max_bytes", "The most bytes that wait for one client", each(|s| s.ring.max_lag_bytes)),
+        Family::gauge(
+            "aqueduct_stream_held_bytes",
+            "Bytes of past events that are held",
+            each(|s| s.ring.held.get()),
+        ),
+        Family::gauge(
+            "aqueduct_stream_queue_max_events",
+            "The most events that wait for one client",
+            each(|s| s.ring.max_lag_events),
+        ),
+        Family::gauge(
+            "aqueduct_stream_queue_max_bytes",
+            "The most bytes that wait for one client",
+            each(|s| s.ring.max_lag_bytes),
+        ),
         Family::gauge(
             "aqueduct_stream_queue_depth",
             "Clients for which no more events wait than so many",
             by("le", clients_up_to),
         ),
-        Family::counter("aqueduct_stream_queue_crossings", "Times that a client's queue went over a mark", by("level", |s| {
-            vec![("warn", s.ring.n_warned), ("critical", s.ring.n_critical)]
-        })),
+        Family::counter(
+            "aqueduct_stream_queue_crossings",
+            "Times that a client's queue went over a mark",
+            by("level", |s| vec![("warn", s.ring.n_warned), ("critical", s.ring.n_critical)]),
+        ),
         Family::counter("aqueduct_stream_evictions", "Clients cut off", by("reason", |s| s.evicted.to_vec())),
-        Family::counter("aqueduct_stream_refusals", "Clients sent away at once", by("reason", |s| s.refused.to_vec())),
-        Family::counter("aqueduct_stream_skipped", "Events that slow clients were moved past", each(|s| s.ring.n_skipped)),
+        Family::counter(
+            "aqueduct_stream_refusals",
+            "Clients sent away at once",
+            by("reason", |s| s.refused.to_vec()),
+        ),
+        Family::counter(
+            "aqueduct_stream_skipped",
+            "Events that slow clients were moved past",
+            each(|s| s.ring.n_skipped),
+        ),
     ]
 }
 
@@ -175,8 +207,16 @@ fn of_server(stats: &ServerStats) -> Vec<Family> {
     let now = [("unread", stats.n_unread), ("stream", stats.n_streams), ("other", others)];
     let refused = [("full", stats.n_full), ("refused", stats.n_refused), ("timeout", stats.n_timed_out)];
     vec![
-        Family::gauge("aqueduct_server_connections", "Connections now", by("kind", &now.map(|(k, n)| (k, n as u64)))),
-        Family::counter("aqueduct_server_accepted", "Connections in all", vec![(Vec::new(), stats.n_accepted)]),
+        Family::gauge(
+            "aqueduct_server_connections",
+            "Connections now",
+            by("kind", &now.map(|(k, n)| (k, n as u64))),
+        ),
+        Family::counter(
+            "aqueduct_server_accepted",
+            "Connections in all",
+            vec![(Vec::new(), stats.n_accepted)],
+        ),
         Family::counter("aqueduct_server_refusals", "Connections turned away", by("reason", &refused)),
     ]
 }
@@ -245,7 +285,13 @@ mod tests {
         let keys: BTreeSet<String> = text()
             .lines()
             .filter_map(|line| line.split_once('{')?.1.split_once('}'))
-            .flat_map(|(labels, _)| labels.split("\",").filter_map(|label| label.split_once('=')).map(|(key, _)| key.to_owned()).collect::<Vec<_>>())
+            .flat_map(|(labels, _)| {
+                labels
+                    .split("\",")
+                    .filter_map(|label| label.split_once('='))
+                    .map(|(key, _)| key.to_owned())
+                    .collect::<Vec<_>>()
+            })
             .collect();
         let expected = ["kind", "le", "level", "reason", "status", "stream"];
         assert_eq!(keys, expected.map(str::to_owned).into());
@@ -271,7 +317,11 @@ mod tests {
             (true, Method::GET, Some("bearer tok"), true),
             (true, Method::GET, Some("Basic tok"), false),
         ] {
-            assert_eq!(may(&access(is_public), method.clone(), given), expected, "{is_public} {method} {given:?}");
+            assert_eq!(
+                may(&access(is_public), method.clone(), given),
+                expected,
+                "{is_public} {method} {given:?}"
+            );
         }
         assert!(may(&Access::default(), Method::POST, None));
     }

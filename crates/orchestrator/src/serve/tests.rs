@@ -218,31 +218,25 @@ impl aqueduct_core::Clock for ByHand {
 }
 
 // Contract: under `serve` a flow with `every` is started; an overrun is skipped and counted
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_flow_with_a_schedule_is_started_when_it_is_due() {
     let house = House::new();
     let runs = house.serve(Limits::default()).await;
     let clock = ByHand(std::sync::Mutex::new("2026-03-01T10:00:00Z".parse().unwrap()));
-    let stop = tokio_util::sync::CancellationToken::new();
-    let n_runs = || runs.page(&all()).total;
-    let until = async |n: usize| {
-        while n_runs() < n {
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        }
-    };
-    let look = async || tokio::time::sleep(std::time::Duration::from_secs(65)).await;
-    let play = async {
-        until(1).await;
-        // Still running when the second turn is due.
-        *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(11);
-        look().await;
-        assert_eq!((n_runs(), runs.counted()["a"].turns_skipped), (1, 1));
-        house.flows.gate.add_permits(2);
-        stands_at(&runs.active()[0], JobStatus::Done).await;
-        *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(10);
-        until(2).await;
-        stop.cancel();
-    };
-    tokio::join!(keep_starting(&runs, &clock, &stop), play);
+    let pass = |minutes| *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(minutes);
+    let mut scheduler = super::scheduler::Scheduler::default();
+    let mut look = async || scheduler.look(&runs, &clock).await.unwrap().format("%H:%M").to_string();
+    assert_eq!((look().await.as_str(), runs.page(&all()).total), ("10:10", 1));
+    pass(9);
+    assert_eq!((look().await.as_str(), runs.page(&all()).total), ("10:10", 1));
+    // Still running when the second turn is due.
+    pass(2);
+    assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:20", 1));
+    house.flows.gate.add_permits(2);
+    stands_at(&runs.active()[0].clone(), JobStatus::Done).await;
+    // Nobody looked for a while.
+    pass(31);
+    assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:50", 3));
+    assert_eq!(runs.page(&all()).total, 2);
     runs.close().await;
 }

@@ -83,7 +83,11 @@ byId("token-form").addEventListener("submit", (event) => {
   refresh();
   chosen();
 });
-window.addEventListener("hashchange", chosen);
+window.addEventListener("hashchange", () => {
+  chosen();
+  // Where the run stands below the lists, it would not be seen.
+  if (matchMedia("(max-width: 56rem)").matches) byId("run").scrollIntoView();
+});
 document.addEventListener("visibilitychange", refresh);
 chosen();
 refresh();

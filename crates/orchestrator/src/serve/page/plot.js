@@ -20,7 +20,7 @@ export function plot(svg, times, series, { stacked = false, limit = 0, unit = sh
   const [width, height] = [svg.clientWidth || 400, svg.clientHeight || 150];
   const columns = times.map((_, n) => series.map((one) => one.values[n] ?? 0));
   const top = (column) => (stacked ? column.reduce((a, b) => a + b, 0) : Math.max(0, ...column));
-  const most = niceTop(Math.max(limit, 1, ...columns.map(top)));
+  const most = niceTop(Math.max(limit, 10, ...columns.map(top)));
   const first = times[0] ?? 0;
   const span = Math.max(10, (times.at(-1) ?? 0) - first);
   const x = (n) => LEFT + ((times[n] - first) / span) * (width - LEFT - 4);

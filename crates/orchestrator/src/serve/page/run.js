@@ -104,13 +104,16 @@ const rowsOf = (step) => Math.max(step.rows_in, step.rows_out);
 const color = (n) => (n < 8 ? `c${n}` : "cx");
 
 function rates(samples) {
-  return samples.map((now, n) => {
+  const all = samples.map((now, n) => {
     const before = samples[n - 1];
     return now.steps.map((step, at) => {
       const seconds = before ? (now.elapsed_ms - before.elapsed_ms) / 1000 : 0;
       return seconds > 0 ? Math.max(0, (rowsOf(step) - rowsOf(before.steps[at])) / seconds) : 0;
     });
   });
+  // What was before the first sample is not known.
+  if (all.length > 1 && samples[0].elapsed_ms > 2000) all[0] = all[1];
+  return all;
 }
 
 function draw(watch) {

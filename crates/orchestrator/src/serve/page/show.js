@@ -33,8 +33,11 @@ export function time(text) {
   if (!text) return "";
   const at = new Date(text);
   const today = at.toDateString() === new Date().toDateString();
-  return today ? at.toLocaleTimeString() : at.toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+  const clock = at.toLocaleTimeString([], { hour12: false });
+  return today ? clock : `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${clock}`;
 }
+
+const two = (n) => String(n).padStart(2, "0");
 
 export function state(word) {
   return element("span", { text: word, className: `state ${word}` });
