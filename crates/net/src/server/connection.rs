@@ -23,6 +23,9 @@ const HEALTH: &str = "/healthz";
 /// When who found no place should come again.
 const RETRY_AFTER_SECONDS: u64 = 60;
 
+/// When who came too early should come again.
+const STARTED_SOON_SECONDS: u64 = 1;
+
 /// What a request gets.
 enum Answer {
     Stream(Subscriber),
@@ -79,10 +82,10 @@ async fn decide(
             )));
         }
     };
-    Some(route(&read.head, read.bytes, shared, admission).unwrap_or_else(Answer::Refused))
+    Some(route(&read.head, read.bytes, shared, admission).await.unwrap_or_else(Answer::Refused))
 }
 
-fn route(
+async fn route(
     head: &RequestHead,
     read: Vec<u8>,
     shared: &Shared,
@@ -92,12 +95,16 @@ fn route(
         guard::check_host(head, &shared.limits.hosts)?;
     }
     if head.path == HEALTH && matches!(head.method, Method::GET | Method::HEAD) {
-        return Ok(Answer::Page(Arc::clone(&shared.health), read));
+        return match shared.mounts.is_starting() {
+            true => Err(Refusal::busy("starting", STARTED_SOON_SECONDS)),
+            false => Ok(Answer::Page(Arc::clone(&shared.health), read)),
+        };
     }
     if admission.is_for_health() {
         return Err(Refusal::busy("Too many connections", RETRY_AFTER_SECONDS));
     }
-    match shared.mounts.find(&head.path).ok_or_else(Refusal::not_found)? {
+    let found = timeout(shared.limits.page_timeout, shared.mounts.find_when_started(&head.path)).await;
+    match found.ok().flatten().ok_or_else(Refusal::not_found)? {
         Route::Streams(streams) => streams.subscribe(head).map(Answer::Stream),
         Route::Pages(pages) => {
             guard::check_site(head, &[])?;

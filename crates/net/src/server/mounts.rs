@@ -7,6 +7,7 @@ use aqueduct_core::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
+use tokio::sync::watch;
 
 use super::head::RequestHead;
 use super::refusal::Refusal;
@@ -46,6 +47,7 @@ pub struct Mounts {
 struct Shared {
     routes: Mutex<Vec<(Pattern, Route)>>,
     token: RwLock<Option<Secret>>,
+    is_starting: watch::Sender<bool>,
     metered: Mutex<Vec<std::sync::Weak<super::event_stream::Shared>>>,
 }
 
@@ -69,6 +71,27 @@ impl Mounts {
     /// From now on pages are answered to those alone who send this token; streams have their own.
     pub fn require_token(&self, token: Secret) {
         *self.shared.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// Whether more is to be mounted soon. Until all is, who asks for what is not there waits, and `/healthz` is 503.
+    pub fn set_starting(&self, is_starting: bool) {
+        self.shared.is_starting.send_replace(is_starting);
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        *self.shared.is_starting.borrow()
+    }
+
+    /// Who answers a path, once all is mounted.
+    pub(super) async fn find_when_started(&self, path: &str) -> Option<Route> {
+        let mut is_starting = self.shared.is_starting.subscribe();
+        loop {
+            let found = self.find(path);
+            if found.is_some() || !*is_starting.borrow_and_update() {
+                return found;
+            }
+            is_starting.changed().await.ok()?;
+        }
     }
 
     pub(super) fn token(&self) -> Option<Secret> {

@@ -40,6 +40,8 @@ impl Listening {
         let access = access(&listen, &tokens)?;
         let server =
             Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
+        // Its streams are there when the flow's steps are open.
+        server.mounts().set_starting(true);
         let memory = flows.iter().map(|flow| flow.memory).max().unwrap_or_default();
         let one = OneFlow {
             name: first.name.clone(),

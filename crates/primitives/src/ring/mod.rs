@@ -4,7 +4,8 @@
 //! the ring once for all, and nothing grows with it. Memory: [`RingLimits::bytes`], reserved at the start, and for a reader
 //! that was moved on in the middle of an event the rest of that event, reserved when it happens.
 //!
-//! - **RING-1** What waits for a reader is never more than [`RingLimits::queue`] events and [`RingLimits::queue_bytes`].
+//! - **RING-1** What waits for a reader is never more than [`RingLimits::queue`] events and [`RingLimits::queue_bytes`]; past
+//!   events that it came in for do not count, they are there whether it reads them or not.
 //! - **RING-2** What the ring holds never weighs more than [`RingLimits::bytes`].
 //! - **RING-3** A reader gets every event from where it came in, in order, once; or is told which it will not get, before
 //!   the next one; or is cut off.

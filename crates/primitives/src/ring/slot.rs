@@ -35,6 +35,8 @@ pub(super) struct Rest {
 pub(super) struct Slot {
     /// The event to take next.
     pub(super) at: Mark,
+    /// Where the ring was when it came in: past events that it takes before do not count for its limits.
+    entered: Mark,
     /// How many bytes of it were taken.
     pub(super) offset: u64,
     pub(super) rest: Option<Rest>,
@@ -54,9 +56,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(at: Mark) -> Self {
+    pub(super) fn new(at: Mark, entered: Mark) -> Self {
         Self {
             at,
+            entered,
             offset: 0,
             rest: None,
             lost: None,
@@ -73,8 +76,22 @@ impl Slot {
 
     /// Whether more than its limits would wait for it if the ring went on to `head`.
     pub(super) fn is_over(&self, head: Mark, limits: &RingLimits) -> bool {
-        head.id > self.at.id.saturating_add(limits.queue)
-            || head.byte > self.at.byte.saturating_add(limits.queue_bytes.get())
+        let room = self.room(limits);
+        head.id > room.id || head.byte > room.byte
+    }
+
+    /// From where on events wait for it.
+    pub(super) fn waiting_from(&self) -> Mark {
+        self.at.max(self.entered)
+    }
+
+    /// How far the ring may go on.
+    pub(super) fn room(&self, limits: &RingLimits) -> Mark {
+        let from = self.waiting_from();
+        Mark {
+            id: from.id.saturating_add(limits.queue),
+            byte: from.byte.saturating_add(limits.queue_bytes.get()),
+        }
     }
 
     /// Whether it would find something to do.
@@ -122,8 +139,9 @@ impl Slot {
     /// How full its queue is, from 0 to 1.
     #[expect(clippy::cast_precision_loss, reason = "a part of a limit, to a few digits")]
     fn fill(&self, head: Mark, limits: &RingLimits) -> f64 {
-        let events = (head.id - self.at.id) as f64 / limits.queue as f64;
-        let bytes = (head.byte - self.at.byte) as f64 / limits.queue_bytes.get() as f64;
+        let from = self.waiting_from();
+        let events = (head.id - from.id) as f64 / limits.queue as f64;
+        let bytes = (head.byte - from.byte) as f64 / limits.queue_bytes.get() as f64;
         events.max(bytes)
     }
 

@@ -146,8 +146,8 @@ impl State {
         let limits = &self.limits;
         let mut room = Mark { id: u64::MAX, byte: u64::MAX };
         for slot in self.readers.iter().flatten().filter(|slot| !slot.is_slow && slot.cut.is_none()) {
-            room.id = room.id.min(slot.at.id.saturating_add(limits.queue));
-            room.byte = room.byte.min(slot.at.byte.saturating_add(limits.queue_bytes.get()));
+            let own = slot.room(limits);
+            room = Mark { id: room.id.min(own.id), byte: room.byte.min(own.byte) };
         }
         room
     }
@@ -248,11 +248,15 @@ impl State {
             if level > slot.level {
                 if slot.level < Level::Warn {
                     self.n_warned += 1;
-                    crossings.push(Crossing { reader, level: Level::Warn, lag: head.id - slot.at.id });
+                    crossings.push(Crossing {
+                        reader,
+                        level: Level::Warn,
+                        lag: head.id - slot.waiting_from().id,
+                    });
                 }
                 if level == Level::Critical {
                     self.n_critical += 1;
-                    crossings.push(Crossing { reader, level, lag: head.id - slot.at.id });
+                    crossings.push(Crossing { reader, level, lag: head.id - slot.waiting_from().id });
                 }
                 slot.level = level;
             }
@@ -271,7 +275,7 @@ impl State {
             Some(piece) => piece.mark(usize::try_from(id - piece.first.id).unwrap_or(0)),
             None => self.head,
         };
-        let slot = Slot::new(at);
+        let slot = Slot::new(at, self.head);
         match self.free.pop() {
             Some(place) => {
                 self.readers[place] = Some(slot);
@@ -380,10 +384,11 @@ impl State {
             ..RingStats::default()
         };
         for slot in self.readers.iter().flatten() {
-            let lag = self.head.id - slot.at.id;
+            let from = slot.waiting_from();
+            let lag = self.head.id - from.id;
             stats.n_readers += 1;
             stats.max_lag_events = stats.max_lag_events.max(lag);
-            stats.max_lag_bytes = stats.max_lag_bytes.max(self.head.byte - slot.at.byte);
+            stats.max_lag_bytes = stats.max_lag_bytes.max(self.head.byte - from.byte);
             stats.readers_by_lag[LAGS.partition_point(|most| *most < lag)] += 1;
         }
         stats
