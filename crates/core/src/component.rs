@@ -238,6 +238,11 @@ pub trait SinkConfig: Send + Sync {
         false
     }
 
+    /// How it gives its rows to those who come for them, if it does: the run then listens.
+    fn serving(&self) -> Option<Serving> {
+        None
+    }
+
     /// What it asks of a step that is put before it, if its output is merged.
     fn merging(&self) -> Option<Merging> {
         None
@@ -251,6 +256,13 @@ pub trait SinkConfig: Send + Sync {
     /// # Errors
     /// It cannot write where it should.
     async fn open(self: Box<Self>, input: SchemaRef, cx: &Context) -> Result<Box<dyn Sink>>;
+}
+
+/// How a sink gives its rows to those who come for them by HTTP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Serving {
+    /// What they must send to be let in; nothing, where anybody is. It is a secret: this is never shown.
+    pub token: Option<String>,
 }
 
 /// Where a sink's files are to appear.

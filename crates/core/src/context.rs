@@ -27,6 +27,8 @@ pub struct Context {
 /// What all steps of a run share.
 #[derive(Debug)]
 pub struct RunContext {
+    /// The flow's name.
+    pub flow_name: String,
     /// Names the run: letters and digits, later runs sort after earlier ones.
     pub run_id: String,
     /// What the names of numbered files have in common that this process writes, and no other: the run's name, and where it
@@ -176,6 +178,7 @@ impl Context {
         let clock = SystemClock;
         let run_id = run_id(clock.now());
         let mut run = RunContext {
+            flow_name: "standalone".into(),
             part_run: run_id.clone(),
             run_id,
             whole_files: false,
@@ -209,6 +212,11 @@ impl Context {
     /// The step's name.
     pub fn step(&self) -> &str {
         &self.step.name
+    }
+
+    /// The flow's name.
+    pub fn flow_name(&self) -> &str {
+        &self.run.flow_name
     }
 
     /// Names the run.

@@ -31,8 +31,8 @@ pub use changed::{Changed, ReadAgain};
 pub use clock::{Clock, SystemClock};
 pub use columns::{column_clashes, find_column, only_input, pointer_to};
 pub use component::{
-    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, OtherFiles, Output, Planning, Problem, SinkConfig,
-    SinkFactory, SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
+    ComponentInfo, Factory, Guarantee, MemoryNeed, Mode, OtherFiles, Output, Planning, Problem, Serving,
+    SinkConfig, SinkFactory, SourceConfig, SourceFactory, StageConfig, StageFactory, nearest,
 };
 pub use context::{
     Context, IN_FLIGHT_PART, NoticeList, Notices, RecordRoom, RunContext, Scratch, Services, StepContext,
@@ -43,7 +43,7 @@ pub use error::{Error, ErrorKind, Result, Retry};
 pub use fs::{Fs, FsEntry, FsFile, FsLock, FsRead, StdFs};
 pub use kill_point::kill_point;
 pub use map_stage::{BeyondMemory, MapRows, map_stage};
-pub use metrics::{Counter, StepMetrics};
+pub use metrics::{Counter, InFlight, StepMetrics};
 pub use objects::{Objects, Upload, Version, is_in_store, resolve_path};
 pub use positions::Positions;
 pub use registry::{MergeBefore, Registry};

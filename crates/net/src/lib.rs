@@ -49,6 +49,7 @@ mod range;
 mod rate;
 mod request;
 mod retry;
+pub mod server;
 mod store;
 mod store_fs;
 mod validator;

@@ -14,6 +14,8 @@ mod merge;
 #[cfg(not(loom))]
 mod pipeline;
 #[cfg(not(loom))]
+mod ring;
+#[cfg(not(loom))]
 mod tap;
 #[cfg(not(loom))]
 mod tasks;
@@ -32,6 +34,9 @@ pub use self::{
     buffer::{BufferClosed, BufferReceiver, BufferSender, DEFAULT_BUFFER_ITEMS, TrySendError, buffer},
     merge::{Merged, merge},
     pipeline::{BoxError, Pipeline},
+    ring::{
+        Crossing, Cut, Events, Level, Next, Reader, Ring, RingClosed, RingLimits, RingStats, Runs, SlowReader,
+    },
     tap::tap,
     tasks::{Task, TaskError, Tasks, panic_message},
     throttle::{Throttle, throttle},

@@ -19,6 +19,7 @@ mod part;
 mod partition;
 mod single;
 mod sound_items;
+pub mod sse;
 pub mod stac_geoparquet;
 mod staged_file;
 pub mod stdout;
@@ -42,6 +43,7 @@ pub const ALL: &[&dyn SinkFactory] = &[
     &json::FACTORY,
     &arrow::FACTORY,
     &files::FACTORY,
+    &sse::FACTORY,
     &stdout::FACTORY,
     &discard::FACTORY,
 ];

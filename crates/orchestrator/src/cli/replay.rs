@@ -82,7 +82,7 @@ impl Program {
         let plan = self.planned(&flow)?;
         let opening = Opening { log, flow_dir, start: Start::Resume, fixed };
         let at_end = vec![(REPLAYED.to_owned(), Arc::new(replayed))];
-        let options = RunOptions { limit_rows: None, stop, at_end };
+        let options = RunOptions { stop, at_end, ..RunOptions::default() };
         let ready = Ready { attempt: Attempt { flow, plan, opening }, lock };
         Ok(Box::pin(carry_out(self, ready, None, options, arguments.progress)).await.code)
     }

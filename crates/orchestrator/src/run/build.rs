@@ -10,6 +10,7 @@ use aqueduct_core::{
     StepMetrics, SystemClock,
 };
 use aqueduct_net::Fetcher;
+use aqueduct_net::server::Mounts;
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
 
 use super::commits::{Commits, Opening, Seams};
@@ -63,15 +64,21 @@ impl Prepared {
     ///
     /// # Errors
     /// The shares do not fit `memory`, a client cannot be built, an output cannot be written.
-    pub(super) async fn new(flow: Flow, plan: &Plan, opening: Option<Opening>) -> Result<Self> {
+    pub(super) async fn new(
+        flow: Flow,
+        plan: &Plan,
+        opening: Option<Opening>,
+        mounts: Option<Mounts>,
+    ) -> Result<Self> {
         let memory = Budget::new("memory", flow.memory);
         let tasks = Tasks::default();
-        let (services, scratch) = (services_of(&flow, &tasks)?, scratch_of(&flow, &tasks).await?);
+        let (services, scratch) = (services_of(&flow, &tasks, mounts)?, scratch_of(&flow, &tasks).await?);
         let fs = flow.fs();
         let seams = Seams { tasks: tasks.clone(), fs: Arc::clone(&fs), clock: Arc::new(SystemClock) };
         let commits = Commits::begin(&flow, opening, seams).await?;
         let rejects = Arc::new(rejects_of(&flow, commits.part_run()));
         let run = RunContext {
+            flow_name: flow.name.clone(),
             run_id: flow.run.id.clone(),
             part_run: commits.part_run(),
             whole_files: flow.steps.iter().any(takes_whole_files),
@@ -110,7 +117,7 @@ impl Prepared {
             live_steps.push(live_step(step, &own, before.is_some()));
             contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
         }
-        let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps));
+        let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps, Arc::clone(&rejects)));
         let one_file = |at: usize| flow.output_of(at).is_some_and(|(output, _)| output.is_file);
         let are_one_file: Vec<_> = (0..flow.steps.len()).map(one_file).collect();
         let steps = flow.steps.into_iter().zip(are_one_file);
@@ -136,11 +143,14 @@ fn stored_of(flow: &Flow, at: usize) -> Option<usize> {
 }
 
 /// Clients that all steps share.
-fn services_of(flow: &Flow, tasks: &Tasks) -> Result<Services> {
+fn services_of(flow: &Flow, tasks: &Tasks, mounts: Option<Mounts>) -> Result<Services> {
     let mut services = Services::default();
     let fetcher = Fetcher::new(flow.http.clone(), flow.storage.clone(), tasks.clone())?;
     fetcher.trust(flow.hosts.iter().cloned());
     services.insert(Arc::new(fetcher));
+    if let Some(mounts) = mounts {
+        services.insert(Arc::new(mounts));
+    }
     Ok(services)
 }
 
@@ -177,6 +187,7 @@ fn live_step(step: &Step, own: &StepContext, takes_turns: bool) -> LiveStep {
             StepKind::Stage(_) => Role::Stage,
             StepKind::Sink(_) => Role::Sink,
         },
+        inputs: step.inputs.clone(),
         metrics: Arc::clone(&own.metrics),
         share: own.share.clone(),
         takes_turns,

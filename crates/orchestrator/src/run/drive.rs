@@ -81,6 +81,9 @@ async fn rows_to_commits(
         opened = open_all(graph, kinds) => opened?,
         () = options.stop.cancelled() => return Err(Failure::Interrupted { is_committed: false }),
     };
+    if let Some(mounts) = &options.mounts {
+        mounts.set_starting(false);
+    }
     let midway = Midway::of(graph, &opened, &committing.commits, options);
     if let Some(why) = midway.as_ref().err().filter(|_| when != Commit::default()) {
         tracing::warn!("`commit` has no effect, the run commits at its end: {why}");

@@ -40,6 +40,7 @@ fn fixtures() -> Vec<Fixture> {
         whole_files(),
         without_parts("stdout"),
         without_parts("discard"),
+        without_parts("sse"),
     ]
 }
 
