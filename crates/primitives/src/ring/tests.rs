@@ -293,7 +293,7 @@ proptest! {
             }
             ring.close();
             for mut one in readers {
-                for _ in 0..1000 { one.take(usize::MAX, &sizes)?; }
+                while !one.is_cut && one.at < ring.next_id() { one.take(usize::MAX, &sizes)?; }
                 prop_assert!(one.is_cut || one.at == ring.next_id(), "{} of {}", one.at, ring.next_id());
             }
             Ok(())
