@@ -85,7 +85,7 @@ pub struct Config {
     /// its end, and that events are missing. Otherwise they are rows as others are.
     #[serde(default = "default_control")]
     pub control: bool,
-    /// How often in a row the stream is asked for again without anything new. A minute of heartbeats is new. Default 20.
+    /// How often in a row the stream is asked for again without anything new. Half a minute of heartbeats is new. Default 20.
     pub reconnects: Option<u32>,
     /// An event whose data is larger is rejected.
     #[serde(default = "default_max_record_bytes", deserialize_with = "units::byte_count")]

@@ -49,6 +49,11 @@ impl Given {
         self.was_restarted = true;
     }
 
+    /// Whether an id is one that comes again.
+    pub(super) fn repeats(&self, id: &str) -> bool {
+        self.repeats && self.by_id.contains_key(&digest(&[id]))
+    }
+
     /// Whether an event is new; if it is, it is given from now on.
     pub(super) fn take(&mut self, event: &Event) -> bool {
         if !event.has_own_id || event.id.is_empty() {

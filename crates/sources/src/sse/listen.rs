@@ -151,7 +151,9 @@ impl Listening {
                 None
             }
             Found::Id(id) => {
-                self.go_on_behind(id);
+                if !self.given.repeats(&id) {
+                    self.go_on_behind(id);
+                }
                 Some(What::Passed)
             }
             Found::TooLarge { id, n_bytes, start } => {
@@ -167,15 +169,18 @@ impl Listening {
     fn event(&mut self, event: Event) -> Option<What> {
         let held = self.release();
         if self.ear.has_control && self.is_control(&event) {
-            if !event.id.is_empty() {
+            if event.has_own_id && !event.id.is_empty() {
                 self.go_on_behind(Arc::clone(&event.id));
             }
             return Some(What::Passed);
         }
-        self.go_on_behind(Arc::clone(&event.id));
+        // What comes again does not move the place back.
         if !self.given.take(&event) {
             self.ear.cx.metrics().rows_duplicate.add(1);
             return Some(What::Passed);
+        }
+        if event.has_own_id {
+            self.go_on_behind(Arc::clone(&event.id));
         }
         self.n_new += 1;
         if self.ear.last_id.is_empty() && !std::mem::replace(&mut self.has_unnamed, true) {

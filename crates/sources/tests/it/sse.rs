@@ -73,6 +73,22 @@ async fn a_stream_that_breaks_off_goes_on_where_it_was_and_nothing_comes_twice()
     room.check_all_is_back().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_sends_all_of_it_again_does_not_move_the_place_back() {
+    let server = Server::start().await;
+    let first = "id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: c\n\n";
+    let answers = vec![
+        events(first).hang_up(),
+        events("id: 1\ndata: a\n\nid: 2\n\n").hang_up(),
+        events(format!("{first}id: 4\ndata: d\n\nevent: end\ndata\n\n")),
+    ];
+    let url = server.route("/events", in_turn(answers));
+    let room = room(None);
+    let rows = read(&room, json!({"url": url})).await.unwrap();
+    assert_eq!(texts(&rows, "data"), ["a", "b", "c", "d"]);
+    assert_eq!(ids_asked(&server), [None, Some("3".into()), Some("3".into())]);
+}
+
 // S1, the standard's columns
 #[tokio::test(flavor = "multi_thread")]
 async fn as_text_an_event_is_a_row_of_its_id_its_type_its_data_and_when_it_came() {
