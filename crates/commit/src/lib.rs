@@ -87,7 +87,10 @@ mod verify;
 pub use aqueduct_core::Mode;
 pub use clean::{Clean, Cleaned, Leftover};
 pub use flow_log::{FlowLog, Unfinished};
-pub use keys::{KeyStats, KeyStore, Keyed, KeysIn, KeysKept, Remembering};
+pub use keys::{
+    KeyStats, KeyStore, Keyed, KeysIn, KeysKept, Remembering, Sighting, Sightings, SightingsKept,
+    SightingsReader,
+};
 pub use manifest::{LogStamp, Manifest, ManifestPart};
 pub use record::{Counters, Counts, Letter};
 pub use run::{

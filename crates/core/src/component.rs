@@ -123,6 +123,12 @@ pub trait SourceConfig: Send + Sync {
         false
     }
 
+    /// Whether it never ends by itself, so that a run commits from time to time and adds to what is there; told before
+    /// anything is opened, as [`SourceCaps::endless`](crate::SourceCaps::endless) tells it after.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
     /// The option, as a JSON pointer, that has the run take back what is not committed when something changes while it is
     /// read: the source then ends with an error that is caused by [`ReadAgain`](crate::ReadAgain). Nothing, where it never does.
     /// Every sink of the flow must be able to take rows back then, and every source to give them again.

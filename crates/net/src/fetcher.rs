@@ -18,7 +18,7 @@ use crate::objects::Object;
 use crate::request::{Answer, Ask};
 use crate::store::Stores;
 use crate::{
-    Backoff, HttpOptions, Listed, Location, StorageOptions, Trust, body, http_ranges, list, local,
+    Backoff, HttpOptions, Listed, Listener, Location, StorageOptions, Trust, body, http_ranges, list, local,
     masked_url, range,
 };
 
@@ -117,6 +117,21 @@ impl Fetcher {
         match at {
             Location::Http(url) => self.get_http(Ask::post(url, from, question), metrics).await,
             _ => Err(Error::bug("ask", "only HTTP servers are asked questions").with("url", at)),
+        }
+    }
+
+    /// Gets ready to listen to a stream of events. Once it has been open, it is asked for again `reconnects` times without
+    /// anything new at most; before that, `retries` times.
+    ///
+    /// # Errors
+    /// The location is no HTTP URL.
+    pub fn listener(&self, at: &Location, reconnects: u32, metrics: &Arc<StepMetrics>) -> Result<Listener> {
+        self.check_open()?;
+        match at {
+            Location::Http(url) => {
+                Ok(Listener::new(Arc::clone(&self.inner), url, reconnects, Arc::clone(metrics)))
+            }
+            _ => Err(Error::bug("listen", "only HTTP servers send events").with("url", at)),
         }
     }
 

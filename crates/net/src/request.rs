@@ -13,6 +13,7 @@ use crate::address::{Trust, check_all, check_literal, denied, names_host, same_o
 use crate::auth::{Grant, apply};
 use crate::failure::{self, Failure, shut_down};
 use crate::inner::Inner;
+use crate::listener::EVENT_STREAM;
 use crate::pace::{Pace, waited_for};
 use crate::range::content_length;
 
@@ -38,11 +39,13 @@ pub(crate) struct Ask {
     pub(crate) if_range: Option<String>,
     /// What is sent along, as JSON.
     pub(crate) json: Option<Bytes>,
+    /// It asks for a stream of events, those behind this one; with an empty text for those that come.
+    pub(crate) events_after: Option<String>,
 }
 
 impl Ask {
     pub(crate) fn new(url: &Url, from: Trust, method: Method) -> Self {
-        Self { url: url.clone(), from, method, range: None, if_range: None, json: None }
+        Self { url: url.clone(), from, method, range: None, if_range: None, json: None, events_after: None }
     }
 
     /// A question that takes more than a URL, and changes nothing where it is asked: it may be asked again.
@@ -142,6 +145,14 @@ impl Inner {
         }
         if let Some(name) = &ask.if_range {
             insert(&mut headers, "if-range", name);
+        }
+        if let Some(last_event_id) = &ask.events_after {
+            insert(&mut headers, "accept", EVENT_STREAM);
+            insert(&mut headers, "cache-control", "no-store");
+            match HeaderValue::from_bytes(last_event_id.as_bytes()) {
+                Ok(value) if !last_event_id.is_empty() => headers.insert("last-event-id", value),
+                _ => None,
+            };
         }
         headers
     }

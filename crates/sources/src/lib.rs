@@ -14,6 +14,7 @@ pub mod gdelt;
 pub mod generate;
 mod paged;
 mod source_fn;
+pub mod sse;
 pub mod stac_api;
 pub mod stac_catalog;
 pub mod stdin;
@@ -31,6 +32,7 @@ pub const ALL: &[&dyn SourceFactory] = &[
     &files::FACTORY, //
     &gdelt::FACTORY,
     &generate::FACTORY,
+    &sse::FACTORY,
     &stac_api::FACTORY,
     &stac_catalog::FACTORY,
     &stdin::FACTORY,

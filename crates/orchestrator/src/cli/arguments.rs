@@ -240,7 +240,7 @@ pub(super) struct StateArguments {
     /// What to do.
     #[arg(value_enum, default_value_t)]
     pub(super) action: StateAction,
-    /// For `set`, STEP.FIELD=VALUE; for `reset`, a step.
+    /// For `set`, STEP.FIELD=VALUE; for `reset`, a step; for `export`, a step that records sightings.
     #[arg(value_name = "K=V|STEP")]
     pub(super) what: Option<String>,
 }
@@ -255,7 +255,7 @@ pub(super) enum StateAction {
     Set,
     /// Forget what a step keeps; without a step, what all of them keep, and an unfinished run.
     Reset,
-    /// Tell all of it, as JSON.
+    /// Tell all of it, as JSON; of a step that records sightings, a line of JSON for each key.
     Export,
 }
 

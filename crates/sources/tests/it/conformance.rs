@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_core::{Positions, RunContext};
+use aqueduct_core::{Clock, Positions, RunContext};
 use aqueduct_net::{Fetcher, HttpOptions, StorageOptions};
+use aqueduct_testkit::http::{Answer, Request};
 use aqueduct_testkit::source_suite::{Fixture, Input};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 aqueduct_testkit::source_suite!(aqueduct_sources::ALL, fixtures, services);
@@ -25,6 +27,8 @@ fn fixtures() -> Vec<Fixture> {
         items_of_a_catalog(),
         gdelt(),
         generate(),
+        sse(),
+        sse_of_json(),
         stdin(),
     ]
 }
@@ -32,6 +36,19 @@ fn fixtures() -> Vec<Fixture> {
 fn services(run: &mut RunContext) {
     let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), run.tasks.clone());
     run.services.insert(Arc::new(fetcher.unwrap()));
+    run.clock = Arc::new(Still);
+}
+
+/// It is always the same time.
+#[derive(Debug)]
+struct Still;
+
+const NOW: &str = "2026-06-01T00:00:00Z";
+
+impl Clock for Still {
+    fn now(&self) -> DateTime<Utc> {
+        NOW.parse().unwrap()
+    }
 }
 
 /// So many rows weigh 1.25 MiB.
@@ -298,6 +315,59 @@ fn generate() -> Fixture {
         n_splits: 1,
         empty: Input::of(options(0)),
         failing: Ok(Input::of(options(10)).from(Positions::of("rows", json!("no number")))),
+    }
+}
+
+/// What a stream has to say: events with ids that count up, a connection for each thousand, and its end.
+fn events(request: &Request, data: impl Fn(i64) -> String) -> Answer {
+    let last: i64 = request.header("last-event-id").map_or(-1, |id| id.parse().unwrap());
+    let numbers = last + 1..N_ROWS.min(last + 1001);
+    let mut text = String::from("retry: 1\n\n");
+    for n in numbers {
+        write!(text, "id: {n}\nevent: row\ndata: {}\n\n", data(n)).unwrap();
+    }
+    if last + 1001 >= N_ROWS {
+        text += "event: end\ndata: {}\n\n";
+    }
+    event_stream(text)
+}
+
+fn event_stream(text: String) -> Answer {
+    Answer::new(200).header("Content-Type", "text/event-stream").chunks([text]).hang_up()
+}
+
+fn sse() -> Fixture {
+    let read = || json!({"url": "{server}/events", "retries": 0});
+    let usual = Input::of(read()).answered("/events", |request| events(request, text));
+    Fixture {
+        component: "sse",
+        variant: "as text",
+        usual,
+        rows: (0..N_ROWS).map(|n| format!("{n}\trow\t{}\t{NOW}", text(n))).collect(),
+        n_splits: 1,
+        empty: Input::of(read()).answered("/events", |_| Answer::new(204)),
+        failing: Ok(Input::of(read()).answered("/events", |_| Answer::new(404))),
+    }
+}
+
+fn sse_of_json() -> Fixture {
+    let read = || json!({"url": "{server}/events", "schema": columns(), "retries": 0});
+    let row = |n: i64| match n % 100 {
+        50 => "{\"n\":".to_owned(),
+        70 => " ".to_owned(),
+        _ => format!("{{\"n\":{n},\ndata: \"text\":\"{}\"}}", text(n)),
+    };
+    let usual = Input::of(read()).answered("/events", move |request| events(request, row));
+    let is_row = |n: &i64| !matches!(n % 100, 50 | 70);
+    let failing = Input::of(read()).answered("/events", |_| event_stream("data: {\"n\":\n\n".into()));
+    Fixture {
+        component: "sse",
+        variant: "of JSON, some of it bad",
+        usual: usual.rejected(60),
+        rows: (0..N_ROWS).filter(is_row).map(|n| format!("{n}\t{}", text(n))).collect(),
+        n_splits: 1,
+        empty: Input::of(read()).answered("/events", |_| event_stream("event: end\ndata\n\n".into())),
+        failing: Ok(failing),
     }
 }
 

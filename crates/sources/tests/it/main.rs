@@ -9,6 +9,7 @@ mod http;
 mod incremental;
 mod local;
 mod resume;
+mod sse;
 mod stac;
 mod stac_api;
 mod stac_catalog;
