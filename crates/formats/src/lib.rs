@@ -7,6 +7,7 @@
 mod binary;
 mod columnar;
 mod count;
+pub mod feed;
 mod format;
 pub mod geo;
 mod options;

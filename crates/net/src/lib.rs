@@ -58,7 +58,7 @@ mod web;
 
 pub use address::Trust;
 pub use failure::does_no_ranges;
-pub use fetched::{ContentEncoding, Fetched, Meta, Ranged};
+pub use fetched::{ContentEncoding, Fetched, Known, Meta, Ranged};
 pub use fetcher::Fetcher;
 pub use list::Listed;
 pub use listener::Listener;

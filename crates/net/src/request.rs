@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::{RequestBuilder, Response};
 use url::Url;
 
+use crate::Known;
 use crate::address::{Trust, check_all, check_literal, denied, names_host, same_origin};
 use crate::auth::{Grant, apply};
 use crate::failure::{self, Failure, shut_down};
@@ -41,11 +42,22 @@ pub(crate) struct Ask {
     pub(crate) json: Option<Bytes>,
     /// It asks for a stream of events, those behind this one; with an empty text for those that come.
     pub(crate) events_after: Option<String>,
+    /// The answer is wanted only if there is another version than this.
+    pub(crate) unless: Option<Known>,
 }
 
 impl Ask {
     pub(crate) fn new(url: &Url, from: Trust, method: Method) -> Self {
-        Self { url: url.clone(), from, method, range: None, if_range: None, json: None, events_after: None }
+        Self {
+            url: url.clone(),
+            from,
+            method,
+            range: None,
+            if_range: None,
+            json: None,
+            events_after: None,
+            unless: None,
+        }
     }
 
     /// A question that takes more than a URL, and changes nothing where it is asked: it may be asked again.
@@ -153,6 +165,10 @@ impl Inner {
                 Ok(value) if !last_event_id.is_empty() => headers.insert("last-event-id", value),
                 _ => None,
             };
+        }
+        if let Some(known) = &ask.unless {
+            known.if_none_match().into_iter().for_each(|etag| insert(&mut headers, "if-none-match", etag));
+            known.if_modified_since().iter().for_each(|at| insert(&mut headers, "if-modified-since", at));
         }
         headers
     }

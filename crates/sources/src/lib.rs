@@ -8,6 +8,7 @@
 
 use aqueduct_core::SourceFactory;
 
+pub mod feeds;
 mod file_set;
 pub mod files;
 pub mod gdelt;
@@ -29,7 +30,8 @@ pub use aqueduct_primitives as primitives;
 
 /// All sources, in the order in which help lists them.
 pub const ALL: &[&dyn SourceFactory] = &[
-    &files::FACTORY, //
+    &feeds::FACTORY, //
+    &files::FACTORY,
     &gdelt::FACTORY,
     &generate::FACTORY,
     &sse::FACTORY,

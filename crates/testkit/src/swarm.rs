@@ -95,7 +95,9 @@ impl Swarm {
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         socket.set_nonblocking(true)?;
         match socket.connect(&self.address.into()) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(IN_PROGRESS) => {
+            Err(error)
+                if error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(IN_PROGRESS) =>
+            {
                 return Err(error);
             }
             _ => {}
@@ -217,7 +219,8 @@ impl Seen {
             self.last = Some(id);
         }
         if line.starts_with("data: ") {
-            let sent = line.split("\"at_us\":").nth(1).map(|rest| rest.split([',', '}']).next().unwrap_or(""));
+            let sent =
+                line.split("\"at_us\":").nth(1).map(|rest| rest.split([',', '}']).next().unwrap_or(""));
             if let Some(sent) = sent.and_then(|sent| sent.trim().parse::<u64>().ok()) {
                 self.latencies_us.push(now_us().saturating_sub(sent));
             }

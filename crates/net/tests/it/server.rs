@@ -119,7 +119,8 @@ async fn half_open_requests_are_closed_in_time_and_others_notice_nothing() {
     let mut half_open = Vec::new();
     for n in 0..300 {
         let mut client = TcpStream::connect(live.address()).await.unwrap();
-        let said: &[u8] = [&b"GET /streams/news HTTP/1.1\r\nHost: loc"[..], b"", b"\x16\x03\x01 junk\r\n\r\n"][n % 3];
+        let said: &[u8] =
+            [&b"GET /streams/news HTTP/1.1\r\nHost: loc"[..], b"", b"\x16\x03\x01 junk\r\n\r\n"][n % 3];
         client.write_all(said).await.unwrap();
         half_open.push(client);
     }
@@ -146,7 +147,11 @@ async fn the_number_of_the_last_event_may_be_anything() {
     assert!(oldest > 1);
     live.stream.end();
     let ancient = live.all("Last-Event-ID: 0\r\n").await;
-    assert!(ancient.contains(&format!("event: lagged\ndata: {{\"from\":1,\"to\":{}}}", oldest - 1)), "{}", &ancient[..500]);
+    assert!(
+        ancient.contains(&format!("event: lagged\ndata: {{\"from\":1,\"to\":{}}}", oldest - 1)),
+        "{}",
+        &ancient[..500]
+    );
     assert!(ancient.contains(&format!("id: {oldest}\n")) && ancient.contains("event: end"));
     let recent = live.all("Last-Event-ID: 98\r\n").await;
     assert_eq!((recent.matches("event: row").count(), recent.contains("lagged")), (2, false));
@@ -197,7 +202,9 @@ async fn names_sites_and_tokens_are_checked() {
     };
     let foreign = raw("GET /streams/news HTTP/1.1\r\nHost: attacker.example\r\n\r\n").await;
     assert!(foreign.starts_with("HTTP/1.1 403 "), "{foreign}");
-    let preflight = raw("OPTIONS /streams/news HTTP/1.1\r\nHost: localhost\r\nOrigin: https://good.example\r\n\r\n").await;
+    let preflight =
+        raw("OPTIONS /streams/news HTTP/1.1\r\nHost: localhost\r\nOrigin: https://good.example\r\n\r\n")
+            .await;
     assert!(preflight.starts_with("HTTP/1.1 204 ") && preflight.contains("authorization"), "{preflight}");
     let post = raw("POST /streams/news HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
@@ -234,7 +241,8 @@ async fn a_client_that_never_reads_10000_events_is_removed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_1_kb_a_second_is_removed_and_others_are_not_held_up() {
     let put_timeout = Duration::from_millis(100);
-    let live = Live::new(EventStreamOptions { put_timeout, replay: Replay::None, ..EventStreamOptions::default() });
+    let live =
+        Live::new(EventStreamOptions { put_timeout, replay: Replay::None, ..EventStreamOptions::default() });
     let mut slow = live.ask("").await;
     let mut well = live.ask("").await;
     live.until("both are there", |live| live.stream.stats().n_clients == 2).await;
@@ -247,7 +255,9 @@ async fn a_client_that_reads_1_kb_a_second_is_removed_and_others_are_not_held_up
     });
     let all = tasks.spawn(async move {
         let mut text = Vec::new();
-        well.read_to_end(&mut text).await.map(|_| String::from_utf8_lossy(&text).matches("event: row").count())
+        well.read_to_end(&mut text)
+            .await
+            .map(|_| String::from_utf8_lossy(&text).matches("event: row").count())
     });
     live.send(10_000, 1000).await;
     live.until("it is gone", |live| live.stream.stats().n_clients == 1).await;
@@ -258,7 +268,8 @@ async fn a_client_that_reads_1_kb_a_second_is_removed_and_others_are_not_held_up
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_to_wait_loses_nothing_for_a_slow_reader() -> io::Result<()> {
-    let options = EventStreamOptions { slow_client: SlowClient::Wait, queue: 10, replay: Replay::None, ..options() };
+    let options =
+        EventStreamOptions { slow_client: SlowClient::Wait, queue: 10, replay: Replay::None, ..options() };
     let live = Arc::new(Live::new(options));
     let mut slow = live.ask("").await;
     live.until("it is there", |live| live.stream.stats().n_clients == 1).await;

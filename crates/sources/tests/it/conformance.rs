@@ -26,6 +26,8 @@ fn fixtures() -> Vec<Fixture> {
         page_of_an_api(),
         items_of_a_catalog(),
         gdelt(),
+        feeds(),
+        bad_feeds(),
         generate(),
         sse(),
         sse_of_json(),
@@ -302,6 +304,81 @@ fn event(id: i64) -> String {
     fields[60] = format!("https://example.com/{}", text(id));
     fields.join("\t") + "\n"
 }
+
+/// A third of the entries in each kind of feed.
+fn kinds_of_feeds() -> [String; 3] {
+    let [first, second, third] = thirds();
+    let rss = first.map(|n| format!("<item><guid>R{n}</guid><title>{}</title></item>", text(n)));
+    let atom = second.map(|n| {
+        format!(
+            "<entry><id>A{n}</id><title>{}</title><updated>2026-01-01T00:00:00Z</updated></entry>",
+            text(n)
+        )
+    });
+    let json: Vec<_> = third.map(|n| json!({"id": n, "title": text(n)})).collect();
+    [
+        format!("<rss><channel><title>R</title>{}</channel></rss>", rss.collect::<String>()),
+        format!(
+            "<feed xmlns='http://www.w3.org/2005/Atom'><title>A</title>{}</feed>",
+            atom.collect::<String>()
+        ),
+        json!({"version": "https://jsonfeed.org/version/1.1", "title": "J", "items": json}).to_string(),
+    ]
+}
+
+fn entry(n: i64) -> String {
+    let [first, second, _] = thirds();
+    let (id, feed, updated) = match n {
+        n if first.contains(&n) => (format!("r{n}"), "a.xml\tR", ""),
+        n if second.contains(&n) => (format!("a{n}"), "b.xml\tA", "2026-01-01T00:00:00Z"),
+        n => (n.to_string(), "c.json\tJ", ""),
+    };
+    format!("{id}\t{feed}\t{}\t\t\t\t[]\t[]\t\t{updated}\t2026-06-01T00:00:00Z", text(n))
+}
+
+fn feeds() -> Fixture {
+    let read = |names: &[&str]| Input::of(json!({"urls": names}));
+    let [rss, atom, json] = kinds_of_feeds();
+    let usual = read(&["a.xml", "b.xml", "c.json"]).file("a.xml", rss.clone());
+    Fixture {
+        component: "feeds",
+        variant: "",
+        usual: usual.file("b.xml", atom).file("c.json", json),
+        rows: (0..N_ROWS).map(entry).collect(),
+        n_splits: 1,
+        empty: read(&["a.xml"]).file("a.xml", "<rss><channel/></rss>"),
+        failing: Ok(read(&["a.xml", "broken.xml"]).file("a.xml", rss).file("broken.xml", "<html/>")),
+    }
+}
+
+/// One that is not there, one that is none, one that is cut off within its last entry; and each entry twice.
+fn bad_feeds() -> Fixture {
+    let read = |names: &[&str]| Input::of(json!({"urls": names, "concurrency": 2}));
+    let [rss, atom, json] = kinds_of_feeds();
+    let cut = rss.replacen("</channel></rss>", "<item><guid>cut", 1);
+    let usual = read(&["gone.xml", "a.xml", "page.xml", "b.xml", "c.json", "again.json"]);
+    Fixture {
+        component: "feeds",
+        variant: "with bad ones",
+        usual: usual
+            .file("a.xml", cut)
+            .file("page.xml", "<html><body/></html>")
+            .file("b.xml", atom)
+            .file("c.json", json)
+            .file(
+                "again.json",
+                r#"{"version": "https://jsonfeed.org/version/1.1", "items": [7, {"id": "a2000"}, 8]}"#,
+            )
+            .rejected(5),
+        rows: (0..N_ROWS).map(entry).chain([AGAIN.to_owned()]).collect(),
+        n_splits: 1,
+        empty: read(&["a.xml"]).file("a.xml", "<rss><channel/></rss>"),
+        failing: Ok(read(&["a.xml", "gone.xml"]).file("a.xml", rss)),
+    }
+}
+
+/// The same id, of another version.
+const AGAIN: &str = "a2000\tagain.json\t\t\t\t\t\t[]\t[]\t\t\t2026-06-01T00:00:00Z";
 
 fn generate() -> Fixture {
     let names = || (0..16).map(|n| (format!("c{n}"), json!("sequence")));

@@ -4,6 +4,7 @@
 
 mod changes;
 mod conformance;
+mod feeds;
 mod gdelt;
 mod http;
 mod incremental;
