@@ -17,7 +17,7 @@ use aqueduct_core::{ErrorKind, FsEntry, Result};
 use crate::dataset::Dataset;
 use crate::disk::Disk;
 use crate::flow_log::FlowLog;
-use crate::keys::{KeysKept, is_keys_file};
+use crate::keys::{KeysKept, SightingsKept, is_keys_file};
 use crate::log::is_draft;
 use crate::record::OutputRef;
 use crate::stage::{Owner, Stage};
@@ -86,8 +86,10 @@ impl FlowLog {
     fn files_of_keys(&self) -> Result<BTreeSet<PathBuf>> {
         let mut named = BTreeSet::new();
         for (step, value) in self.history.all_kept() {
-            let files = KeysKept::of(value)?.into_iter().flat_map(|kept| kept.files);
-            named.extend(files.map(|file| self.local_dir.join("steps").join(step).join(file)));
+            let keys = KeysKept::of(value)?.into_iter().flat_map(|kept| kept.files);
+            let sightings = SightingsKept::of(value)?.into_iter().flat_map(|kept| kept.files);
+            named
+                .extend(keys.chain(sightings).map(|file| self.local_dir.join("steps").join(step).join(file)));
         }
         Ok(named)
     }

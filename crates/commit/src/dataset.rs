@@ -10,7 +10,7 @@ use crate::folders::Folders;
 use crate::foreign;
 use crate::history::{Epoch, Pending};
 use crate::in_store::{InStore, Publishing};
-use crate::layout::{HIDDEN, Layout};
+use crate::layout::{DOCUMENTS, HIDDEN, Layout};
 use crate::lock::{self, OutputLock};
 use crate::manifest::{Manifest, ManifestPart};
 use crate::names;
@@ -197,6 +197,7 @@ impl Dataset {
             let [part] = manifest.parts.as_slice() else { continue };
             let has_moved = !self.disk.exists(&stage.epoch(n).join(&part.name))?;
             if has_moved && part.bytes == public.n_bytes {
+                self.place_document(stage, &waiting, &|name| self.layout.described_in(name))?;
                 self.disk.rename(&waiting, &self.layout.manifest())?;
                 self.disk.sync_dir(&self.layout.hidden())?;
             }
@@ -396,12 +397,41 @@ impl Dataset {
             kill_point("commit.publish.parts.added");
         }
         let manifest = self.layout.manifest();
-        self.disk.create_durable_dir(manifest.parent().unwrap_or(folder))?;
+        let hidden = manifest.parent().unwrap_or(folder);
+        self.disk.create_durable_dir(hidden)?;
+        if self.place_document(stage, waiting, &|name| self.layout.described_in(name))? {
+            self.disk.sync_dir(hidden)?;
+        }
         self.disk.rename(waiting, &manifest)?;
         kill_point("commit.publish.manifest.renamed");
         self.disk.sync_dir(manifest.parent().unwrap_or(folder))?;
         kill_point("commit.publish.manifest.synced");
         Ok(())
+    }
+
+    /// Puts the document that follows from a manifest beside its place, before it: as long as the manifest waits, this is
+    /// done again. Whether anything has changed there.
+    fn place_document(&self, stage: &Stage, waiting: &Path, place: &dyn Fn(&str) -> PathBuf) -> Result<bool> {
+        let document = Manifest::load(&self.disk, waiting)?.and_then(|manifest| manifest.document());
+        let mut has_changed = false;
+        for name in DOCUMENTS {
+            let to = place(name);
+            match document.as_ref().filter(|(wanted, _)| *wanted == name) {
+                Some((_, text)) => {
+                    let fresh = stage.path().join(name);
+                    self.disk.remove_file(&fresh)?;
+                    self.disk.write_durable(&fresh, text)?;
+                    self.disk.rename(&fresh, &to)?;
+                    has_changed = true;
+                }
+                None if self.disk.exists(&to)? => {
+                    self.disk.remove_file(&to)?;
+                    has_changed = true;
+                }
+                None => {}
+            }
+        }
+        Ok(has_changed)
     }
 
     fn publish_file(&self, staged: &Path, part: &ManifestPart) -> Result<()> {
@@ -470,6 +500,7 @@ impl Dataset {
             }
             self.carry_over(waiting, &staged, &next)?;
             self.disk.create_durable_dir(&next.join(HIDDEN))?;
+            self.place_document(stage, waiting, &|name| next.join(HIDDEN).join(name))?;
             self.disk.rename(waiting, &stage.next_manifest())?;
             self.disk.sync_dir(&next.join(HIDDEN))?;
             self.disk.sync_dir(&next)?;

@@ -7,7 +7,7 @@ use aqueduct_core::{Error, ErrorKind, FsEntry, Result};
 
 use crate::Manifest;
 use crate::disk::Disk;
-use crate::layout::{HIDDEN, Layout, MANIFEST};
+use crate::layout::{DOCUMENTS, HIDDEN, Layout, MANIFEST};
 
 /// Folders in folders of an output. Partitions nest as deep as there are `partition_by` columns.
 const MAX_DEPTH: usize = 64;
@@ -86,10 +86,11 @@ impl Listed<'_> {
         }
     }
 
-    /// Of an output's own hidden folder, only the manifest is known; more belongs to an output further down.
+    /// Of an output's own hidden folder, only the manifest and what follows from it are known; more belongs to an output
+    /// further down.
     fn check_hidden(&self, hidden: &Path) -> Result<()> {
-        let manifest = hidden.join(MANIFEST);
-        match self.disk.list(hidden)?.into_iter().find(|entry| entry.path != manifest) {
+        let ours: Vec<_> = DOCUMENTS.iter().chain([&MANIFEST]).map(|name| hidden.join(name)).collect();
+        match self.disk.list(hidden)?.into_iter().find(|entry| !ours.contains(&entry.path)) {
             Some(entry) => Err(in_the_way(&entry.path, "the files of another output are in this folder")),
             None => Ok(()),
         }

@@ -12,7 +12,7 @@ use aqueduct_core::{Error, ErrorKind, FsEntry, Objects, Part, Result, Version, k
 use crate::Mode;
 use crate::carried::copy;
 use crate::disk::Disk;
-use crate::layout::{HIDDEN, Layout, MANIFEST};
+use crate::layout::{DOCUMENTS, Layout, tells_of_data};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestPart};
 use crate::stage::{Stage, Staged};
 
@@ -97,6 +97,7 @@ impl InStore<'_> {
                 return Err(conflict("publish", &self.layout.path, message));
             }
         }
+        self.put_document(publishing)?;
         self.remove_replaced(publishing)?;
         // What says that something is to be done goes first: the rest is of no use without it, and is swept.
         let lists = publishing.epochs.iter().map(|epoch| stage.list(*epoch));
@@ -137,6 +138,57 @@ impl InStore<'_> {
                 _ => Err(failed("write manifest", &path, error)),
             },
         }
+    }
+
+    /// Puts the document that follows from the newest manifest, or removes what followed from one before. Whoever was between
+    /// the two looks has changed the document or will: it is looked at again.
+    fn put_document(&self, publishing: &Publishing<'_>) -> Result<()> {
+        let tells = |manifest: &Manifest| manifest.parts.iter().any(|part| part.extents.is_some());
+        let previous = Manifest::load(self.disk, &publishing.stage.previous(publishing.n))?;
+        for _ in 0..MAX_TRIES {
+            let there = self.document_versions()?;
+            let Some((now, _)) = self.manifest()? else { return Ok(()) };
+            if !tells(&now) && !previous.as_ref().is_some_and(tells) {
+                return Ok(());
+            }
+            if self.try_to_put_document(&now, there)? {
+                return Ok(());
+            }
+        }
+        let message = "other runs change the document of collections again and again";
+        Err(conflict("publish", &self.layout.path, message))
+    }
+
+    fn document_versions(&self) -> Result<Vec<(&'static str, Option<Version>)>> {
+        let version = |name: &'static str| {
+            let path = self.layout.described_in(name);
+            let read = self.objects.read_version(&path, MAX_MANIFEST_BYTES);
+            let read = read.map_err(|error| failed("read document", &path, error))?;
+            Ok((name, read.map(|(_, version)| version)))
+        };
+        DOCUMENTS.into_iter().map(version).collect()
+    }
+
+    /// Whether nobody else was first.
+    fn try_to_put_document(
+        &self,
+        now: &Manifest,
+        there: Vec<(&'static str, Option<Version>)>,
+    ) -> Result<bool> {
+        let document = now.document();
+        for (name, version) in there {
+            let path = self.layout.described_in(name);
+            match document.as_ref().filter(|(wanted, _)| *wanted == name) {
+                Some((_, text)) => match self.objects.put_over(&path, text, version.as_ref()) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == IoKind::AlreadyExists => return Ok(false),
+                    Err(error) => return Err(failed("write document", &path, error)),
+                },
+                None if version.is_some() => self.disk.remove_file(&path)?,
+                None => {}
+            }
+        }
+        Ok(true)
     }
 
     /// What is public, and its version.
@@ -229,8 +281,9 @@ impl InStore<'_> {
         let listed = self.objects.each_below(&self.layout.path, &mut |entry| {
             let name =
                 entry.path.strip_prefix(&self.layout.path).ok().and_then(Path::to_str).unwrap_or_default();
-            let is_ours = name == format!("{HIDDEN}/{MANIFEST}");
-            if !is_ours && let Err(error) = self.check_one(&entry, name, manifest) {
+            if !tells_of_data(name)
+                && let Err(error) = self.check_one(&entry, name, manifest)
+            {
                 wrong = Some(error);
                 return Err(IoKind::Other.into());
             }

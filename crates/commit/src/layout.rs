@@ -2,12 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use aqueduct_core::collections::{COLLECTION, COLLECTIONS};
 use aqueduct_core::{Error, ErrorKind, Output, Result, is_in_store};
 
 /// The folder for all that is not data, in an output folder and beside an output file.
 pub(crate) const HIDDEN: &str = "_aqueduct";
 /// The manifest's name in [`HIDDEN`].
 pub(crate) const MANIFEST: &str = "manifest.json";
+/// The names of documents of collections in [`HIDDEN`], which follow from the manifest: one of them is there, or none.
+pub(crate) const DOCUMENTS: [&str; 2] = [COLLECTION, COLLECTIONS];
+
+/// Whether a file of an output, by its name within it, is none of its data but tells of them.
+pub(crate) fn tells_of_data(name: &str) -> bool {
+    let inner = name.strip_prefix(HIDDEN).and_then(|name| name.strip_prefix('/'));
+    inner.is_some_and(|name| name == MANIFEST || DOCUMENTS.contains(&name))
+}
 
 /// The paths of one output.
 #[derive(Clone, Debug)]
@@ -63,10 +72,15 @@ impl Layout {
 
     /// The manifest of what is public.
     pub(crate) fn manifest(&self) -> PathBuf {
+        self.described_in(MANIFEST)
+    }
+
+    /// A file that tells of what is public: of one file, under its name.
+    pub(crate) fn described_in(&self, name: &str) -> PathBuf {
         if self.is_file {
-            self.hidden().join(format!("{}.{MANIFEST}", self.name))
+            self.hidden().join(format!("{}.{name}", self.name))
         } else {
-            self.path.join(HIDDEN).join(MANIFEST)
+            self.path.join(HIDDEN).join(name)
         }
     }
 }

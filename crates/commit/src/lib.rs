@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | the output | `PATH/` | `PATH` |
 //! | its manifest | `PATH/_aqueduct/manifest.json` | `PARENT/_aqueduct/NAME.manifest.json` |
+//! | of items of STAC, their [collections](aqueduct_core::collections) | `PATH/_aqueduct/collection.json` | `PARENT/_aqueduct/NAME.collection.json` |
 //! | while a run is under way | `PARENT/_aqueduct/NAME/stage-RUN.SEQ/`, `PARENT/_aqueduct/NAME.lock` | the same |
 //! | replaced by | exchanging the folder with the staged one | renaming the file, then the manifest |
 //!
@@ -20,7 +21,8 @@
 //! 1. parts, the list of them and the manifest that is to be public become durable where nobody looks;
 //! 2. the record gets its number, which only one writer can give: **committed**;
 //! 3. each output is published: of folders that are replaced, all at once; of those that are appended to, part by part, and
-//!    then the manifest. Whoever opens the log next does what is left of this, and it can be begun any number of times.
+//!    then the manifest, behind the document that follows from it. Whoever opens the log next does what is left of this, and it
+//!    can be begun any number of times.
 //!
 //! What was staged and is in no record is removed at the next opening. Each opening begins with a record of its own and
 //! moves what was staged to another place: a writer that was thought dead can neither commit nor publish any more.
@@ -85,7 +87,10 @@ mod verify;
 pub use aqueduct_core::Mode;
 pub use clean::{Clean, Cleaned, Leftover};
 pub use flow_log::{FlowLog, Unfinished};
-pub use keys::{KeyStats, KeyStore, Keyed, KeysIn, KeysKept, Remembering};
+pub use keys::{
+    KeyStats, KeyStore, Keyed, KeysIn, KeysKept, Remembering, Sighting, Sightings, SightingsKept,
+    SightingsReader,
+};
 pub use manifest::{LogStamp, Manifest, ManifestPart};
 pub use record::{Counters, Counts, Letter};
 pub use run::{

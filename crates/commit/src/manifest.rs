@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use aqueduct_core::collections::{self, Extents, FileOfItems};
 use aqueduct_core::{Error, ErrorKind, FsFile, Part, Result, TableShape};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -85,11 +86,15 @@ pub struct ManifestPart {
     pub bytes: u64,
     /// BLAKE3 of its bytes, in hex.
     pub blake3: String,
+    /// Where and when the items in it are, if it has items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extents: Option<Extents>,
 }
 
 impl From<Part> for ManifestPart {
     fn from(part: Part) -> Self {
-        Self { name: part.name, rows: part.rows, bytes: part.n_bytes, blake3: part.blake3 }
+        let Part { name, rows, n_bytes: bytes, blake3, extents, .. } = part;
+        Self { name, rows, bytes, blake3, extents }
     }
 }
 
@@ -130,6 +135,16 @@ impl Manifest {
             .with("known", VERSION));
         }
         serde_json::from_slice(text).map_err(|error| conflict("the manifest is damaged").with_source(error))
+    }
+
+    /// The document of the collections in it, and its name: it follows from the parts.
+    pub(crate) fn document(&self) -> Option<(&'static str, Vec<u8>)> {
+        let files = self.parts.iter().map(|part| FileOfItems {
+            name: &part.name,
+            rows: part.rows,
+            extents: part.extents.as_ref(),
+        });
+        collections::documents(&files.collect::<Vec<_>>())
     }
 
     /// The part of this name.

@@ -11,7 +11,7 @@ use aqueduct_core::{Error, ErrorKind, Fs, Output, Result};
 
 use crate::disk::Disk;
 use crate::in_store::hash_object;
-use crate::layout::{HIDDEN, Layout, MANIFEST};
+use crate::layout::{HIDDEN, Layout, MANIFEST, tells_of_data};
 use crate::{Manifest, ManifestPart};
 
 /// Parts hashed at once. Hashing waits for the disk; more would only make it seek.
@@ -255,7 +255,7 @@ impl Foreign<'_> {
             let name = format!("{prefix}{}", last.to_string_lossy());
             match entry.is_dir {
                 true => self.look_in(&entry.path, &format!("{name}/"), depth + 1)?,
-                false if name == format!("{HIDDEN}/{MANIFEST}") => {}
+                false if tells_of_data(&name) => {}
                 // A name that is no text is none that aqueduct gave.
                 false if last.to_str().is_some() && self.manifest.part(&name).is_some() => {}
                 false => {

@@ -123,6 +123,12 @@ pub trait SourceConfig: Send + Sync {
         false
     }
 
+    /// Whether it never ends by itself, so that a run commits from time to time and adds to what is there; told before
+    /// anything is opened, as [`SourceCaps::endless`](crate::SourceCaps::endless) tells it after.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
     /// The option, as a JSON pointer, that has the run take back what is not committed when something changes while it is
     /// read: the source then ends with an error that is caused by [`ReadAgain`](crate::ReadAgain). Nothing, where it never does.
     /// Every sink of the flow must be able to take rows back then, and every source to give them again.
@@ -195,6 +201,11 @@ pub trait StageConfig: Send + Sync {
     /// What it does within a share of so many bytes, for `explain`: when it spills, how much it merges at once.
     fn spill_note(&self, _share: ByteCount) -> String {
         "what its share does not hold goes to disk".into()
+    }
+
+    /// All that is wrong with files of this machine that the options name. Reads them at most; touches no network.
+    fn check_files(&self, _planning: &Planning) -> Vec<Problem> {
+        Vec::new()
     }
 
     /// The stage over inputs of these columns. Pure: `check` calls it and throws the stage away.

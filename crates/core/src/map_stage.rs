@@ -1,11 +1,21 @@
 //! The common kind of stage: rows in, rows out, one batch at a time.
 
+use aqueduct_primitives::ByteCount;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_stream::try_stream;
 use futures::StreamExt;
 
 use crate::{Batch, BatchStream, Context, Error, Inputs, Positions, Result, Stage};
+
+/// The cause of an error of [`MapRows::map`]: what comes of the rows would weigh more than the step has memory, and was not
+/// made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the rows would grow by {n_bytes} bytes")]
+pub struct BeyondMemory {
+    /// By so many bytes, at least.
+    pub n_bytes: u64,
+}
 
 /// A stage that turns one batch into one. Wrap it with [`map_stage`].
 pub trait MapRows: Send + 'static {
@@ -16,7 +26,8 @@ pub trait MapRows: Send + 'static {
     /// again: a result that does not fit the step's memory is thrown away and made in halves.
     ///
     /// # Errors
-    /// The rows cannot be turned.
+    /// The rows cannot be turned. With [`BeyondMemory`] as its cause they are tried again in halves: who can make much of
+    /// little looks before it does.
     fn map(&mut self, records: RecordBatch, cx: &Context) -> Result<RecordBatch>;
 
     /// Called when the rows of the last [`MapRows::map`] go on: the place to count and to hand over rejects.
@@ -74,13 +85,22 @@ enum Mapped {
 
 async fn map_one(map: &mut impl MapRows, batch: Batch, cx: &Context) -> Result<Mapped> {
     let started = std::time::Instant::now();
-    let records = map.map(batch.records().clone(), cx)?;
+    let mapped = map.map(batch.records().clone(), cx);
     cx.metrics().add_busy(started.elapsed());
-    let growth = crate::retained_bytes(&records).saturating_sub(batch.reserved());
-    if growth <= cx.share().total() {
-        map.settle(cx)?;
-        return Ok(Mapped::Whole(cx.recharge(batch, records).await?));
-    }
+    let growth = match mapped {
+        Ok(records) => {
+            let growth = crate::retained_bytes(&records).saturating_sub(batch.reserved());
+            if growth <= cx.share().total() {
+                map.settle(cx)?;
+                return Ok(Mapped::Whole(cx.recharge(batch, records).await?));
+            }
+            growth
+        }
+        Err(error) => match error.cause::<BeyondMemory>() {
+            Some(beyond) => ByteCount::new(beyond.n_bytes),
+            None => return Err(error),
+        },
+    };
     if batch.num_rows() < 2 {
         return Err(Error::new(
             crate::ErrorKind::Limit,

@@ -1,6 +1,7 @@
 //! What a step counts while it runs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -57,9 +58,32 @@ pub struct StepMetrics {
     /// Times that spilled rows were merged and spilled again.
     pub spill_merges: Counter,
     busy_nanos: AtomicU64,
+    in_flight: Arc<AtomicU64>,
+}
+
+/// One file, page or document that is being read, until this is dropped.
+#[must_use = "dropping it says that it is read no more"]
+#[derive(Debug)]
+pub struct InFlight(Arc<AtomicU64>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl StepMetrics {
+    /// One more file, page or document is being read.
+    pub fn begin_one(&self) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(Arc::clone(&self.in_flight))
+    }
+
+    /// How many files, pages or documents are being read now.
+    pub fn n_in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
     /// What was counted so far, by name.
     pub fn snapshot(&self) -> BTreeMap<String, u64> {
         self.named().into_iter().map(|(name, counter)| (name.to_owned(), counter.get())).collect()

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::Stream;
 
+use crate::collections::Extents;
 use crate::{Batch, Context, Positions, Result};
 
 /// Batches in order. The first error is the last item. Dropping the stream cancels what feeds it.
@@ -102,4 +103,6 @@ pub struct Part {
     pub n_bytes: u64,
     /// BLAKE3 of its bytes, in hex.
     pub blake3: String,
+    /// Where and when the items in it are, if it has items.
+    pub extents: Option<Extents>,
 }

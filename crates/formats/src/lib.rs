@@ -7,6 +7,7 @@
 mod binary;
 mod columnar;
 mod count;
+pub mod feed;
 mod format;
 pub mod geo;
 mod options;
@@ -22,7 +23,9 @@ pub mod write;
 
 pub use count::count_rows;
 pub use format::{Compression, Format};
-pub use options::{CompressionOption, CsvOptions, FormatOption, InferRows, NewFields, ReadOptions};
+pub use options::{
+    CompressionOption, CsvOptions, FormatOption, InferRows, NewFields, ReadOptions, ordered_columns,
+};
 pub use read::{decode, decode_file, infer, infer_file, look, look_at_file, needs_random_access};
 pub use spec::{
     DecodeSpec, Decoded, DecodedLimits, DecodedStream, EXTRA, FILE, LargeRecords, NeedsSpool, ROW, RowReject,

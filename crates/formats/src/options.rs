@@ -18,7 +18,7 @@ pub struct ReadOptions {
     /// Details of CSV and TSV.
     pub csv: CsvOptions,
     /// The columns and their types, in order. Without it they are inferred.
-    #[serde(deserialize_with = "ordered")]
+    #[serde(deserialize_with = "ordered_columns")]
     #[schemars(with = "std::collections::BTreeMap<String, String>", extend("default" = {}))]
     pub schema: Vec<(String, String)>,
     /// From how many rows to infer the columns: a number or `all`.
@@ -232,7 +232,13 @@ impl CsvOptions {
 }
 
 /// A map in the order in which it was written.
-fn ordered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+/// Reads columns and their types in the order in which they stand: for a `schema` of one's own.
+///
+/// # Errors
+/// It is no map of texts.
+pub fn ordered_columns<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<(String, String)>, D::Error> {
     struct Pairs;
     impl<'de> serde::de::Visitor<'de> for Pairs {
         type Value = Vec<(String, String)>;

@@ -55,7 +55,7 @@ impl Inner {
     pub(crate) async fn open(&self, ask: &Ask, tries: &mut Tries) -> Result<Answer> {
         loop {
             let failure = match self.send(ask).await {
-                Ok(answer) => match whole(answer).await {
+                Ok(answer) => match whole(ask, answer).await {
                     Ok(answer) => return Ok(answer),
                     Err(failure) => failure,
                 },
@@ -66,9 +66,12 @@ impl Inner {
     }
 }
 
-/// An answer that carries the whole file.
-async fn whole(answer: Answer) -> Result<Answer, Failure> {
+/// An answer that carries the whole file, or says that it is the version that is known.
+async fn whole(ask: &Ask, answer: Answer) -> Result<Answer, Failure> {
     let status = answer.response.status();
+    if status == StatusCode::NOT_MODIFIED && ask.unless.is_some() {
+        return Ok(answer);
+    }
     if status.is_success() && status != StatusCode::PARTIAL_CONTENT {
         return Ok(answer);
     }

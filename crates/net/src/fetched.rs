@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aqueduct_core::{ByteStream, Error, ErrorKind, RandomAccess, Result};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::{Location, Validator};
 
@@ -30,6 +31,51 @@ impl Meta {
     /// What tells this version of the file from another.
     pub fn validator(&self) -> Validator {
         Validator::new(self.etag.as_deref(), self.modified, self.n_bytes)
+    }
+}
+
+impl Meta {
+    /// What a later [`Fetcher::get_unless`](crate::Fetcher::get_unless) goes by.
+    pub fn known(&self) -> Known {
+        let is_short = |etag: &&String| etag.len() <= MAX_KEPT_ETAG_BYTES;
+        Known { etag: self.etag.as_ref().filter(is_short).cloned(), modified: self.modified }
+    }
+}
+
+/// A longer ETag is not kept: what is kept of each file must stay small, whatever a server says.
+const MAX_KEPT_ETAG_BYTES: usize = 512;
+
+/// The version of a file that was fetched before, as its server named it. May be kept, for a later process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modified: Option<DateTime<Utc>>,
+}
+
+impl Known {
+    /// Whether nothing is known: the file is fetched in any case.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The value of `If-None-Match` (RFC 9110, section 13.1.2).
+    pub(crate) fn if_none_match(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+
+    /// The value of `If-Modified-Since` (RFC 9110, section 13.1.3).
+    pub(crate) fn if_modified_since(&self) -> Option<String> {
+        self.modified.map(|at| at.format("%a, %d %b %Y %H:%M:%S GMT").to_string())
+    }
+
+    /// Whether this is the version of a file that was found now. ETags decide where both have one.
+    pub(crate) fn is_version_of(&self, now: &Meta) -> bool {
+        match (&self.etag, &now.etag) {
+            (Some(was), Some(is)) => was == is,
+            _ => self.modified.is_some() && self.modified == now.modified,
+        }
     }
 }
 

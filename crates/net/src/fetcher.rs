@@ -8,18 +8,18 @@ use aqueduct_core::{Error, ErrorKind, Problem, Result, StepMetrics};
 use aqueduct_primitives::Tasks;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use url::Url;
 
 use crate::failure::shut_down;
 use crate::fetched::{Fetched, Meta, Ranged, encoding};
 use crate::inner::Inner;
 use crate::objects::Object;
-use crate::request::{Answer, Ask};
+use crate::request::{Answer, Ask, drain};
 use crate::store::Stores;
 use crate::{
-    Backoff, HttpOptions, Listed, Location, StorageOptions, Trust, body, http_ranges, list, local,
-    masked_url, range,
+    Backoff, HttpOptions, Known, Listed, Listener, Location, StorageOptions, Trust, body, http_ranges, list,
+    local, masked_url, range,
 };
 
 /// Reads local files, HTTP URLs and objects. Cheap to clone; clones share connections, limits and the end.
@@ -98,6 +98,43 @@ impl Fetcher {
         }
     }
 
+    /// Opens a file unless it is the version that is known: then there is nothing to read, and next to nothing was sent. A
+    /// server that does not compare versions sends the file in any case.
+    ///
+    /// # Errors
+    /// As [`Fetcher::get`].
+    ///
+    /// # Cancel safety
+    /// As [`Fetcher::get`].
+    pub async fn get_unless(
+        &self,
+        known: &Known,
+        at: &Location,
+        from: Trust,
+        metrics: &Arc<StepMetrics>,
+    ) -> Result<Option<Fetched>> {
+        if known.is_empty() {
+            return self.get(at, from, metrics).await.map(Some);
+        }
+        let Location::Http(url) = at else {
+            let is_known = known.is_version_of(&self.meta(at, from.clone(), metrics).await?);
+            return if is_known { Ok(None) } else { self.get(at, from, metrics).await.map(Some) };
+        };
+        self.check_open()?;
+        let ask = Ask::new(url, from, Method::GET);
+        let conditional = Ask { unless: Some(known.clone()), ..ask.clone() };
+        let mut tries = self.inner.tries(metrics);
+        let answer = self.inner.open(&conditional, &mut tries).await?;
+        if answer.response.status() == StatusCode::NOT_MODIFIED {
+            drain(answer.response).await;
+            return Ok(None);
+        }
+        let meta = http_meta(&answer)?;
+        // What is asked for of a body that broke off is asked for without a condition.
+        let body = body::body(Arc::clone(&self.inner), ask, answer, tries)?;
+        Ok(Some(Fetched { meta, body }))
+    }
+
     /// Asks a question that is sent as JSON, by POST: one that changes nothing, for it is asked again as a GET would be.
     /// A redirect is followed with the same question.
     ///
@@ -117,6 +154,21 @@ impl Fetcher {
         match at {
             Location::Http(url) => self.get_http(Ask::post(url, from, question), metrics).await,
             _ => Err(Error::bug("ask", "only HTTP servers are asked questions").with("url", at)),
+        }
+    }
+
+    /// Gets ready to listen to a stream of events. Once it has been open, it is asked for again `reconnects` times without
+    /// anything new at most; before that, `retries` times.
+    ///
+    /// # Errors
+    /// The location is no HTTP URL.
+    pub fn listener(&self, at: &Location, reconnects: u32, metrics: &Arc<StepMetrics>) -> Result<Listener> {
+        self.check_open()?;
+        match at {
+            Location::Http(url) => {
+                Ok(Listener::new(Arc::clone(&self.inner), url, reconnects, Arc::clone(metrics)))
+            }
+            _ => Err(Error::bug("listen", "only HTTP servers send events").with("url", at)),
         }
     }
 

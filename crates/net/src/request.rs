@@ -9,10 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::{RequestBuilder, Response};
 use url::Url;
 
+use crate::Known;
 use crate::address::{Trust, check_all, check_literal, denied, names_host, same_origin};
 use crate::auth::{Grant, apply};
 use crate::failure::{self, Failure, shut_down};
 use crate::inner::Inner;
+use crate::listener::EVENT_STREAM;
 use crate::pace::{Pace, waited_for};
 use crate::range::content_length;
 
@@ -38,11 +40,24 @@ pub(crate) struct Ask {
     pub(crate) if_range: Option<String>,
     /// What is sent along, as JSON.
     pub(crate) json: Option<Bytes>,
+    /// It asks for a stream of events, those behind this one; with an empty text for those that come.
+    pub(crate) events_after: Option<String>,
+    /// The answer is wanted only if there is another version than this.
+    pub(crate) unless: Option<Known>,
 }
 
 impl Ask {
     pub(crate) fn new(url: &Url, from: Trust, method: Method) -> Self {
-        Self { url: url.clone(), from, method, range: None, if_range: None, json: None }
+        Self {
+            url: url.clone(),
+            from,
+            method,
+            range: None,
+            if_range: None,
+            json: None,
+            events_after: None,
+            unless: None,
+        }
     }
 
     /// A question that takes more than a URL, and changes nothing where it is asked: it may be asked again.
@@ -142,6 +157,18 @@ impl Inner {
         }
         if let Some(name) = &ask.if_range {
             insert(&mut headers, "if-range", name);
+        }
+        if let Some(last_event_id) = &ask.events_after {
+            insert(&mut headers, "accept", EVENT_STREAM);
+            insert(&mut headers, "cache-control", "no-store");
+            match HeaderValue::from_bytes(last_event_id.as_bytes()) {
+                Ok(value) if !last_event_id.is_empty() => headers.insert("last-event-id", value),
+                _ => None,
+            };
+        }
+        if let Some(known) = &ask.unless {
+            known.if_none_match().into_iter().for_each(|etag| insert(&mut headers, "if-none-match", etag));
+            known.if_modified_since().iter().for_each(|at| insert(&mut headers, "if-modified-since", at));
         }
         headers
     }

@@ -41,7 +41,7 @@ impl Backoff {
         self.first.saturating_mul(2u32.saturating_pow(n_failed.saturating_sub(1))).min(self.max)
     }
 
-    fn wait(&self, n_failed: u32, retry_after: Option<Duration>) -> Duration {
+    pub(crate) fn wait(&self, n_failed: u32, retry_after: Option<Duration>) -> Duration {
         match retry_after {
             Some(asked) => asked.min(self.max_retry_after),
             None => rand::random_range(Duration::ZERO..=self.ceiling(n_failed)),
@@ -96,7 +96,7 @@ impl Tries {
 }
 
 /// A first failure is everyday on the web, and counted in the report; one that comes again is worth a line.
-fn tell(tries: u32, wait: Duration, error: &str) {
+pub(crate) fn tell(tries: u32, wait: Duration, error: &str) {
     let wait_ms = wait.as_millis();
     match tries {
         1 => tracing::debug!(tries, wait_ms, error, "request is made again"),

@@ -17,6 +17,7 @@ mod process_memory;
 mod progress;
 pub mod report;
 mod run;
+mod serve;
 mod stderr;
 
 pub use cli::{cli_main, cli_main_from};

@@ -37,6 +37,28 @@ pub(crate) enum Verbosity {
 pub(crate) struct Console {
     masks: Arc<Mutex<Masks>>,
     stderr: Stderr,
+    heard: Option<Heard>,
+}
+
+/// What was said for people through one console, secrets masked; the first of it.
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<String>>);
+
+/// With more, the mistakes of one flow file could fill the memory of a server.
+const MAX_HEARD_BYTES: usize = 16 << 10;
+
+impl Heard {
+    /// All of it.
+    pub(crate) fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).trim_end().to_owned()
+    }
+
+    fn add(&self, text: &str) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() + text.len() <= MAX_HEARD_BYTES {
+            heard.push_str(text);
+        }
+    }
 }
 
 impl Console {
@@ -44,6 +66,12 @@ impl Console {
     pub(crate) fn add_masks(&self, masks: &Masks) {
         let mut all = self.lock();
         *all = all.and(masks);
+    }
+
+    /// The same console, whose lines are also heard; log lines are not.
+    pub(crate) fn overheard(&self) -> (Self, Heard) {
+        let heard = Heard::default();
+        (Self { heard: Some(heard.clone()), ..self.clone() }, heard)
     }
 
     /// From now on this is below the lines.
@@ -68,7 +96,9 @@ impl Console {
 
     /// Writes one line. A standard error that is closed, full or read by nobody changes nothing.
     pub(crate) fn line(&self, text: &str) {
-        self.write_text(&format!("{text}\n"));
+        let line = self.masked(&format!("{text}\n"));
+        self.heard.iter().for_each(|heard| heard.add(&line));
+        self.stderr.write(line);
     }
 
     fn write_text(&self, text: &str) {

@@ -1,4 +1,43 @@
-//! What the allocator and the kernel say about this process's memory.
+//! What the allocator and the kernel say about this process's memory, and what its runs do about it together.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use aqueduct_primitives::ByteCount;
+
+/// The memory of a process, as all runs in it see it: one, or those of a server.
+#[derive(Debug)]
+pub(crate) struct ProcessMemory {
+    /// What all runs together may reserve.
+    pub(crate) limit: ByteCount,
+    /// How many runs want unused pages given back at once.
+    n_giving_back: AtomicUsize,
+}
+
+impl ProcessMemory {
+    /// Of a process whose runs may reserve so much together.
+    pub(crate) fn new(limit: ByteCount) -> Self {
+        Self { limit, n_giving_back: AtomicUsize::new(0) }
+    }
+
+    /// From now on, until what is returned is dropped, unused pages are given back at once.
+    pub(crate) fn give_back(&self) -> GivingBack<'_> {
+        if self.n_giving_back.fetch_add(1, Relaxed) == 0 {
+            keep_unused_pages(false);
+        }
+        GivingBack(self)
+    }
+}
+
+/// As long as any of these is there, the allocator keeps no unused page.
+pub(crate) struct GivingBack<'a>(&'a ProcessMemory);
+
+impl Drop for GivingBack<'_> {
+    fn drop(&mut self) {
+        if self.0.n_giving_back.fetch_sub(1, Relaxed) == 1 {
+            keep_unused_pages(true);
+        }
+    }
+}
 
 /// The most bytes that were resident at one moment, as the kernel counts (`VmHWM`); 0 where it does not say.
 pub(crate) fn rss_peak_bytes() -> u64 {
@@ -23,7 +62,7 @@ const DIRTY_DECAY_MS: &[u8] = b"arena.0.dirty_decay_ms\0";
 
 /// Has the allocator give every page back to the kernel as soon as nothing lies in it, or keep it for a moment, as it was
 /// built to. Nothing, where it is not jemalloc.
-pub(crate) fn keep_unused_pages(is_kept: bool) {
+fn keep_unused_pages(is_kept: bool) {
     use tikv_jemalloc_ctl::{Access, AsName};
     let default = b"arenas.dirty_decay_ms\0".name();
     let default: Result<isize, _> = default.read();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aqueduct_primitives::ByteCount;
+use aqueduct_primitives::{Budget, ByteCount};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging::Console;
@@ -88,24 +88,46 @@ fn counts(step: &LiveStep) -> String {
 }
 
 fn json_line(live: &Live, elapsed: Duration) -> String {
-    let steps: Vec<_> = live
-        .steps
-        .iter()
-        .map(|step| {
-            let metrics = &step.metrics;
-            json!({
-                "name": step.name, "kind": step.component,
-                "rows_in": metrics.rows_in.get(), "rows_out": metrics.rows_out.get(),
-                "rows_rejected": metrics.rows_rejected.get(), "bytes": metrics.bytes.get(),
-                "files_done": metrics.files_done.get(), "files_total": metrics.files_total.get(),
-            })
-        })
-        .collect();
+    let mut line = json!({ "event": "progress" });
+    let mut rest = value(live, elapsed);
+    for (told, step) in rest["steps"].as_array_mut().into_iter().flatten().zip(&live.steps) {
+        told["files_done"] = step.metrics.files_done.get().into();
+        told["files_total"] = step.metrics.files_total.get().into();
+    }
+    if let (Some(line), Value::Object(rest)) = (line.as_object_mut(), rest) {
+        line.extend(rest);
+    }
+    line.to_string()
+}
+
+/// How far a run is, as JSON: what each step has counted, and who holds how much memory.
+pub(crate) fn value(live: &Live, elapsed: Duration) -> Value {
+    let steps: Vec<_> = live.steps.iter().map(|step| step_value(live, step)).collect();
     let memory = json!({
-        "limit_bytes": live.limit.get(), "reserved_bytes": live.reserved().get(), "rss_bytes": process_memory::rss_bytes(),
+        "limit_bytes": live.limit.get(), "reserved_bytes": live.reserved().get(),
+        "in_flight_bytes": used(&live.flow), "in_flight_share_bytes": live.flow.total().get(),
+        "rss_bytes": process_memory::rss_bytes(),
     });
     let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    json!({ "event": "progress", "elapsed_ms": elapsed_ms, "steps": steps, "memory": memory }).to_string()
+    json!({
+        "elapsed_ms": elapsed_ms, "steps": steps, "memory": memory,
+        "rejected_by_reason": live.rejected_by_reason(),
+    })
+}
+
+fn step_value(live: &Live, step: &LiveStep) -> Value {
+    let metrics = &step.metrics;
+    json!({
+        "name": step.name, "kind": step.component,
+        "rows_in": metrics.rows_in.get(), "rows_out": metrics.rows_out.get(), "rows_waiting": live.rows_waiting(step),
+        "rows_rejected": metrics.rows_rejected.get(), "bytes": metrics.bytes.get(),
+        "files_read": metrics.files_done.get(), "files_in_flight": metrics.n_in_flight(),
+        "memory_bytes": used(&step.share), "memory_share_bytes": step.share.total().get(),
+    })
+}
+
+fn used(budget: &Budget) -> u64 {
+    budget.total().saturating_sub(budget.free()).get()
 }
 
 async fn show_bars(live: Arc<Live>, console: &Console, stop: CancellationToken) {

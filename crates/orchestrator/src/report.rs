@@ -93,6 +93,9 @@ pub struct Report {
     /// How often a file changed while it was read, and what was not committed was dropped and read again.
     #[serde(default)]
     pub rereads: u64,
+    /// Of a flow that runs again and again: how many turns were due since the one before, and left out.
+    #[serde(default)]
+    pub turns_skipped: u64,
     /// Step by step, sources first.
     pub steps: Vec<StepReport>,
     /// What is public now.

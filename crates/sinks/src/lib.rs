@@ -7,6 +7,7 @@
 pub mod arrow;
 pub mod csv;
 pub mod discard;
+mod extents;
 mod file_names;
 pub mod files;
 pub mod json;
@@ -17,6 +18,7 @@ pub mod parquet;
 mod part;
 mod partition;
 mod single;
+mod sound_items;
 pub mod sse;
 pub mod stac_geoparquet;
 mod staged_file;

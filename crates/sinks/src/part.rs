@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aqueduct_core::collections::Extents;
 use aqueduct_core::rows::{row_bytes, runs};
 use aqueduct_core::{Context, Counter, Error, Fs, Result, Scratch, StepMetrics, retained_bytes};
 use aqueduct_formats::write::{Encoder, WriteFormat};
@@ -12,6 +13,7 @@ use aqueduct_primitives::ByteCount;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use crate::extents;
 use crate::staged_file::{BUFFER_BYTES, Complete, StagedFile};
 
 /// Opens the parts of one output, one after the other.
@@ -96,6 +98,11 @@ impl PartMaker {
         matches!(self.names, Names::One { .. })
     }
 
+    /// Whether rows are items of STAC.
+    fn holds_items(&self) -> bool {
+        matches!(&self.format, WriteFormat::Parquet(options) if options.geo.is_some())
+    }
+
     /// Opens the next part. `folder` is empty or ends in `/`.
     pub(crate) fn open(&mut self, folder: &str, memory: ByteCount) -> Result<OpenPart> {
         let (name, staged_as) = self.names.next(folder, &self.format.suffix());
@@ -103,7 +110,8 @@ impl PartMaker {
         let file = StagedFile::create(&self.fs, path.clone(), Arc::clone(&self.metrics))?;
         let written = file.counter();
         let encoder = self.format.encoder(SchemaRef::clone(&self.schema), file.buffered(), memory)?;
-        Ok(OpenPart { encoder, written, name, path, n_rows: 0 })
+        let extents = self.holds_items().then(Extents::default);
+        Ok(OpenPart { encoder, written, folder: folder.to_owned(), name, path, n_rows: 0, extents })
     }
 }
 
@@ -111,9 +119,12 @@ impl PartMaker {
 pub(crate) struct OpenPart {
     encoder: Box<dyn Encoder<BufWriter<StagedFile>>>,
     written: Arc<Counter>,
+    folder: String,
     name: String,
     path: PathBuf,
     n_rows: u64,
+    /// Where and when its items are, if it holds items.
+    extents: Option<Extents>,
 }
 
 impl OpenPart {
@@ -127,6 +138,9 @@ impl OpenPart {
             }
         }
         self.n_rows += records.num_rows() as u64;
+        if let Some(extents) = &mut self.extents {
+            extents::add(extents, &self.folder, records);
+        }
         Ok(())
     }
 
@@ -137,7 +151,8 @@ impl OpenPart {
 
     /// The bytes held back.
     pub(crate) fn memory(&self) -> ByteCount {
-        self.encoder.memory().saturating_add(ByteCount::of(BUFFER_BYTES))
+        let extents = self.extents.as_ref().map_or(0, Extents::n_bytes);
+        self.encoder.memory().saturating_add(ByteCount::of(BUFFER_BYTES + extents))
     }
 
     /// How large the file would be if it ended now, roughly.
@@ -156,7 +171,7 @@ impl OpenPart {
         let file = self.encoder.finish().map_err(at)?;
         let file =
             file.into_inner().map_err(|error| Error::io("write", self.path.display(), error.into_error()))?;
-        Ok(file.complete(self.name, self.n_rows))
+        Ok(file.complete(self.name, self.n_rows).with_extents(self.extents))
     }
 
     fn at(&self, error: Error) -> Error {

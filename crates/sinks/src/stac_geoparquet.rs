@@ -1,7 +1,10 @@
 //! `stac_geoparquet`: STAC items as Parquet files, valid by GeoParquet 1.1 and stac-geoparquet 1.0.
 //!
 //! A row is an item: a column for each of its members, and one for each of its properties beside them. Each file tells
-//! which types of geometry it holds and where they lie, and has the documents of the collections in it that are given.
+//! which types of geometry it holds and where they lie, and has the documents of the collections in it that are given. A row
+//! with a geometry that GeoParquet cannot have is a rejected row. Beside the output, with each commit,
+//! `_aqueduct/collection.json` says where and when the items of its collection are and which files have them;
+//! `collections.json` of several, and of one file `_aqueduct/NAME.collection.json`.
 //!
 //! Order: as the rows come. Memory: as of `parquet`, the row group under way, at most three quarters of the step's share;
 //! and the documents of collections, at most 1 MiB.
@@ -24,6 +27,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::options::{Evolve, default_max_partitions};
+use crate::sound_items::SoundItems;
 use crate::table::{Merge, Table, is_one_file};
 
 /// The component.
@@ -191,7 +195,8 @@ impl SinkConfig for Config {
             options.geo = Some(geo_columns(&written));
             options.metadata = vec![(METADATA_KEY.into(), metadata(&collections).into())];
         }
-        table.open(input, cx)
+        let sink = table.open(input, cx)?;
+        Ok(Box::new(SoundItems { sink, cx: cx.clone(), column: GEOMETRY }))
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aqueduct_core::collections::Extents;
 use aqueduct_core::{Counter, Error, Fs, FsFile, Part, Result, StepMetrics, kill_point};
 
 /// Bytes go to the hash and the disk in pieces of this size; BLAKE3 is fast from 16 KiB on.
@@ -107,6 +108,7 @@ impl StagedFile {
             n_bytes: self.n_bytes.get(),
             blake3: self.hasher.finalize().to_hex().to_string(),
             staged: PathBuf::new(),
+            extents: None,
         };
         Complete { file: self.file, staged: StagedPart { part, place: self.place } }
     }
@@ -119,6 +121,12 @@ pub(crate) struct Complete {
 }
 
 impl Complete {
+    /// The same with what its items tell.
+    pub(crate) fn with_extents(mut self, extents: Option<Extents>) -> Self {
+        self.staged.part.extents = extents;
+        self
+    }
+
     /// Makes it durable.
     pub(crate) fn sync(mut self) -> Result<StagedPart> {
         let synced = self.file.sync();

@@ -8,12 +8,14 @@
 
 use aqueduct_core::SourceFactory;
 
+pub mod feeds;
 mod file_set;
 pub mod files;
 pub mod gdelt;
 pub mod generate;
 mod paged;
 mod source_fn;
+pub mod sse;
 pub mod stac_api;
 pub mod stac_catalog;
 pub mod stdin;
@@ -28,9 +30,11 @@ pub use aqueduct_primitives as primitives;
 
 /// All sources, in the order in which help lists them.
 pub const ALL: &[&dyn SourceFactory] = &[
-    &files::FACTORY, //
+    &feeds::FACTORY, //
+    &files::FACTORY,
     &gdelt::FACTORY,
     &generate::FACTORY,
+    &sse::FACTORY,
     &stac_api::FACTORY,
     &stac_catalog::FACTORY,
     &stdin::FACTORY,

@@ -18,7 +18,7 @@ use aqueduct_core::{
     SourceConfig, units,
 };
 use aqueduct_formats::{Format, FormatOption, InferRows, NewFields, ReadOptions};
-use aqueduct_net::{Auth, Fetcher, HttpOptions, Location, Trust};
+use aqueduct_net::{Auth, Fetched, Fetcher, HttpOptions, Location, Trust};
 use aqueduct_primitives::ByteCount;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
@@ -346,17 +346,22 @@ impl Config {
             Some(Auth::Query { name, .. }) => Some(name.clone()),
             _ => None,
         };
-        let search = Search::of(&self.url, landing.as_ref(), self.question(since), hidden)?;
+        let (root, landing) = landing.map_or((self.url.clone(), None), |(at, landing)| (at, Some(landing)));
+        let search = Search::of(&root, landing.as_ref(), self.question(since), hidden)?;
         Ok(Plan { search, between, split: self.split })
     }
 
-    /// The root of the API; nothing, where the flow names the search itself.
-    async fn landing(&self, cx: &Context, fetcher: &Fetcher) -> Result<Option<Envelope>> {
+    /// The root of the API, and its URL after redirects, which its links are relative to; nothing, where the flow names the
+    /// search itself.
+    async fn landing(&self, cx: &Context, fetcher: &Fetcher) -> Result<Option<(String, Envelope)>> {
         let at = Location::parse(&self.url, cx.base_dir())?;
         if matches!(&at, Location::Http(url) if url.path().trim_end_matches('/').ends_with("/search")) {
             return Ok(None);
         }
-        let mut body = fetcher.get(&at, Trust::Flow, cx.metrics()).await?.body;
+        let Fetched { meta, mut body } = fetcher.get(&at, Trust::Flow, cx.metrics()).await?;
+        let Location::Http(found) = meta.location else {
+            return Err(Error::bug("open stac_api", "a URL leads to no URL"));
+        };
         let mut bytes = Vec::new();
         while let Some(chunk) = body.next().await {
             bytes.extend_from_slice(&chunk?);
@@ -368,7 +373,7 @@ impl Config {
             }
         }
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(landing)) => Ok(Some(landing)),
+            Ok(Value::Object(landing)) => Ok(Some((found.into(), landing))),
             _ => {
                 let message = "what is there is no JSON object; expected the root of a STAC API";
                 Err(Error::new(ErrorKind::Data, "open stac_api", message).with("url", &at))

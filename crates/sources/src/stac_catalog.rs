@@ -1,12 +1,16 @@
 //! `stac_catalog`: items of a static STAC catalogue, in the layout of stac-geoparquet.
 //!
 //! Catalogues and collections are followed from the root downwards, level by level, along their links `child` and `item` and
-//! no others: what `root`, `parent` and `self` lead to is never asked for. All items are found before the first is read, and
-//! the list of them lies on the disk. Order: as for [`files`](crate::files), none between items. Memory: as for `files`, and
-//! the names of one level of catalogues; while the list is made, one document for each that is fetched.
+//! no others: what `root`, `parent` and `self` lead to is never asked for. Links are relative to where a document was found,
+//! after redirects, and each place is read once, however many documents link to it. All items are found before the first is
+//! read, and the list of them lies on the disk. Order: as for [`files`](crate::files), none between items. Memory: as for `files`, and
+//! the names of one level of catalogues; while the list is made, one document for each that is fetched, and the keys of items,
+//! which go to the disk where there are many.
 //!
 //! Format: STAC 1.0.0 and 1.1.0, Catalog and Collection specifications, "Static Catalogs" and "Relation types"
 //! (<https://github.com/radiantearth/stac-spec>).
+
+mod linked;
 
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +21,7 @@ use aqueduct_core::{
     RejectedItem, Result, Source, SourceConfig, units,
 };
 use aqueduct_formats::{Format, FormatOption, InferRows, NewFields, ReadOptions};
-use aqueduct_net::{Fetcher, HttpOptions, Location, Trust};
+use aqueduct_net::{Fetched, Fetcher, HttpOptions, Location, Trust};
 use aqueduct_primitives::{ByteCount, Reservation, WindowLimit, window_ordered};
 use arrow::datatypes::SchemaRef;
 use async_stream::try_stream;
@@ -27,6 +31,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use self::linked::{KEYS_BYTES, LinkedItems};
 use crate::file_set::input::{Found, Input, Inputs};
 use crate::file_set::memory::need_of_files;
 use crate::file_set::on_change::OnChange;
@@ -50,7 +55,10 @@ const MAX_CATALOGS: usize = 20_000;
 const NAMES_BYTES: ByteCount = ByteCount::mib(4);
 /// Held while the list of items is made.
 const CRAWL_BYTES: ByteCount = ByteCount::new(
-    NAMES_BYTES.get() + MAX_DOCUMENT_BYTES.get() + SMALL_AT_ONCE as u64 * SMALL_DOCUMENT_BYTES.get(),
+    NAMES_BYTES.get()
+        + KEYS_BYTES.get()
+        + MAX_DOCUMENT_BYTES.get()
+        + SMALL_AT_ONCE as u64 * SMALL_DOCUMENT_BYTES.get(),
 );
 
 /// Options of `stac_catalog`.
@@ -195,6 +203,7 @@ impl Crawl {
     fn inputs(self) -> Inputs {
         Box::pin(try_stream! {
             let (mut met, mut given) = (Met::default(), HashSet::new());
+            let mut linked = LinkedItems::new(&self.cx).await?;
             let is_wanted = self.config.collections.is_empty();
             let mut level = vec![Place { at: self.root.clone(), is_wanted }];
             met.insert(&self.root, is_wanted)?;
@@ -203,25 +212,30 @@ impl Crawl {
                 let mut documents = self.documents(std::mem::take(&mut level));
                 while let Some(document) = documents.next().await {
                     let (place, document) = document?;
-                    let Some(document) = self.settled(&place, document, depth == 0)? else { continue };
+                    let Some((found, document)) = self.settled(&place, document, depth == 0)? else { continue };
+                    if found != place.at && !met.insert(&found, place.is_wanted)? {
+                        continue;
+                    }
                     let is_wanted = place.is_wanted || self.config.collections.contains(&document.id);
                     // One that was met on two ways gives its items once.
-                    let gives = is_wanted && given.insert(place.at.to_string());
+                    let gives = is_wanted && given.insert(found.to_string());
+                    let mut items = Vec::new();
                     for link in document.links.into_iter().flatten() {
                         let (Some(rel), Some(href)) = (link.rel, link.href) else { continue };
                         if !(rel == "child" || (rel == "item" && gives)) {
                             continue;
                         }
-                        match below(&place.at, &href) {
-                            Err(error) => self.refuse(&place.at, error)?,
-                            Ok(at) if rel == "item" => {
-                                let trust = self.trust(&at);
-                                yield Found::Input(Box::new(Input::new(at, trust)));
-                            }
+                        match below(&found, &href) {
+                            Err(error) => self.refuse(&found, error)?,
+                            Ok(at) if rel == "item" => items.push(at),
                             // What was passed on the way to another collection is looked at again for this one.
                             Ok(at) if met.insert(&at, is_wanted)? => next.push(Place { at, is_wanted }),
                             Ok(_) => {}
                         }
+                    }
+                    for at in linked.first_met(items).await? {
+                        let trust = self.trust(&at);
+                        yield Found::Input(Box::new(Input::new(at, trust)));
                     }
                 }
                 level = next;
@@ -232,7 +246,7 @@ impl Crawl {
             if !level.is_empty() {
                 Err(self.too_deep())?;
             }
-            drop(self.memory);
+            drop((linked, self.memory));
         })
     }
 
@@ -240,7 +254,8 @@ impl Crawl {
     fn documents(
         &self,
         level: Vec<Place>,
-    ) -> impl futures::Stream<Item = Result<(Place, Result<Document>)>> + Send + Unpin + use<> {
+    ) -> impl futures::Stream<Item = Result<(Place, Result<(Location, Document)>)>> + Send + Unpin + use<>
+    {
         let limit = WindowLimit::tasks(self.cx.max_concurrency().min(SMALL_AT_ONCE));
         let (cx, fetcher, large) = (self.cx.clone(), self.fetcher.clone(), Arc::new(Semaphore::new(1)));
         let fetch = move |(place, trust): (Place, Trust)| {
@@ -256,7 +271,7 @@ impl Crawl {
     }
 
     /// A document; nothing, where the policy takes a bad one. A bad root is an error.
-    fn settled(&self, place: &Place, document: Result<Document>, is_root: bool) -> Result<Option<Document>> {
+    fn settled<D>(&self, place: &Place, document: Result<D>, is_root: bool) -> Result<Option<D>> {
         match document {
             Ok(document) => Ok(Some(document)),
             Err(error) if is_root => Err(error),
@@ -318,15 +333,15 @@ impl Met {
     }
 }
 
-/// Fetches and reads a document. Of large ones, one at a time.
+/// Fetches and reads a document; with where it was found, after redirects. Of large ones, one at a time.
 async fn document(
     cx: &Context,
     fetcher: &Fetcher,
     (at, trust): (&Location, Trust),
     large: &Semaphore,
-) -> Result<Document> {
+) -> Result<(Location, Document)> {
     let mut turn = None;
-    let mut body = fetcher.get(at, trust, cx.metrics()).await?.body;
+    let Fetched { meta, mut body } = fetcher.get(at, trust, cx.metrics()).await?;
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {
         let chunk = chunk?;
@@ -350,7 +365,7 @@ async fn document(
             "its `type` is {kind} and it has no `links`; expected a catalogue or a collection"
         )));
     }
-    Ok(document)
+    Ok((meta.location, document))
 }
 
 /// A link as it stands in a document.

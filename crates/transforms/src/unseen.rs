@@ -3,16 +3,21 @@
 //!
 //! Memory: the step's share, from the first row to the last; keys that it does not hold go to disk. Where a run leaves
 //! nothing behind, as a preview, keys are remembered for its time only.
+//!
+//! With `sightings: true` each row is also recorded as a sighting of its key: when it was seen first and last, how often and
+//! from where, the row that passes among them. A row counts once it is committed. Keys and sightings are looked up and taken
+//! in together, behind one lock, for one batch at a time, whichever of several inputs it comes from.
 
 mod fingerprint;
+mod sighted;
 mod version;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aqueduct_commit::{KeyStats, KeyStore, Keyed, KeysIn, Remembering};
+use aqueduct_commit::{KeyStats, KeyStore, Keyed, KeysIn, Remembering, Sightings};
 use aqueduct_core::{
-    Batch, BatchStream, ComponentInfo, Context, Durable, Error, ErrorKind, Factory, Inputs, Keeper,
+    Batch, BatchStream, ComponentInfo, Context, Durable, Error, ErrorKind, Factory, Fs, Inputs, Keeper,
     MemoryNeed, Planning, Positions, Problem, Result, Stage, StageConfig, find_column, only_input,
     retained_bytes, units,
 };
@@ -28,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::fingerprint::Fingerprints;
+use self::sighted::Sighted;
 use self::version::Versions;
 
 pub(crate) static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -42,6 +48,9 @@ const MIN_SHARE: ByteCount = ByteCount::mib(8);
 const WANTED_SHARE: ByteCount = ByteCount::mib(64);
 /// This part of the share is for rows that weigh more than they came with.
 const ROOM_FOR_ROWS: u64 = 8;
+/// Where sightings are recorded, this part of the memory of keys is theirs: half of it for what is not written yet, half to
+/// merge in.
+const PART_OF_SIGHTINGS: u64 = 4;
 /// The keys of so many rows are made at once.
 const ROWS_AT_ONCE: usize = 8192;
 const SECONDS_A_DAY: u64 = 86_400;
@@ -58,9 +67,12 @@ pub(crate) struct Config {
     #[serde(default, deserialize_with = "units::optional_duration")]
     #[schemars(with = "Option<units::Period>")]
     forget_after: Option<Duration>,
-    /// Whether to record each time that a key is seen again.
+    /// Whether to record of each key when it was seen first and last, how often, and from where. `aqueduct state FLOW export
+    /// STEP` tells them.
     #[serde(default)]
     sightings: bool,
+    /// The column that says where a row comes from. Default: `feed_url`, else `_file`, else none.
+    sightings_from: Option<String>,
 }
 
 impl StageConfig for Config {
@@ -74,9 +86,9 @@ impl StageConfig for Config {
                 "keys are remembered by the day; expected `1d` to `65535d`, or nothing to forget none";
             problems.push(Problem::at("/forget_after", message));
         }
-        if self.sightings {
-            let message = "recording when a key is seen again is not built yet; leave it out";
-            problems.push(Problem::at("/sightings", message));
+        if self.sightings_from.is_some() && !self.sightings {
+            let message = "nothing is recorded of where rows come from; expected `sightings: true` beside it";
+            problems.push(Problem::at("/sightings_from", message));
         }
         problems
     }
@@ -99,13 +111,25 @@ impl StageConfig for Config {
             }
         }
         let version = self.version.as_ref().map(|name| version_column(&schema, name)).transpose();
+        let from = self.sightings_from.as_deref();
+        let sighted = if self.sightings && problems.is_empty() {
+            Sighted::bind(&schema, &keys, from).map_err(|problem| problems.push(problem)).ok()
+        } else {
+            None
+        };
         match (version, problems.is_empty()) {
             (Ok(version), true) => {
                 let kept =
                     Kept { keys: self.keys.clone(), version: version.as_ref().map(|one| one.1.clone()) };
                 let version = version.map(|one| one.0);
                 let forget_after_days = self.forget_after.and_then(days);
-                Ok(Box::new(Unseen { schema, columns: Columns { keys, version }, kept, forget_after_days }))
+                Ok(Box::new(Unseen {
+                    schema,
+                    columns: Columns { keys, version },
+                    sighted,
+                    kept,
+                    forget_after_days,
+                }))
             }
             (version, _) => Err(problems.into_iter().chain(version.err()).collect()),
         }
@@ -148,6 +172,8 @@ fn version_column(schema: &Schema, name: &str) -> Result<(usize, VersionColumn),
 struct Unseen {
     schema: SchemaRef,
     columns: Columns,
+    /// What is recorded of each row, if anything is.
+    sighted: Option<Sighted>,
     kept: Kept,
     forget_after_days: Option<u16>,
 }
@@ -179,6 +205,9 @@ struct KeptValue {
     #[serde(flatten)]
     kept: Kept,
     seen: Value,
+    /// Those of earlier runs stay, though this one records none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sightings: Option<Value>,
 }
 
 impl Stage for Unseen {
@@ -212,30 +241,34 @@ impl Unseen {
         let total = cx.share().total();
         let memory = total.saturating_sub(ByteCount::new(total.get() / ROOM_FOR_ROWS));
         let reservation = cx.share().reserve(memory).await?;
-        let how = Remembering {
-            versioned: self.columns.version.is_some(),
-            forget_after_days: self.forget_after_days,
-            memory,
+        let before = cx.durable().map(|durable| self.kept_before(durable)).transpose()?.flatten();
+        let sighted = self.sighted.clone().filter(|_| cx.durable().is_some());
+        let opening = Opening {
+            fs: Arc::clone(cx.fs()),
+            place: match cx.durable() {
+                Some(durable) => KeysIn::Folder(durable.dir().clone()),
+                None => KeysIn::Scratch(cx.scratch().clone()),
+            },
+            how: Remembering {
+                versioned: self.columns.version.is_some(),
+                forget_after_days: self.forget_after_days,
+                memory,
+            },
+            records: sighted.is_some(),
+            beside: cx.durable().and_then(Durable::fallback).cloned(),
         };
-        let (place, value) = match cx.durable() {
-            Some(durable) => (KeysIn::Folder(durable.dir().clone()), self.kept_before(durable)?),
-            None => (KeysIn::Scratch(cx.scratch().clone()), None),
-        };
-        let beside = cx.durable().and_then(Durable::fallback).cloned();
-        let fs = Arc::clone(cx.fs());
-        let opened =
-            cx.tasks().block(move || KeyStore::open_beside(&fs, place, how, value.as_ref(), beside.as_ref()));
-        let remembered = Remembered { store: opened.await??, _memory: reservation };
-        let store = Arc::new(Mutex::new(remembered));
+        let not_recorded = before.as_ref().and_then(|before| before.sightings.clone());
+        let (store, sightings) = cx.tasks().block(move || opening.open(before.as_ref())).await??;
+        let store = Arc::new(Mutex::new(Remembered { store, sightings, _memory: reservation }));
         if let Some(durable) = cx.durable() {
             let (kept, tasks) = (self.kept.clone(), cx.tasks().clone());
-            durable.register(Arc::new(SeenKeeper { store: Arc::clone(&store), kept, tasks }));
+            durable.register(Arc::new(SeenKeeper { store: Arc::clone(&store), kept, not_recorded, tasks }));
         }
-        Ok(Seen { store, columns: self.columns.clone() })
+        Ok(Seen { store, columns: self.columns.clone(), sighted })
     }
 
     /// What earlier runs have committed, if keys were then what they are now.
-    fn kept_before(&self, durable: &Durable) -> Result<Option<Value>> {
+    fn kept_before(&self, durable: &Durable) -> Result<Option<KeptValue>> {
         let Some(value) = durable.kept() else { return Ok(None) };
         let conflict = |message| Error::new(ErrorKind::Conflict, "read seen keys", message);
         let before = KeptValue::deserialize(value).map_err(|error| {
@@ -243,7 +276,7 @@ impl Unseen {
             conflict(message).with_source(error)
         })?;
         if before.kept == self.kept {
-            return Ok(Some(before.seen));
+            return Ok(Some(before));
         }
         let message = "earlier runs knew rows by other columns, or compared versions of another kind, and what they have seen \
                        does not tell what is new; leave them as they were, or forget all keys with `aqueduct run --full-refresh`";
@@ -258,9 +291,39 @@ impl Kept {
     }
 }
 
-/// The keys, and the memory that they are in.
+/// What it takes to open the keys, and the sightings where those are recorded.
+struct Opening {
+    fs: Arc<dyn Fs>,
+    place: KeysIn,
+    how: Remembering,
+    records: bool,
+    beside: Option<Value>,
+}
+
+impl Opening {
+    /// As of what was kept.
+    fn open(self, before: Option<&KeptValue>) -> Result<(KeyStore, Option<Sightings>)> {
+        let Self { fs, place, mut how, records, beside } = self;
+        let (memory, days) = (ByteCount::new(how.memory.get() / PART_OF_SIGHTINGS), how.forget_after_days);
+        let sightings = match &place {
+            KeysIn::Folder(folder) if records => {
+                how.memory = how.memory.saturating_sub(memory);
+                let kept = before.and_then(|before| before.sightings.as_ref());
+                let memory = ByteCount::new(memory.get() / 2);
+                Some(Sightings::open(&fs, folder.clone(), memory, days, kept, beside.as_ref())?)
+            }
+            _ => None,
+        };
+        let store =
+            KeyStore::open_beside(&fs, place, how, before.map(|before| &before.seen), beside.as_ref())?;
+        Ok((store, sightings))
+    }
+}
+
+/// The keys and the sightings, and the memory that they are in.
 struct Remembered {
     store: KeyStore,
+    sightings: Option<Sightings>,
     _memory: Reservation,
 }
 
@@ -270,13 +333,13 @@ type Shared = Arc<Mutex<Remembered>>;
 async fn with_keys<T: Send + 'static>(
     tasks: &Tasks,
     store: &Shared,
-    work: impl FnOnce(&mut KeyStore) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&mut Remembered) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let store = Arc::clone(store);
     let done = tasks.block(move || {
         // After a panic the store says that it has failed.
         let mut remembered = store.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = work(&mut remembered.store);
+        let done = work(&mut remembered);
         drop(remembered);
         done
     });
@@ -286,6 +349,7 @@ async fn with_keys<T: Send + 'static>(
 struct Seen {
     store: Shared,
     columns: Columns,
+    sighted: Option<Sighted>,
 }
 
 impl Seen {
@@ -295,12 +359,15 @@ impl Seen {
             return Ok(BooleanArray::from(Vec::<bool>::new()));
         }
         let (columns, records, metrics) = (self.columns.clone(), records.clone(), Arc::clone(cx.metrics()));
-        let now = cx.clock().now().timestamp().max(0).unsigned_abs();
-        let today = u16::try_from(now / SECONDS_A_DAY).unwrap_or(u16::MAX);
+        let (now, sighted) = (cx.clock().now(), self.sighted.clone());
+        let today = u16::try_from(now.timestamp().max(0).unsigned_abs() / SECONDS_A_DAY).unwrap_or(u16::MAX);
         let is_spill = cx.durable().is_none();
-        with_keys(cx.tasks(), &self.store, move |store| {
+        with_keys(cx.tasks(), &self.store, move |Remembered { store, sightings, .. }| {
             let (started, before) = (Instant::now(), store.stats());
             let passes = columns.admit(store, &records, today)?;
+            if let (Some(sighted), Some(sightings)) = (sighted, sightings) {
+                sighted.add(&records, now.timestamp_micros(), sightings)?;
+            }
             metrics.rows_duplicate.add_len(passes.false_count());
             metrics.add_busy(started.elapsed());
             let KeyStats { written_bytes, n_merges } = store.stats();
@@ -369,14 +436,20 @@ async fn chosen(batch: Batch, passes: BooleanArray, cx: &Context) -> Result<Chos
 struct SeenKeeper {
     store: Shared,
     kept: Kept,
+    /// Sightings of earlier runs, where this one records none.
+    not_recorded: Option<Value>,
     tasks: Tasks,
 }
 
 #[async_trait]
 impl Keeper for SeenKeeper {
     async fn keep(&self) -> Result<Option<Value>> {
-        let seen = with_keys(&self.tasks, &self.store, KeyStore::keep).await?;
-        let value = serde_json::to_value(KeptValue { kept: self.kept.clone(), seen })
+        let keep = |Remembered { store, sightings, .. }: &mut Remembered| {
+            Ok((store.keep()?, sightings.as_mut().map(Sightings::keep).transpose()?))
+        };
+        let (seen, sightings) = with_keys(&self.tasks, &self.store, keep).await?;
+        let sightings = sightings.or_else(|| self.not_recorded.clone());
+        let value = serde_json::to_value(KeptValue { kept: self.kept.clone(), seen, sightings })
             .map_err(|error| Error::bug("keep seen keys", "they have no JSON").with_source(error))?;
         Ok(Some(value))
     }

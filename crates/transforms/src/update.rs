@@ -14,7 +14,8 @@
 //! the column's type; `{{` and `}}` are braces.
 //!
 //! Columns and members that are there keep their type, and what does not fit it is refused before anything runs; new ones
-//! have the type of their value. Rows stay in order; the memory is that of what is new.
+//! have the type of their value. Rows stay in order; the memory is that of what is new, which is looked at before it is made: a
+//! batch of which too much would come is turned in halves.
 
 mod apply;
 mod expr;
@@ -25,17 +26,18 @@ mod path;
 mod shape;
 
 use aqueduct_core::{
-    ComponentInfo, Context, Error, Factory, MapRows, Problem, Result, Stage, StageConfig, map_stage,
-    only_input, pointer_to,
+    ComponentInfo, Context, Error, ErrorKind, Factory, MapRows, Problem, Result, Stage, StageConfig,
+    map_stage, only_input, pointer_to, retained_bytes,
 };
 use aqueduct_formats::stac_item::is_item_layout;
 use arrow::array::{RecordBatch, StructArray};
 use arrow::datatypes::{Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use self::expr::Expr;
+use self::expr::{Expr, Given, Room};
 use self::path::{Path, PathStep};
 use crate::columns::{check, schema_of};
 
@@ -203,14 +205,26 @@ impl MapRows for Update {
         SchemaRef::clone(&self.schema)
     }
 
-    fn map(&mut self, records: RecordBatch, _cx: &Context) -> Result<RecordBatch> {
+    fn map(&mut self, records: RecordBatch, cx: &Context) -> Result<RecordBatch> {
+        let most = cx.share().total().saturating_add(retained_bytes(&records));
         let mut rows = StructArray::from(records.clone());
         for edit in &self.edits {
-            rows = apply::edited(&rows, edit, &records)
-                .map_err(|error| Error::bug("update", error.to_string()))?;
+            let room = Room::new(most);
+            rows = apply::edited(&rows, edit, Given { batch: &records, room: &room }).map_err(failed)?;
         }
         RecordBatch::try_new(self.schema(), rows.into_parts().1)
             .map_err(|error| Error::bug("update", error.to_string()))
+    }
+}
+
+/// What is set may take more than there is; nothing else can fail.
+fn failed(error: ArrowError) -> Error {
+    match error {
+        ArrowError::ExternalError(beyond) => {
+            Error::new(ErrorKind::Limit, "update", "what is set takes more than the step's memory")
+                .with_source(beyond)
+        }
+        error => Error::bug("update", error.to_string()),
     }
 }
 

@@ -99,6 +99,12 @@ impl StageConfig for Config {
         MemoryNeed::between(SCHEMAS.saturating_add(LEAST_ROOM), SCHEMAS.saturating_add(largest))
     }
 
+    fn check_files(&self, planning: &Planning) -> Vec<Problem> {
+        let Some(path) = &self.schema else { return Vec::new() };
+        let wrong = FileSchema::open(&planning.resolve(path)).err();
+        wrong.map(|error| Problem::at("/schema", error.chain())).into_iter().collect()
+    }
+
     fn bind(&self, inputs: &[SchemaRef]) -> Result<Box<dyn Stage>, Vec<Problem>> {
         let schema = only_input(inputs)?;
         if self.stac && !is_item_layout(&schema) {

@@ -42,7 +42,7 @@ fn commit(fs: &Arc<dyn Fs>, run: &mut Transaction, name: &str, end: End) -> Resu
     };
     write().map_err(|error| Error::io("write", staged.display(), error))?;
     let blake3 = blake3::hash(name.as_bytes()).to_hex().to_string();
-    let part = Part { staged, name: name.into(), rows: 1, n_bytes: name.len() as u64, blake3 };
+    let part = Part { staged, name: name.into(), rows: 1, n_bytes: name.len() as u64, blake3, extents: None };
     let positions = BTreeMap::from([("source".to_owned(), Positions::done(name.to_owned()))]);
     let epoch = Epoch { parts: vec![vec![part]], positions, ..Epoch::default() };
     let committed = run.commit(epoch, end, SystemClock.now())?;

@@ -66,6 +66,39 @@ fn what_is_kept_is_told_and_a_reset_lets_seen_rows_pass_again() {
     job.run("verify out").exits(0);
 }
 
+// S2.8, S2.12
+#[test]
+fn of_keys_seen_it_is_told_when_how_often_and_from_where() {
+    let job = Job::with_flow(
+        r#"
+name: feeds
+sources:
+  a: { files: { paths: ["a.ndjson"], schema: { n: int64, feed_url: string } } }
+  b: { files: { paths: ["b.ndjson"], schema: { n: int64, feed_url: string } } }
+stages: { unseen: { input: [a, b], unseen: { keys: [n], sightings: true } } }
+sinks: { out: { input: unseen, ndjson: { path: out } } }
+"#,
+    );
+    let rows = |feed: &str, numbers: std::ops::Range<i64>| -> String {
+        numbers.map(|n| format!("{{\"n\":{n},\"feed_url\":\"https://me:hunter2@{feed}/\"}}\n")).collect()
+    };
+    job.write("a.ndjson", rows("a", 0..3000));
+    job.write("b.ndjson", rows("b", 2000..5000));
+    job.run("state flow.yaml export unseen").exits(2).says(&["has recorded no sightings"]);
+    for n_runs in 1..=2 {
+        assert_eq!(rows_out(&job, ""), if n_runs == 1 { 5000 } else { 0 });
+        let told = job.run("state flow.yaml export unseen").exits(0).stdout;
+        let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[0]["keys"]), (5000, &json!({"n": 0})));
+        let shared = lines.iter().find(|line| line["keys"]["n"] == 2500).unwrap();
+        assert_eq!((&shared["count"], shared["from"].as_array().unwrap().len()), (&json!(2 * n_runs), 2));
+        assert!(!told.contains("hunter2"));
+        let counts: u64 = lines.iter().map(|line| line["count"].as_u64().unwrap()).sum();
+        assert_eq!(counts, 6000 * n_runs);
+    }
+    assert!(job.run("state flow.yaml").exits(0).stdout.contains("12,000 sightings"));
+}
+
 #[test]
 fn what_cannot_be_set_is_refused_by_name_and_nothing_is_changed() {
     let job = Job::with_flow(ONCE);

@@ -12,26 +12,45 @@ use crate::disk::{Disk, or_here};
 /// Names of files that nobody else in this process has.
 static N_SCRATCH: AtomicU64 = AtomicU64::new(0);
 
+/// What runs of one kind are called: two kinds may lie in one folder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Files {
+    prefix: &'static str,
+    suffix: &'static str,
+}
+
+/// Runs of keys.
+pub(super) const KEYS: Files = Files { prefix: "seen-", suffix: ".keys" };
+
+/// Runs of sightings.
+pub(super) const SIGHTINGS: Files = Files { prefix: "sighted-", suffix: ".sightings" };
+
 /// The folder of the runs.
 #[derive(Debug)]
 pub(super) struct Home {
     disk: Disk,
     folder: PathBuf,
+    files: Files,
     /// What is on the disk is taken from here, and has no name once it is written.
     scratch: Option<Scratch>,
 }
 
 impl Home {
-    pub(super) fn durable(disk: Disk, folder: PathBuf) -> Self {
-        Self { disk, folder, scratch: None }
+    pub(super) fn durable(disk: Disk, folder: PathBuf, files: Files) -> Self {
+        Self { disk, folder, files, scratch: None }
     }
 
     pub(super) fn scratch(disk: Disk, scratch: Scratch) -> Self {
-        Self { disk, folder: scratch.dir.clone(), scratch: Some(scratch) }
+        Self { disk, folder: scratch.dir.clone(), files: KEYS, scratch: Some(scratch) }
     }
 
     pub(super) fn fs(&self) -> &Arc<dyn Fs> {
         &self.disk.0
+    }
+
+    /// The number in the name of a run of this home's kind.
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.files.number(name)
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -40,10 +59,11 @@ impl Home {
 
     /// The name of the run of this number.
     pub(super) fn name(&self, n: u64) -> String {
+        let Files { prefix, suffix } = self.files;
         match self.scratch {
-            None => format!("{PREFIX}{n:08}{SUFFIX}"),
+            None => format!("{prefix}{n:08}{suffix}"),
             Some(_) => {
-                format!("seen-{}-{}{SUFFIX}", std::process::id(), N_SCRATCH.fetch_add(1, Relaxed))
+                format!("{prefix}{}-{}{suffix}", std::process::id(), N_SCRATCH.fetch_add(1, Relaxed))
             }
         }
     }
@@ -108,14 +128,13 @@ impl Home {
         }
         let names = self.disk.list(&self.folder)?.into_iter().filter(|entry| !entry.is_dir);
         let names = names.filter_map(|entry| Some(entry.path.file_name()?.to_str()?.to_owned()));
-        Ok(names.filter(|name| number(name).is_some()).collect())
+        Ok(names.filter(|name| self.files.number(name).is_some()).collect())
     }
 }
 
-const PREFIX: &str = "seen-";
-const SUFFIX: &str = ".keys";
-
-/// The number in the name of a run.
-pub(super) fn number(name: &str) -> Option<u64> {
-    name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+impl Files {
+    /// The number in the name of a run.
+    pub(super) fn number(self, name: &str) -> Option<u64> {
+        name.strip_prefix(self.prefix)?.strip_suffix(self.suffix)?.parse().ok()
+    }
 }

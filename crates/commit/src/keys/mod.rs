@@ -5,6 +5,7 @@ mod home;
 mod layout;
 mod memtable;
 mod run;
+mod sightings;
 mod write;
 
 use std::collections::BTreeSet;
@@ -18,12 +19,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::filter::Filter;
-use self::home::{Home, number};
+use self::home::{Home, KEYS, SIGHTINGS};
 use self::layout::{Entry, Layout, PAGE_BYTES};
 use self::memtable::Memtable;
 use self::run::{Pages, Run, RunName};
 use self::write::{Writer, merge};
 use crate::disk::Disk;
+
+pub use self::sightings::{Sighting, Sightings, SightingsKept, SightingsReader};
 
 /// The format written by this version. A newer one is refused, never guessed at.
 const VERSION: u32 = 1;
@@ -190,9 +193,9 @@ struct Kept {
     runs: Vec<RunName>,
 }
 
-/// Whether a file is one that keys are kept in, by its name.
+/// Whether a file is one that keys or sightings are kept in, by its name.
 pub(crate) fn is_keys_file(name: &str) -> bool {
-    number(name).is_some()
+    KEYS.number(name).or_else(|| SIGHTINGS.number(name)).is_some()
 }
 
 /// Keys that a committed value stands for.
@@ -262,7 +265,7 @@ impl KeyStore {
     ) -> Result<Self> {
         let disk = Disk(Arc::clone(fs));
         let home = match place {
-            KeysIn::Folder(folder) => Home::durable(disk, folder),
+            KeysIn::Folder(folder) => Home::durable(disk, folder, KEYS),
             KeysIn::Scratch(scratch) => Home::scratch(disk, scratch),
         };
         let layout = Layout { versioned: how.versioned };
@@ -290,7 +293,8 @@ impl KeyStore {
     fn open_runs(&mut self, names: Vec<RunName>) -> Result<()> {
         self.commits.committed = names.iter().map(|run| run.name.clone()).collect();
         for name in self.home.names()? {
-            self.next_number = self.next_number.max(number(&name).map_or(1, |n| n.saturating_add(1)));
+            self.next_number =
+                self.next_number.max(self.home.number(&name).map_or(1, |n| n.saturating_add(1)));
             if !self.commits.names(&name) {
                 self.home.remove(&name)?;
                 kill_point("recovery.keys.removed");

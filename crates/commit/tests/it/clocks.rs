@@ -89,7 +89,7 @@ fn outcome_of_runs_at(seconds: &[i64]) -> Vec<String> {
         file.write_all(format!("{nth}\n").as_bytes()).unwrap();
         file.sync().unwrap();
         drop(file);
-        let part = Part { staged, name, rows: 1, n_bytes: 2, blake3: String::new() };
+        let part = Part { staged, name, rows: 1, n_bytes: 2, blake3: String::new(), extents: None };
         let positions = BTreeMap::from([("source".to_owned(), Positions::done(nth.to_string()))]);
         let kept = BTreeMap::from([("step".to_owned(), nth.into())]);
         let epoch = Epoch { parts: vec![vec![part]], positions, kept, ..Epoch::default() };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aqueduct_commit::{Began, Counts, End, Epoch, FlowLog, Letter, Mode, NewRun, Start, Target, Transaction};
+use aqueduct_core::collections::{Extent, Extents};
 use aqueduct_core::{Error, Fs, Output, Part, Positions, Result, is_in_store};
 use chrono::{DateTime, Utc};
 
@@ -283,6 +284,16 @@ fn read(fs: &dyn Fs, path: &Path) -> Result<String> {
     Ok(String::from_utf8(bytes).expect("lines of text"))
 }
 
+/// Of a collection that has all rows, at the instants that they are.
+fn extents(text: &str) -> Extents {
+    let mut extents = Extents::default();
+    for row in text.lines() {
+        let at = row.parse().ok().and_then(|at| DateTime::from_timestamp(at, 0));
+        extents.add("rows", &Extent { items: 1, bbox: None, from: at, to: at });
+    }
+    extents
+}
+
 fn write_part(fs: &dyn Fs, dir: &Path, name: &str, text: &str) -> Result<Part> {
     let staged = dir.join(name);
     let write = || {
@@ -297,6 +308,7 @@ fn write_part(fs: &dyn Fs, dir: &Path, name: &str, text: &str) -> Result<Part> {
         rows: text.lines().count() as u64,
         n_bytes: text.len() as u64,
         blake3: blake3::hash(text.as_bytes()).to_hex().to_string(),
+        extents: Some(extents(text)),
         staged,
     })
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use aqueduct_commit::{Manifest, Mode};
+use aqueduct_core::collections::{self, FileOfItems};
 use aqueduct_core::{Fs, is_in_store};
 use aqueduct_testkit::faults::{Fault, SimFs};
 
@@ -94,6 +95,11 @@ fn places(path: &Path) -> (PathBuf, String) {
         }
         None => (path.to_owned(), "_aqueduct/manifest.json".to_owned()),
     }
+}
+
+/// Where the document of its collection is, there.
+fn document_of(path: &Path) -> PathBuf {
+    PathBuf::from(places(path).1.replace("manifest.json", "collection.json"))
 }
 
 fn log_files(disk: &SimFs) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -218,8 +224,8 @@ impl Trial {
             [format!("{LAKE}/_aqueduct"), format!("{IN_STORE}/_aqueduct")].map(|at| disk.files_below(at));
         let outgoing = disk.files_below(format!("{STATE}/test/outgoing"));
         let hidden = hidden.iter().flat_map(|files| files.keys()).chain(outgoing.keys());
-        let left: Vec<_> =
-            hidden.filter(|name| !name.to_string_lossy().ends_with(".manifest.json")).collect();
+        let stays = |name: &str| name.ends_with(".manifest.json") || name.ends_with(".collection.json");
+        let left: Vec<_> = hidden.filter(|name| !stays(&name.to_string_lossy())).collect();
         if !left.is_empty() {
             self.violated(disk, &format!("{case}: left behind: {left:?}"));
         }
@@ -449,6 +455,16 @@ fn check_manifest(disk: &SimFs, path: &Path) -> Result<(), String> {
             Some(bytes) if bytes.len() as u64 == part.bytes => {}
             _ => return Err(format!("the manifest lists `{}`, which is not there", part.name)),
         }
+    }
+    let files_of_items = manifest.parts.iter().map(|part| FileOfItems {
+        name: &part.name,
+        rows: part.rows,
+        extents: part.extents.as_ref(),
+    });
+    let document = collections::documents(&files_of_items.collect::<Vec<_>>()).map(|(_, text)| text);
+    let there = files.get(&document_of(path));
+    if there != document.as_ref() {
+        return Err("the document of the collection is not that of the parts".to_owned());
     }
     let data = disk.files_below(path).into_keys().filter(|name| !name.starts_with("_aqueduct")).count();
     if data != manifest.parts.len() {

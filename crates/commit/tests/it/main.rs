@@ -25,6 +25,8 @@ mod publish;
 #[cfg(test)]
 mod reads;
 #[cfg(test)]
+mod sightings;
+#[cfg(test)]
 mod state;
 #[cfg(test)]
 mod syncs;

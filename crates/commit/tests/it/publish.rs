@@ -69,6 +69,7 @@ fn stage(staging: &Transaction, files: &[(&str, &str)]) -> Vec<Part> {
             rows,
             n_bytes: text.len() as u64,
             blake3: format!("hash of {text}"),
+            extents: None,
         }
     };
     files.iter().map(part).collect()

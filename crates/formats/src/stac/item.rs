@@ -62,7 +62,9 @@ pub(crate) fn fill_item(
         return Err(BadValue::new("stac", format!("found {}, expected an item, an object", kind.name())));
     }
     let n = fields.n_values();
-    let mut row = Row { plan, fields, filling, n, n_filled: 0, foreign: Vec::new(), found: Found::default() };
+    filling.box_of_geometry = None;
+    let (foreign, found) = (Vec::new(), Found::default());
+    let mut row = Row { plan, record, fields, filling, n, n_filled: 0, foreign, found };
     row.top_level(&mut json).map_err(|error| why_no_feature(record).unwrap_or(error))?;
     json.end()?;
     row.finish()
@@ -71,15 +73,17 @@ pub(crate) fn fill_item(
 /// Why a record is no item, whatever else was found first: other objects of STAC have other members.
 #[cold]
 fn why_no_feature(record: &[u8]) -> Option<BadValue> {
-    let mut feature = None;
+    let (mut feature, mut has_id) = (None, false);
     let looked = each_member(&mut Json::new(record), 1, |name, json| {
         if name == "type" && feature.is_none() {
             feature = Some(expect_feature(json));
         }
+        has_id |= name == "id";
         json.skip_value(1).map(drop)
     });
     looked.ok()?;
-    feature.unwrap_or_else(|| Err(lacks("type"))).err()
+    let what_it_is = feature.unwrap_or_else(|| Err(lacks("type"))).err();
+    what_it_is.or_else(|| (!has_id).then(|| lacks("id")))
 }
 
 fn expect_feature(json: &Json<'_>) -> Result<()> {
@@ -94,6 +98,8 @@ fn expect_feature(json: &Json<'_>) -> Result<()> {
 /// A row that is being filled.
 struct Row<'a> {
     plan: &'a ItemPlan,
+    /// The item.
+    record: &'a [u8],
     fields: &'a mut Fields,
     filling: &'a mut Filling,
     /// How many values each column had before.
@@ -164,6 +170,9 @@ impl Row<'_> {
         if key.member == Member::Other {
             if self.is_filled(at) && !self.foreign.contains(&at) {
                 let name = self.fields.columns[at].field.name().clone();
+                if says_it_again(json, 1, twin(self.record, &["properties", &name]))? {
+                    return Ok(());
+                }
                 let raw = key.written(&name);
                 return self.filling.field_without_column(None, raw, json, 1, || two_for_one(&name));
             }
@@ -213,6 +222,9 @@ impl Row<'_> {
         let name = column.map_or_else(|| shown_key(key.raw), |column| column.field.name().clone());
         let raw = key.written(&name);
         let is_taken = key.at.is_some() || key.member != Member::Other;
+        if is_taken && says_it_again(json, 2, twin(self.record, &[&name]))? {
+            return Ok(());
+        }
         let kept = match is_taken {
             true => self.filling.field_without_column(Some(&path), raw, json, 2, || two_for_one(&name)),
             false => self.filling.new_field(Some(&path), raw, json, 2),
@@ -257,12 +269,31 @@ impl Row<'_> {
         Err(BadValue::new("stac", format!("found {found}, expected a string")).within("id"))
     }
 
+    /// A geometry may have a box of its own (RFC 7946, section 5), and no column for it. That of the item says the same.
+    #[inline(never)]
+    fn box_of_geometry(&mut self, found: &[u8]) -> Result<()> {
+        let mut json = Json::new(found);
+        if says_it_again(&mut json, 1, twin(self.record, &["bbox"]))? {
+            return Ok(());
+        }
+        let path = Path { outer: None, name: "geometry" };
+        let kept = self.filling.field_without_column(Some(&path), b"bbox", &mut json, 1, || {
+            "the box of the geometry is another than `bbox` of the item, and has no column; `new_fields: extra` keeps it in \
+             `_extra`, `ignore` drops it"
+                .to_owned()
+        });
+        kept.map_err(|error| error.within("geometry"))
+    }
+
     /// Ends the row: what it must have is there, what else it lacks is null.
-    fn finish(self) -> Result<()> {
+    fn finish(mut self) -> Result<()> {
         for (is_there, name) in [(self.found.feature, "type"), (self.found.id, "id")] {
             if !is_there {
                 return Err(lacks(name));
             }
+        }
+        if let Some(found) = self.filling.box_of_geometry.take() {
+            self.box_of_geometry(&found)?;
         }
         if self.n_filled < self.fields.columns.len() {
             self.fields.push_null_where_shorter(self.n);
@@ -283,10 +314,49 @@ fn once(found: &mut bool, name: &str) -> Result<()> {
     }
 }
 
+/// The value of an item at a path of members: of two that would be one column, the one that has it.
+#[cold]
+fn twin<'r>(record: &'r [u8], path: &[&str]) -> Option<&'r [u8]> {
+    path.iter().try_fold(record, |object, wanted| {
+        let mut found = None;
+        let looked = each_member(&mut Json::new(object), 1, |name, json| {
+            let value = json.skip_value(1)?;
+            found = found.or((name == *wanted).then_some(value));
+            Ok(())
+        });
+        looked.ok().and(found)
+    })
+}
+
+/// Whether the value that comes next is the same as another, but for space between its parts. Then it is passed.
+#[cold]
+fn says_it_again(json: &mut Json<'_>, depth: usize, other: Option<&[u8]>) -> Result<bool> {
+    let mut ahead = json.clone();
+    let value = ahead.skip_value(depth)?;
+    let is_same = other.is_some_and(|other| without_space(value).eq(without_space(other)));
+    if is_same {
+        *json = ahead;
+    }
+    Ok(is_same)
+}
+
+fn without_space(json: &[u8]) -> impl Iterator<Item = u8> {
+    let (mut in_string, mut is_escaped) = (false, false);
+    json.iter().copied().filter(move |byte| {
+        match byte {
+            _ if std::mem::take(&mut is_escaped) => {}
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        in_string || !byte.is_ascii_whitespace()
+    })
+}
+
 #[cold]
 fn two_for_one(name: &str) -> String {
     format!(
-        "`{name}` of the item and `properties.{name}` would be one column; `new_fields: extra` keeps the one that has none in \
+        "`{name}` of the item and `properties.{name}` would be one column, and do not say the same; `new_fields: extra` keeps the one that has none in \
          `_extra`, `ignore` drops it"
     )
 }

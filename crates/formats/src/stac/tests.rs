@@ -237,6 +237,9 @@ fn what_is_no_item_is_rejected_and_the_rest_goes_on() {
             Some("properties.properties"),
             "one column",
         ),
+        (bad(json!({"id": null, "new": 1})), "stac", None, "without `id`"),
+        (good.to_string().replace("7.5", "1e999"), "geometry", None, "no float64"),
+        (good.to_string().replace("7.5", "Infinity"), "json", None, "found `I`"),
         (good.to_string().replace("7.5", "NaN"), "json", Some("geometry.coordinates"), "found `N`"),
         (good.to_string().replace("\"links\"", "\"id\":\"x\",\"links\""), "json", Some("id"), "twice"),
         (
@@ -340,6 +343,57 @@ fn a_foreign_member_and_a_property_of_one_name_are_a_clash() {
         assert_eq!(read.rows[0]["title"], kept);
         let found: Value = serde_json::from_str(read.rows[0]["_extra"].as_str().unwrap()).unwrap();
         assert_eq!(found, json!({key: extra}));
+    }
+}
+
+// reliability 26: a geometry that is null, or is not there
+#[test]
+fn an_item_without_a_place_is_an_item() {
+    let mut items = vec![item("a", json!({})), item("b", json!({"geometry": null, "bbox": null}))];
+    items.push(item("c", json!({})));
+    items[2]["geometry"] = Value::Null;
+    let read = all(&lines(&items), stac());
+    assert!(read.rejects.is_empty(), "{:?}", read.rejects);
+    assert!(
+        read.rows[0]["geometry"].is_string() && read.rows[1..].iter().all(|row| row["geometry"].is_null())
+    );
+}
+
+// Servers repeat `collection` within `properties`, and the item's box within its geometry.
+#[test]
+fn what_an_item_says_twice_is_said_once() {
+    let twice = item(
+        "a",
+        json!({
+            "properties": {"collection": "c", "bbox": [7.5, 47, 7.5, 47.25], "title": {"a": "b \"c\" d"}},
+            "title": {"a": "b \"c\" d"}, "geometry": {"bbox": [7.5, 47, 7.5, 47.25]},
+        }),
+    );
+    let spaced = serde_json::to_string_pretty(&twice).unwrap();
+    for text in [twice.to_string(), spaced, twice.to_string().replace("[7.5,47,7.5", "[ 7.5, 47,\t7.5")] {
+        let read = all(&text, stac());
+        assert!(read.rejects.is_empty(), "{text}: {:?}", read.rejects);
+        assert_eq!(read.rows[0]["collection"], "c");
+        assert!(read.rows[0].get("_extra").is_none());
+    }
+}
+
+#[test]
+fn what_an_item_says_otherwise_the_second_time_is_named() {
+    for (more, named) in [
+        (json!({"properties": {"collection": "d"}}), "`collection` of the item and `properties.collection`"),
+        (json!({"collection": null, "properties": {"collection": "d"}}), "`properties.collection`"),
+        (json!({"properties": {"collection": "c "}}), "`properties.collection`"),
+        (json!({"geometry": {"bbox": [7.5, 47, 8, 47.25]}}), "the box of the geometry"),
+        (json!({"bbox": null, "geometry": {"bbox": [7.5, 47, 8, 47.25]}}), "the box of the geometry"),
+    ] {
+        let text = format!("{}\n{}\n", item("a", more), item("b", json!({})));
+        let read = all(&text, stac());
+        assert_eq!(read.rows.len(), 1, "{text}");
+        assert_eq!(read.rejects[0].reason, "new field");
+        assert!(read.rejects[0].message.contains(named), "{}", read.rejects[0].message);
+        let read = all(&text, json!({"format": "stac", "new_fields": "extra"}));
+        assert!(read.rejects.is_empty() && read.rows[0]["_extra"].is_string(), "{text}");
     }
 }
 

@@ -26,13 +26,16 @@ pub(crate) struct Filling {
     pub(crate) max_row_bytes: usize,
     /// Whether `null`, `{}`, `[]` and objects of nothing else need no column: they carry nothing.
     pub(crate) drops_empty: bool,
+    /// The `bbox` of the geometry of an item, as it is written: it has no column, and another member may say the same.
+    pub(crate) box_of_geometry: Option<Vec<u8>>,
     scratch: Vec<u8>,
 }
 
 impl Filling {
     pub(crate) fn new(new_fields: NewFields, max_row_bytes: usize) -> Self {
         let (extra, scratch) = (Vec::new(), Vec::new());
-        Self { new_fields, extra, row_bytes: 0, max_row_bytes, drops_empty: false, scratch }
+        let box_of_geometry = None;
+        Self { new_fields, extra, row_bytes: 0, max_row_bytes, drops_empty: false, box_of_geometry, scratch }
     }
 
     /// How many more bytes the values of this row may take.

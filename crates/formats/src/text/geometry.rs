@@ -21,8 +21,15 @@ pub(super) fn fill_geometry(
 ) -> Result<()> {
     let start = runs.bytes.len();
     let wkb = Wkb { max_bytes: filling.bytes_left(), out: &mut runs.bytes };
-    let mut other =
-        |key: &[u8], json: &mut Json<'_>, depth: usize| filling.new_field(Some(path), key, json, depth);
+    let is_of_item = path.outer.is_none() && path.name == "geometry";
+    let outermost = depth;
+    let mut other = |key: &[u8], json: &mut Json<'_>, depth: usize| match key {
+        b"bbox" if is_of_item && depth == outermost && filling.box_of_geometry.is_none() => {
+            filling.box_of_geometry = Some(json.skip_value(depth)?.to_vec());
+            Ok(())
+        }
+        key => filling.new_field(Some(path), key, json, depth),
+    };
     to_wkb(json, depth, wkb, &mut other)?;
     filling.weigh(runs.bytes.len() - start)?;
     close(runs)

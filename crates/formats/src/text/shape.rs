@@ -95,10 +95,10 @@ pub(crate) fn shape_of(json: &mut Json<'_>, depth: usize) -> Result<Shape, BadVa
 
 /// Goes through the members of the object that comes next, which is the innermost of `depth` lists and objects. The parser
 /// stands before the value of each, and behind it afterwards.
-pub(crate) fn each_member(
-    json: &mut Json<'_>,
+pub(crate) fn each_member<'j>(
+    json: &mut Json<'j>,
     depth: usize,
-    mut member: impl FnMut(&str, &mut Json<'_>) -> Result<(), BadValue>,
+    mut member: impl FnMut(&str, &mut Json<'j>) -> Result<(), BadValue>,
 ) -> Result<(), BadValue> {
     json.enter(depth)?;
     if json.eat(b'}') {

@@ -23,7 +23,8 @@ pub struct GeoColumns {
     /// The one that readers go by: WKB, binary, in degrees of longitude and latitude (OGC:CRS84).
     pub primary: String,
     /// The bounds of each of those geometries: a struct of `xmin`, `ymin`, `xmax`, `ymax`. Told only if a row has one if
-    /// and only if it has a geometry, which is what the specification asks.
+    /// and only if it has a geometry, and none crosses the antimeridian, which is what the specification asks: whoever
+    /// compares with the least `xmin` and the greatest `xmax` would pass over those.
     pub covering: Option<String>,
     /// Others, WKB, of which nobody knows the reference system.
     pub of_unknown_crs: Vec<String>,
@@ -127,7 +128,8 @@ impl Seen {
         if let Some(bbox) = self.bbox() {
             told.insert("bbox".into(), bbox.into());
         }
-        if let Some(covering) = self.columns.covering.as_ref().filter(|_| self.is_covered) {
+        let may_prune = self.is_covered && !self.is_crossing;
+        if let Some(covering) = self.columns.covering.as_ref().filter(|_| may_prune) {
             let path = |ordinate: &str| json!([covering, ordinate]);
             let paths = json!({
                 "xmin": path("xmin"), "ymin": path("ymin"), "xmax": path("xmax"), "ymax": path("ymax"),
@@ -147,6 +149,15 @@ impl Seen {
         let bbox = bounds.bbox();
         bbox.iter().all(|ordinate| ordinate.is_finite()).then_some(bbox)
     }
+}
+
+/// The geometries of a column, WKB, that a GeoParquet file cannot have: their rows, from 0, and what is wrong with each.
+///
+/// # Errors
+/// The column is none of bytes.
+pub fn wrong_geometries(geometries: &ArrayRef) -> Result<Vec<(usize, Error)>> {
+    let wrong = |(row, wkb): (usize, Option<&[u8]>)| checked(wkb?).err().map(|error| (row, error));
+    Ok(values(geometries)?.enumerate().filter_map(wrong).collect())
 }
 
 /// A geometry that GeoParquet has.

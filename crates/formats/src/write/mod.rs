@@ -33,7 +33,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 pub use arrow_file::ArrowCompression;
 pub use compress::{CompressedWriter, TextCompression};
-pub use geo::GeoColumns;
+pub use geo::{GeoColumns, wrong_geometries};
 pub use parquet_file::{ParquetCompression, ParquetOptions};
 
 /// Turns rows into the bytes of one file. `W` takes the bytes and comes back at the end.

@@ -94,7 +94,7 @@ async fn parquet_is_read_as_it_is_with_instants_in_microseconds() {
     }
 }
 
-// reliability 26: a geometry of many points, in small blocks
+// reliability 26: a geometry of many points, in small blocks; an item over the limit of a record
 #[tokio::test]
 async fn a_large_geometry_takes_the_lane_for_large_records() {
     let n = 200_000;

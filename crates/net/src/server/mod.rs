@@ -93,6 +93,28 @@ pub struct ServerStats {
     pub n_timed_out: u64,
 }
 
+/// Sees a server, as long as it is there and after. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ServerMeter {
+    counts: Arc<Counts>,
+}
+
+impl ServerMeter {
+    /// What can be seen of it now.
+    pub fn stats(&self) -> ServerStats {
+        let counts = &self.counts;
+        ServerStats {
+            n_connections: counts.n_open.load(Relaxed),
+            n_unread: counts.n_unread.load(Relaxed),
+            n_streams: counts.n_streams.load(Relaxed),
+            n_accepted: counts.n_accepted.load(Relaxed),
+            n_full: counts.n_full.load(Relaxed),
+            n_refused: counts.n_refused.load(Relaxed),
+            n_timed_out: counts.n_timed_out.load(Relaxed),
+        }
+    }
+}
+
 impl Server {
     /// Listens, and serves what is mounted from now on.
     ///
@@ -148,16 +170,12 @@ impl Server {
 
     /// What can be seen of it now.
     pub fn stats(&self) -> ServerStats {
-        let counts = &self.counts;
-        ServerStats {
-            n_connections: counts.n_open.load(Relaxed),
-            n_unread: counts.n_unread.load(Relaxed),
-            n_streams: counts.n_streams.load(Relaxed),
-            n_accepted: counts.n_accepted.load(Relaxed),
-            n_full: counts.n_full.load(Relaxed),
-            n_refused: counts.n_refused.load(Relaxed),
-            n_timed_out: counts.n_timed_out.load(Relaxed),
-        }
+        self.meter().stats()
+    }
+
+    /// For who looks at it again and again.
+    pub fn meter(&self) -> ServerMeter {
+        ServerMeter { counts: Arc::clone(&self.counts) }
     }
 
     /// Takes no more connections, waits for those that are there, for [`ServerLimits::close_timeout`] at most, and closes

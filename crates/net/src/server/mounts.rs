@@ -60,7 +60,7 @@ impl Mounts {
         self.mount(pattern, Route::Pages(pages))
     }
 
-    /// Has streams at a path, or below one.
+    /// Has streams at a path, below one, or at one with a part that may be anything: `/runs/*/events`.
     ///
     /// # Errors
     /// Something is there already.
@@ -113,9 +113,7 @@ impl Mounts {
     pub(super) fn find(&self, path: &str) -> Option<Route> {
         let routes = self.routes();
         let fitting = routes.iter().filter(|(pattern, _)| pattern.fits(path));
-        fitting
-            .max_by_key(|(pattern, _)| (pattern.is_exact(), pattern.path().len()))
-            .map(|(_, route)| route.clone())
+        fitting.max_by_key(|(pattern, _)| pattern.closeness()).map(|(_, route)| route.clone())
     }
 
     /// Streams that tell of themselves, by their names.
@@ -172,30 +170,36 @@ enum Pattern {
     Exact(String),
     /// All that begin with this, which ends with a slash.
     Below(String),
+    /// All that begin with this and end with that, with one part between.
+    Between(String, String),
 }
 
 impl Pattern {
     fn of(text: &str) -> Self {
-        match text.strip_suffix('*') {
-            Some(above) => Self::Below(above.to_owned()),
+        match text.split_once('*') {
+            Some((above, "")) => Self::Below(above.to_owned()),
+            Some((above, below)) => Self::Between(above.to_owned(), below.to_owned()),
             None => Self::Exact(text.to_owned()),
         }
     }
 
-    fn path(&self) -> &str {
+    /// Of several that fit, the greatest answers.
+    fn closeness(&self) -> (u8, usize) {
         match self {
-            Self::Exact(path) | Self::Below(path) => path,
+            Self::Exact(path) => (2, path.len()),
+            Self::Between(above, below) => (1, above.len() + below.len()),
+            Self::Below(above) => (0, above.len()),
         }
-    }
-
-    fn is_exact(&self) -> bool {
-        matches!(self, Self::Exact(_))
     }
 
     fn fits(&self, path: &str) -> bool {
         match self {
             Self::Exact(own) => own == path,
             Self::Below(above) => path.starts_with(above.as_str()),
+            Self::Between(above, below) => path
+                .strip_prefix(above.as_str())
+                .and_then(|rest| rest.strip_suffix(below.as_str()))
+                .is_some_and(|part| !part.is_empty() && !part.contains('/')),
         }
     }
 }
@@ -205,6 +209,7 @@ impl fmt::Display for Pattern {
         match self {
             Self::Exact(path) => f.write_str(path),
             Self::Below(above) => write!(f, "{above}*"),
+            Self::Between(above, below) => write!(f, "{above}*{below}"),
         }
     }
 }
@@ -227,6 +232,7 @@ mod tests {
         let mounts = Mounts::default();
         let _all = mounts.pages("/*", Arc::new(Says("all"))).unwrap();
         let _runs = mounts.pages("/runs/*", Arc::new(Says("runs"))).unwrap();
+        let _events = mounts.pages("/runs/*/events", Arc::new(Says("events"))).unwrap();
         let one = mounts.pages("/runs/one", Arc::new(Says("one"))).unwrap();
         assert!(mounts.pages("/runs/one", Arc::new(Says("two"))).is_err());
         let ask = async |path: &str| match mounts.find(path) {
@@ -236,6 +242,10 @@ mod tests {
         assert_eq!(
             (ask("/runs/one").await, ask("/runs/x").await, ask("/x").await),
             ("one".into(), "runs".into(), "all".into())
+        );
+        assert_eq!(
+            (ask("/runs/x/events").await, ask("/runs/x/y/events").await),
+            ("events".into(), "runs".into())
         );
         drop(one);
         assert_eq!(ask("/runs/one").await, "runs");

@@ -1,7 +1,7 @@
 //! Whether a file is still what it was.
 
 use aqueduct_core::ErrorKind;
-use aqueduct_net::{Trust, Validator};
+use aqueduct_net::{Known, Trust, Validator};
 use aqueduct_testkit::http::{Answer, Server};
 use bytes::Bytes;
 use serde_json::json;
@@ -86,4 +86,70 @@ async fn a_look_asks_for_the_head_and_for_the_body_only_where_that_is_refused() 
     assert_eq!(gone.kind(), ErrorKind::NotFound);
     says(&gone, &["/gone", "404"]);
     assert_eq!(methods("/gone"), ["HEAD"]);
+}
+
+// S2.6: asked with the version that is known, a server sends nothing of it
+#[tokio::test]
+async fn a_file_that_is_the_version_that_is_known_is_not_sent_again() {
+    let (server, client, dir) = (Server::start().await, plain_client(), tempfile::tempdir().unwrap());
+    let route = |etag: &'static str| {
+        move |request: &aqueduct_testkit::http::Request| {
+            let is_known = request.header("if-none-match") == Some(etag)
+                && request.header("if-modified-since") == Some(MODIFIED);
+            let answer = if is_known { Answer::new(304) } else { Answer::ok("body") };
+            answer.header("ETag", etag).header("Last-Modified", MODIFIED)
+        }
+    };
+    let at = server.route("/a", route("\"v1\""));
+    server.route("/moved", move |_| Answer::new(302).header("Location", "/a"));
+    let get = async |known: &Known, at: &str| {
+        client.fetcher.get_unless(known, &location(at), Trust::Flow, &client.metrics).await.unwrap()
+    };
+    let known = get(&Known::default(), &at).await.unwrap().meta.known();
+    assert!(get(&known, &at).await.is_none());
+    assert!(get(&known, &server.url("/moved")).await.is_none());
+    let kept = serde_json::to_string(&known).unwrap();
+    assert_eq!(serde_json::from_str::<Known>(&kept).unwrap(), known);
+    server.route("/a", route("\"v2\""));
+    assert_ne!(get(&known, &at).await.unwrap().meta.known(), known);
+    // One that answers 304 to who knows nothing has not answered.
+    server.route("/odd", |_| Answer::new(304));
+    assert!(
+        client
+            .fetcher
+            .get_unless(&Known::default(), &location(&server.url("/odd")), Trust::Flow, &client.metrics)
+            .await
+            .is_err()
+    );
+
+    let path = dir.path().join("a");
+    std::fs::write(&path, "one").unwrap();
+    let at = path.to_str().unwrap();
+    let known = get(&Known::default(), at).await.unwrap().meta.known();
+    assert!(get(&known, at).await.is_none());
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    assert!(get(&known, at).await.is_some());
+}
+
+// A body that breaks off is taken up again although it was asked for with a condition.
+#[tokio::test]
+async fn a_body_that_came_of_a_condition_is_whole() {
+    let (server, client) = (Server::start().await, plain_client());
+    let body = Bytes::from(sample(100_000));
+    let served = body.clone();
+    let at = server.route("/a", move |request| {
+        let answer = Answer::file(request, &served, "\"v2\"");
+        if request.nth == 2 { answer.cut_after(1000) } else { answer }
+    });
+    let known = client.fetcher.get(&location(&at), Trust::Flow, &client.metrics).await.unwrap().meta.known();
+    let fetched =
+        client.fetcher.get_unless(&known, &location(&at), Trust::Flow, &client.metrics).await.unwrap();
+    let pieces: Vec<Bytes> = futures::TryStreamExt::try_collect(fetched.unwrap().body).await.unwrap();
+    assert_eq!(pieces.concat(), body);
+    assert!(server.asked("/a")[2].header("if-none-match").is_none());
 }

@@ -107,6 +107,13 @@ pub(super) enum Command {
         /// The script: YAML, JSON or TOML.
         script: PathBuf,
     },
+    /// Serve the flows of a folder: start them over HTTP and watch them live.
+    ///
+    /// `POST /runs {"flow": NAME, "set": {VARIABLE: VALUE}}` starts one, `GET /runs` and `/runs/ID` tell of them,
+    /// `/runs/ID/events` is a stream of events, `DELETE /runs/ID` cancels, `GET /flows` lists the flows. `/` is a page,
+    /// `/metrics` is for Prometheus. All runs share one memory; one that does not fit waits its turn. Runs that had not ended
+    /// go on when the server is started again. ctrl-c has them commit what is complete.
+    Serve(ServeArguments),
     /// Print completions for a shell.
     Completions {
         /// Which shell.
@@ -162,13 +169,38 @@ pub(super) struct RunArguments {
     /// Write the report here, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
-    /// Where streams and pages are served: HOST:PORT or unix:PATH. A flow that streams is served at 127.0.0.1:8787 unless
-    /// told otherwise; others not at all.
-    #[arg(long, value_name = "ADDR")]
-    pub(super) listen: Option<Listen>,
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub(super) progress: ProgressKind,
+    /// Show the run at this address, HOST:PORT or unix:PATH: a page, /metrics, /healthz, event streams. Flows with such a
+    /// stream listen at 127.0.0.1:8787 unless told otherwise.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<Listen>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ServeArguments {
+    /// The folder of the flows.
+    pub(super) folder: PathBuf,
+    /// Where to listen: HOST:PORT or unix:PATH.
+    #[arg(long, value_name = "ADDR", default_value = Listen::DEFAULT)]
+    pub(super) listen: Listen,
+    /// The memory that all runs share. Default 512MB, or 60 % of a smaller cgroup limit.
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<ByteCount>,
+    /// Runs at once; more wait.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) max_runs: u16,
+    /// Whoever starts or cancels a run must send what stands in this file; at an address that others can reach, whoever asks
+    /// anything.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Another name by which this server is called, behind a proxy say. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(super) host: Vec<String>,
+    /// Also run flows that start programs.
+    #[arg(long)]
+    pub(super) allow_exec: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -208,7 +240,7 @@ pub(super) struct StateArguments {
     /// What to do.
     #[arg(value_enum, default_value_t)]
     pub(super) action: StateAction,
-    /// For `set`, STEP.FIELD=VALUE; for `reset`, a step.
+    /// For `set`, STEP.FIELD=VALUE; for `reset`, a step; for `export`, a step that records sightings.
     #[arg(value_name = "K=V|STEP")]
     pub(super) what: Option<String>,
 }
@@ -223,7 +255,7 @@ pub(super) enum StateAction {
     Set,
     /// Forget what a step keeps; without a step, what all of them keep, and an unfinished run.
     Reset,
-    /// Tell all of it, as JSON.
+    /// Tell all of it, as JSON; of a step that records sightings, a line of JSON for each key.
     Export,
 }
 

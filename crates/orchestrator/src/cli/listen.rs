@@ -1,45 +1,101 @@
-//! The server beside a run: where it listens, and who may come.
+//! `run --listen`: a run that can be watched.
 
+use std::sync::Arc;
+
+use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_net::Secret;
 use aqueduct_net::server::{Listen, Server, ServerLimits};
-use aqueduct_primitives::{Budget, ByteCount};
+use aqueduct_primitives::Budget;
+use async_trait::async_trait;
+use serde_json::{Value, json};
 
-use super::{Program, exit};
-use crate::flow::{Flow, StepKind};
+use super::Program;
+use super::execute::Executed;
+use super::serve::{CONNECTIONS_BYTES, url};
+use crate::flow::{Flow, RunIdentity, StepKind};
+use crate::run::RunOptions;
+use crate::serve::{
+    Access, EVENTS_BYTES, Flows, Job, JobStatus, Outcome, Refused, Runs, Site, StartRequest, Wanted,
+};
 
-/// For connections whose request is not answered yet: 6,000 of them. What streams take is their steps' own.
-const SERVER_MEMORY: ByteCount = ByteCount::mib(24);
+/// Shows the runs of one flow, beside the flow's own streams. Its own memory stands beside `memory`, with what libraries take.
+pub(super) struct Listening {
+    server: Server,
+    site: Site,
+    runs: Runs,
+}
 
-impl Program {
-    /// The server of a run: where it was asked for, or has something to serve.
+impl Listening {
+    /// Listens where asked, or where a flow has something to serve; nothing otherwise.
     ///
     /// # Errors
-    /// The exit code, when it cannot be; it is said why.
-    pub(super) fn listen(&self, asked: Option<Listen>, flows: &[Flow]) -> Result<Option<Server>, u8> {
+    /// The address cannot be had, or others could reach it without a token.
+    pub(super) fn of(program: &Program, flows: &[Flow], asked: Option<&Listen>) -> Result<Option<Self>> {
+        let Some(first) = flows.first() else { return Ok(None) };
         let tokens = tokens(flows);
         if asked.is_none() && tokens.is_empty() {
             return Ok(None);
         }
-        let listen = asked.unwrap_or_default();
-        let token = tokens.iter().flatten().next();
-        if !listen.is_loopback() && (token.is_none() || tokens.contains(&None)) {
-            self.say_error(&format!(
-                "{listen} can be reached from other machines; give every `sse` a `token`, or listen at 127.0.0.1"
-            ));
-            return Err(exit::WRONG);
-        }
-        let memory = Budget::new("server", SERVER_MEMORY);
-        let server = Server::bind(&listen, ServerLimits::default(), memory).map_err(|error| {
-            self.say_error(&error.chain());
-            exit::WRONG
-        })?;
+        let listen = asked.cloned().unwrap_or_default();
+        let access = access(&listen, &tokens)?;
+        let server =
+            Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
+        // Its streams are there when the flow's steps are open.
         server.mounts().set_starting(true);
-        if let Some(token) = token.filter(|_| !listen.is_loopback()) {
-            server.mounts().require_token(Secret::new(token.clone()));
-        }
-        tracing::info!(address = server.address(), "listening");
-        Ok(Some(server))
+        let memory = flows.iter().map(|flow| flow.memory).max().unwrap_or_default();
+        let one = OneFlow {
+            name: first.name.clone(),
+            file: first.file.clone(),
+            schedule: first.schedule.as_ref().map(|schedule| schedule.text()),
+        };
+        let runs = Runs::shown_only(Arc::new(one), Budget::new("memory", memory));
+        let events = Budget::new("watchers", EVENTS_BYTES);
+        let site = Site::mount(&server, runs.clone(), program.console.clone(), access, events)?;
+        tracing::info!("showing the run at {}", url(server.address()));
+        Ok(Some(Self { server, site, runs }))
     }
+
+    /// Shows a run from now on; with the options that it needs for that.
+    pub(super) fn show(&self, flow: &Flow, options: RunOptions) -> (Arc<Job>, RunOptions) {
+        let job = self.runs.show(flow.run.id.clone(), &flow.name, flow.memory);
+        let options = RunOptions {
+            seen_by: Some(Arc::clone(&job) as _),
+            mounts: Some(self.server.mounts()),
+            ..options
+        };
+        (job, options)
+    }
+
+    /// The run has ended.
+    pub(super) async fn has_ended(&self, job: &Arc<Job>, ended: &Executed) {
+        let outcome = match &ended.report {
+            Some(report) => Outcome {
+                status: report.status.into(),
+                error: report.error.clone(),
+                reports: vec![report.clone()],
+            },
+            None => Outcome::failed("it did not begin".to_owned()),
+        };
+        self.runs.has_ended(job, outcome).await;
+    }
+
+    /// Tells all who watch the end.
+    pub(super) async fn close(self) {
+        self.runs.close().await;
+        self.site.close().await;
+        self.server.close().await;
+    }
+}
+
+/// Who may look: those who may read the first of the streams, where others than this machine can come.
+fn access(listen: &Listen, tokens: &[Option<String>]) -> Result<Access> {
+    let token = tokens.iter().flatten().next().map(Secret::new);
+    let is_public = !listen.is_loopback();
+    if is_public && (token.is_none() || tokens.contains(&None)) {
+        let message = "it can be reached from other machines; give every `sse` of the flow a `token`, or listen at 127.0.0.1";
+        return Err(Error::new(ErrorKind::Config, "listen", message).with("address", listen));
+    }
+    Ok(Access { token: token.filter(|_| is_public), is_public })
 }
 
 /// What each sink that serves asks of who comes.
@@ -50,4 +106,26 @@ fn tokens(flows: &[Flow]) -> Vec<Option<String>> {
         _ => None,
     });
     serving.map(|serving| serving.token).collect()
+}
+
+/// The flow that runs, as it is listed.
+struct OneFlow {
+    name: String,
+    file: String,
+    schedule: Option<String>,
+}
+
+#[async_trait]
+impl Flows for OneFlow {
+    fn list(&self) -> std::result::Result<Vec<Value>, Refused> {
+        Ok(vec![json!({ "name": self.name, "file": self.file, "schedule": self.schedule })])
+    }
+
+    fn check(&self, _: &StartRequest) -> std::result::Result<Wanted, Refused> {
+        Err(Refused::NotHere)
+    }
+
+    async fn run(&self, _: RunIdentity, _: &StartRequest, _: bool, _: RunOptions) -> Outcome {
+        Outcome { status: JobStatus::Failed, error: Some(Refused::NotHere.to_string()), reports: Vec::new() }
+    }
 }

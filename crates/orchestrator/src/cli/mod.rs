@@ -7,14 +7,17 @@ mod chaos;
 mod clean;
 mod demo;
 mod execute;
+mod folder_flows;
 mod listen;
 mod preview;
 mod replay;
 mod run;
 mod runs;
+mod serve;
 mod settings;
 mod state;
 mod test_flow;
+mod turns;
 mod verify;
 
 use std::ffi::OsString;
@@ -137,6 +140,7 @@ impl Program {
             Command::Test(options) => test_flow::test(self, options).await,
             Command::Demo(options) => demo::demo(self, options).await,
             Command::Chaos { script } => chaos::chaos(self, script).await,
+            Command::Serve(options) => serve::serve(self, options).await,
             Command::Verify { path } => verify::verify(self, path).await,
             Command::Runs(options) => runs::runs(self, &options),
             Command::State(options) => state::state(self, &options),

@@ -3,20 +3,20 @@
 use std::path::Path;
 
 use aqueduct_commit::Start;
-use aqueduct_core::{Fs, StdFs};
-use aqueduct_net::server::Server;
+use aqueduct_core::{Fs, StdFs, SystemClock};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::RunArguments;
 use super::begin::Asked;
 use super::execute::{Executed, Signals, execute};
-use super::{Program, exit};
-use crate::flow::RunIdentity;
+use super::listen::Listening;
+use super::{Program, exit, turns};
+use crate::flow::{Flow, RunIdentity, Schedule};
 use crate::report::Report;
 use crate::run::RunOptions;
 
-/// Runs a flow, once per matrix entry; the exit code.
+/// Runs a flow, once per matrix entry, or turn after turn; the exit code.
 pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
     let signals = Signals::listen();
     let run = RunIdentity::default();
@@ -24,51 +24,101 @@ pub(super) async fn run(program: &Program, arguments: RunArguments) -> u8 {
         Ok(flows) => flows,
         Err(code) => return code,
     };
-    let server = match program.listen(arguments.listen.clone(), &flows) {
-        Ok(server) => server,
-        Err(code) => return code,
-    };
-    let mounts = server.as_ref().map(Server::mounts);
-    let start = match (arguments.full_refresh, arguments.fresh) {
-        (true, _) => Start::FullRefresh,
-        (false, true) => Start::Fresh,
-        (false, false) => Start::Resume,
-    };
-    let reload = |run| program.load_for(&arguments.flow, run);
     let stop = CancellationToken::new();
     let signals = signals.stop(stop.clone(), program.console.clone());
+    let listening = match Listening::of(program, &flows, arguments.listen.as_ref()) {
+        Ok(listening) => listening,
+        Err(error) => {
+            program.say_error(&error.chain());
+            return exit::WRONG;
+        }
+    };
+    let runner = Runner { program, arguments: &arguments, stop, listening };
+    let schedule = flows.first().and_then(|flow| flow.schedule.clone()).filter(|_| !arguments.once);
     let work = async {
+        let code = match schedule {
+            Some(schedule) => runner.turns(&schedule).await,
+            None => runner.turn(run, flows, runner.start(), 0).await,
+        };
+        if let Some(listening) = runner.listening {
+            listening.close().await;
+        }
+        code
+    };
+    tokio::select! {
+        code = work => code,
+        () = signals => exit::INTERRUPTED,
+    }
+}
+
+/// What it takes to run a flow, once or again.
+struct Runner<'a> {
+    program: &'a Program,
+    arguments: &'a RunArguments,
+    stop: CancellationToken,
+    listening: Option<Listening>,
+}
+
+impl Runner<'_> {
+    fn start(&self) -> Start {
+        match (self.arguments.full_refresh, self.arguments.fresh) {
+            (true, _) => Start::FullRefresh,
+            (false, true) => Start::Fresh,
+            (false, false) => Start::Resume,
+        }
+    }
+
+    /// Turn after turn until told to stop; the code of the last one. A turn that fails is told, and the next comes all the same.
+    async fn turns(&self, schedule: &Schedule) -> u8 {
+        let mut code = exit::DONE;
+        let mut start = self.start();
+        tracing::info!("runs {}; ctrl-c ends it", schedule.text());
+        turns::each(schedule, &SystemClock, &self.stop, async |n_skipped| {
+            let run = RunIdentity::default();
+            code = match self.program.load_for(&self.arguments.flow, run.clone()) {
+                Ok(flows) => self.turn(run, flows, start, n_skipped).await,
+                Err(code) => code,
+            };
+            // What was asked for the start is asked for once.
+            start = Start::Resume;
+        })
+        .await;
+        code
+    }
+
+    /// All entries of the matrix, one after the other; the exit code.
+    async fn turn(&self, run: RunIdentity, flows: Vec<Flow>, start: Start, turns_skipped: u64) -> u8 {
+        let reload = |run| self.program.load_for(&self.arguments.flow, run);
         let mut ended = Vec::new();
         for flow in flows {
             let options = RunOptions {
-                limit_rows: arguments.limit,
-                stop: stop.clone(),
-                mounts: mounts.clone(),
+                limit_rows: self.arguments.limit,
+                stop: self.stop.clone(),
+                turns_skipped,
                 ..RunOptions::default()
             };
+            let shown =
+                self.listening.as_ref().map(|listening| (listening, listening.show(&flow, options.clone())));
+            let options = shown.as_ref().map_or(options, |(_, (_, options))| options.clone());
             let asked = Asked { flow, run: run.clone(), start, reload: &reload };
-            ended.push(execute(program, asked, options, arguments.progress).await);
-            if stop.is_cancelled() {
+            let one = execute(self.program, asked, options, self.arguments.progress).await;
+            if let Some((listening, (job, _))) = &shown {
+                listening.has_ended(job, &one).await;
+            }
+            ended.push(one);
+            if self.stop.is_cancelled() {
                 break;
             }
         }
-        if let Some(server) = server {
-            server.close().await;
+        let reports: Vec<&Report> = ended.iter().filter_map(|one| one.report.as_ref()).collect();
+        if let Some(path) = &self.arguments.report
+            && let Err(error) = write_report(path, &reports)
+        {
+            self.program.say_error(&format!("cannot write the report {}: {error}", path.display()));
+            return exit::FAILED;
         }
-        ended
-    };
-    let ended = tokio::select! {
-        ended = work => ended,
-        () = signals => return exit::INTERRUPTED,
-    };
-    let reports: Vec<&Report> = ended.iter().filter_map(|one| one.report.as_ref()).collect();
-    if let Some(path) = &arguments.report
-        && let Err(error) = write_report(path, &reports)
-    {
-        program.say_error(&format!("cannot write the report {}: {error}", path.display()));
-        return exit::FAILED;
+        code(&ended, self.arguments.strict)
     }
-    code(&ended, arguments.strict)
 }
 
 /// The worst code of all entries; a failed entry of several is 1.

@@ -3,6 +3,7 @@
 //! It is told from the log alone, which is read and not locked. Changes take the flow's lock, and are one record of the log.
 
 mod fields;
+mod sighted;
 mod told;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub(super) fn state(program: &Program, arguments: &StateArguments) -> u8 {
     let done = program.load(&arguments.flow).and_then(|flows| match action {
         Action::Show => program.show(&flows),
         Action::Export => program.export(&flows),
+        Action::Sightings(step) => program.sightings(&flows, step),
         Action::Change(change) => program.change(&flows, &change),
     });
     done.err().unwrap_or(exit::DONE)
@@ -43,6 +45,8 @@ pub(super) fn state(program: &Program, arguments: &StateArguments) -> u8 {
 enum Action<'a> {
     Show,
     Export,
+    /// What a step has recorded of the keys it has seen.
+    Sightings(&'a str),
     Change(Change<'a>),
 }
 
@@ -59,6 +63,7 @@ impl<'a> Action<'a> {
         match (arguments.action, arguments.what.as_deref()) {
             (StateAction::Show, None) => Ok(Self::Show),
             (StateAction::Export, None) => Ok(Self::Export),
+            (StateAction::Export, Some(step)) => Ok(Self::Sightings(step)),
             (StateAction::Reset, step) => Ok(Self::Change(Change::Reset(step))),
             (StateAction::Set, Some(text)) => {
                 let (field, value) =
@@ -66,8 +71,8 @@ impl<'a> Action<'a> {
                 Ok(Self::Change(Change::Set { field, value }))
             }
             (StateAction::Set, None) => Err("`set` needs STEP.FIELD=VALUE".to_owned()),
-            (StateAction::Show | StateAction::Export, Some(more)) => {
-                Err(format!("`{more}` is too much; `show` and `export` take nothing more"))
+            (StateAction::Show, Some(more)) => {
+                Err(format!("`{more}` is too much; `show` takes nothing more"))
             }
         }
     }
@@ -89,6 +94,25 @@ impl Program {
         let mut told = serde_json::json!({ "flows": told.collect::<Result<Vec<_>, u8>>()? });
         told::mask(&mut told, &|text| self.console.masked(text));
         self.write_out(format!("{told:#}\n").as_bytes());
+        Ok(())
+    }
+
+    /// A line of JSON for each key that a step has seen, by key: as many as there are, one in memory at a time.
+    fn sightings(&self, flows: &[Flow], step: &str) -> Result<(), u8> {
+        for flow in flows {
+            let log = self.log_of(flow)?;
+            let wrong = |message: String| {
+                self.say_error(&message);
+                exit::WRONG
+            };
+            check_step(flow, log.kept(), step).map_err(wrong)?;
+            let lines = sighted::lines(flow, &log, step).map_err(|error| self.refuse(&error))?;
+            for line in lines.ok_or_else(|| wrong(sighted::none(flow, step)))? {
+                let mut line = line.map_err(|error| self.refuse(&error))?;
+                told::mask(&mut line, &|text| self.console.masked(text));
+                self.write_out(format!("{line}\n").as_bytes());
+            }
+        }
         Ok(())
     }
 

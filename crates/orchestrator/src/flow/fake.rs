@@ -53,6 +53,9 @@ struct Files {
     /// Whether what was read cannot be read again.
     #[serde(default)]
     once: bool,
+    /// It never ends by itself.
+    #[serde(default)]
+    endless: bool,
     /// A record larger than this is an error.
     #[serde(default, deserialize_with = "units::optional_byte_count")]
     #[schemars(with = "Option<units::Size>")]
@@ -106,6 +109,10 @@ impl SourceConfig for Files {
 
     fn is_replayable(&self) -> bool {
         !self.once
+    }
+
+    fn is_endless(&self) -> bool {
+        self.endless
     }
 
     fn takes_back(&self) -> Option<&'static str> {

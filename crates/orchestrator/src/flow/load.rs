@@ -236,13 +236,18 @@ impl Loader<'_> {
                 FlowOptions::default()
             }
         };
+        let at = |key: &str, pointer: &str| {
+            if key.is_empty() { pointer.to_owned() } else { format!("/{key}{pointer}") }
+        };
+        let unscheduled = options.schedule().err().into_iter().collect();
         for (key, problems) in [
+            ("", unscheduled),
             ("http", options.http.requests.validate()),
             ("storage", options.storage.validate()),
             ("state", options.state_problems()),
         ] {
             mistakes.extend(problems.into_iter().map(|problem| {
-                let (at, path) = places.find(&format!("/{key}{}", problem.pointer));
+                let (at, path) = places.find(&at(key, &problem.pointer));
                 Mistake::new(at, path.trim_start_matches('.'), problem.message)
             }));
         }
@@ -274,6 +279,7 @@ impl Loader<'_> {
     }
 
     fn flow(&self, options: FlowOptions) -> Flow {
+        let schedule = options.schedule().ok().flatten();
         let (state_store, state_dir) = match options.state {
             Some(state) if is_in_store(&state) => (Some(state), None),
             state => (None, state),
@@ -292,6 +298,7 @@ impl Loader<'_> {
             state_store,
             memory: self.settings.memory.or(options.memory).unwrap_or_else(default_memory),
             execution: options.execution,
+            schedule,
             commit: options.commit,
             http: options.http.requests,
             storage: options.storage,

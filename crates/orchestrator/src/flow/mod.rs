@@ -24,6 +24,7 @@ mod outputs;
 mod read;
 mod rereads;
 mod scalar;
+mod schedule;
 mod secrets;
 mod settings;
 mod steps;
@@ -55,6 +56,8 @@ pub(crate) use node::Places;
 pub use node::Span;
 pub(crate) use options::{BesideOptions, FlowOptions, closed};
 pub use options::{Commit, Execution, Expected, FlowTest, MaxRejected, OnError, Spill};
+pub(crate) use read::{Head, head_of};
+pub(crate) use schedule::{Schedule, Turn};
 pub use settings::{RunIdentity, SecretMode, Settings, assignment, read_env_file};
 pub use types::merged;
 
@@ -92,6 +95,8 @@ pub struct Flow {
     pub execution: Execution,
     /// How often an endless run commits.
     pub commit: Commit,
+    /// When it runs again, if it does.
+    pub(crate) schedule: Option<Schedule>,
     /// Defaults of every request.
     pub http: HttpOptions,
     /// Credentials and endpoints of object stores.
@@ -201,6 +206,7 @@ impl Flow {
             memory: self.memory,
             execution: self.execution.clone(),
             commit: self.commit.clone(),
+            schedule: self.schedule.clone(),
             http: self.http.clone(),
             storage: self.storage.clone(),
             adds_only: self.adds_only,
@@ -278,6 +284,12 @@ impl Flow {
         let values = serde_json::to_vec(&self.values).unwrap_or_default();
         format!("{}-{}", self.name, &blake3::hash(&values).to_hex()[..HASH_CHARS])
     }
+}
+
+/// A file as JSON, if it can be read.
+#[cfg(test)]
+pub(crate) fn json_in(path: &std::path::Path) -> Option<serde_json::Value> {
+    read::read(path).ok().map(|root| root.to_json())
 }
 
 /// Whether a file has the shape of a flow, whatever its components are.

@@ -46,7 +46,10 @@ impl Flow {
         if self.adds_only && output.mode != Some(Mode::Merge) {
             return Some((output, OutputMode { mode: Mode::Append, because: Some(REPLAY.to_owned()) }));
         }
-        let mode = match (output.mode, self.what_remembers(at)) {
+        // One file is written anew with what came while the run was on; Parquet is refused, as for all that adds.
+        let adds = || output.path.extension().is_none_or(|suffix| suffix == "parquet") || !output.is_file;
+        let because = self.what_remembers(at).or_else(|| self.what_never_ends(at).filter(|_| adds()));
+        let mode = match (output.mode, because) {
             (Some(mode), _) => OutputMode { mode, because: None },
             (None, Some(because)) => OutputMode { mode: Mode::Append, because: Some(because) },
             (None, None) => OutputMode { mode: Mode::Replace, because: None },
@@ -63,6 +66,14 @@ impl Flow {
                 StepKind::Sink(_) => None,
             };
             does.map(|does| format!("`{}` {does} only what no earlier run has committed", step.name))
+        })
+    }
+
+    /// The first source before this one that goes on for ever.
+    fn what_never_ends(&self, at: usize) -> Option<String> {
+        self.first_before(at, |step| {
+            let does = matches!(&step.kind, StepKind::Source(source) if source.is_endless());
+            does.then(|| format!("`{}` never ends by itself", step.name))
         })
     }
 
@@ -119,6 +130,21 @@ mod tests {
         let flow = load_yaml(&text).map_err(|errors| errors.to_string())?.remove(0);
         let (_, mode) = flow.output_of(flow.steps.len() - 1).ok_or("no output")?;
         Ok((mode.mode, mode.because))
+    }
+
+    // contract, `mode`: append if a source is endless, into one *.parquet file exit 2
+    #[test]
+    fn an_output_behind_what_never_ends_is_added_to_but_one_file_of_lines_is_written_anew() {
+        let of = |path: &str| {
+            let source = "source: { files: { paths: [a], endless: true } }";
+            let text = format!("name: x\n{source}\nsink: {{ parquet: {{ path: {path} }} }}\n");
+            let flow = load_yaml(&text).map_err(|errors| errors.to_string())?.remove(0);
+            let (_, mode) = flow.output_of(flow.steps.len() - 1).ok_or("no output")?;
+            Ok::<_, String>((mode.mode, mode.because.is_some()))
+        };
+        assert_eq!(of("out"), Ok((Mode::Append, true)));
+        assert_eq!(of("out.ndjson"), Ok((Mode::Replace, false)));
+        assert!(of("out.parquet").unwrap_err().contains("`source` never ends by itself"));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::flow::schedule::Schedule;
+
 /// The keys of a flow beside `source`, `stages`, `sink` and their long forms.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -46,7 +48,15 @@ pub(crate) struct FlowOptions {
     pub(crate) secrets: Value,
     /// How HTTP requests are made; each key may also stand on a source.
     pub(crate) http: HttpDefaults,
-    /// In which times without a zone are read: UTC.
+    /// Run again and again: 5m. A turn begins so long after the one before began; what is due while one still runs is skipped
+    /// and counted.
+    #[serde(deserialize_with = "units::optional_duration")]
+    #[schemars(with = "Option<Period>")]
+    pub(crate) every: Option<Duration>,
+    /// Run by the clock of `timezone`: minute, hour, day of month, month, day of week. 15 6 * * MON-FRI.
+    pub(crate) cron: Option<String>,
+    /// The zone whose clock `cron` goes by, such as Europe/Paris. Times without a zone are read as UTC.
+    #[schemars(with = "Option<String>")]
     pub(crate) timezone: Timezone,
     /// How object stores are reached, by prefix: {"s3://lake": {region: eu-west-1}}. The longest prefix wins.
     pub(crate) storage: StorageOptions,
@@ -55,6 +65,14 @@ pub(crate) struct FlowOptions {
 }
 
 impl FlowOptions {
+    /// When the flow runs again, if it does.
+    ///
+    /// # Errors
+    /// What is wrong with the keys that say so.
+    pub(crate) fn schedule(&self) -> Result<Option<Schedule>, Problem> {
+        Schedule::of(self.every, self.cron.as_deref(), self.timezone.0)
+    }
+
     /// What is wrong with where the state lies.
     pub(crate) fn state_problems(&self) -> Vec<Problem> {
         let Some(state) = self.state.as_ref().and_then(|state| state.to_str()) else { return Vec::new() };
@@ -80,13 +98,26 @@ pub(crate) struct HttpDefaults {
     pub(crate) max_record_bytes: Option<ByteCount>,
 }
 
-/// The zones that times can be read in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub(crate) enum Timezone {
-    /// Universal time.
-    #[default]
-    #[serde(rename = "UTC")]
-    Utc,
+/// A zone of the IANA database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Timezone(pub(crate) chrono_tz::Tz);
+
+impl Default for Timezone {
+    fn default() -> Self {
+        Self(chrono_tz::UTC)
+    }
+}
+
+impl TryFrom<String> for Timezone {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let zone = text
+            .parse()
+            .map_err(|_| format!("`{text}` is no time zone; expected one such as Europe/Paris"))?;
+        Ok(Self(zone))
+    }
 }
 
 /// How rows are batched, how much happens at once, what happens to bad rows.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::flow::error::Mistake;
 use crate::flow::node::{Kind, Node};
-use crate::flow::{Span, toml, yaml};
+use crate::flow::{Masks, Span, toml, yaml};
 
 /// Flow files are written by people. Parsing takes many times a file's size, so more than this is a mistake
 /// or an attack.
@@ -26,6 +26,30 @@ pub(crate) fn read(path: &Path) -> Result<Node, Mistake> {
     let message =
         format!("{} instead of a flow; expected keys such as `name`, `source` and `sink`", node.describe());
     Err(Mistake::new(node.at, "", message))
+}
+
+/// What a flow file says of itself, as it stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) name: String,
+    /// When it runs again, if it does: `every 5m`.
+    pub(crate) schedule: Option<String>,
+}
+
+/// What a flow file says of itself, nothing of it filled in or checked.
+///
+/// # Errors
+/// It cannot be read, or has no name; names the place.
+pub(crate) fn head_of(path: &Path) -> Result<Head, String> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let told = |mistake: Mistake| mistake.in_file(&file, &Masks::default()).to_string();
+    let root = read(path).map_err(told)?;
+    let text = |key: &str| root.get(key).and_then(Node::text).map(str::to_owned);
+    let zone = text("timezone").map(|zone| format!(" ({zone})")).unwrap_or_default();
+    let schedule = text("every").map(|every| format!("every {every}"));
+    let schedule = schedule.or_else(|| text("cron").map(|cron| format!("cron {cron}{zone}")));
+    let name = text("name").ok_or_else(|| told(Mistake::new(root.at, "name", "a flow needs a name")))?;
+    Ok(Head { name, schedule })
 }
 
 fn parse(text: &str, suffix: Option<&str>) -> Result<Node, Mistake> {

@@ -31,6 +31,10 @@ pub(crate) fn infer(
             };
             problems.into_iter().map(located).collect::<Vec<_>>()
         };
+        if let Some(StepKind::Stage(stage)) = &draft.kind {
+            let wrong = caught(|| Ok(stage.check_files(&planning(draft))));
+            mistakes.extend(told(wrong.unwrap_or_else(|panicked| panicked)));
+        }
         let schema = match (&draft.kind, input) {
             (Some(StepKind::Source(source)), _) => {
                 caught(|| source.known_schema(&planning(draft))).map_err(told)

@@ -117,7 +117,7 @@ impl Prepared {
             live_steps.push(live_step(step, &own, before.is_some()));
             contexts.push(Context::new(Arc::clone(&run), Arc::new(own)));
         }
-        let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps));
+        let live = Arc::new(Live::new(flow.memory, run.flow.clone(), live_steps, Arc::clone(&rejects)));
         let one_file = |at: usize| flow.output_of(at).is_some_and(|(output, _)| output.is_file);
         let are_one_file: Vec<_> = (0..flow.steps.len()).map(one_file).collect();
         let steps = flow.steps.into_iter().zip(are_one_file);
@@ -187,6 +187,7 @@ fn live_step(step: &Step, own: &StepContext, takes_turns: bool) -> LiveStep {
             StepKind::Stage(_) => Role::Stage,
             StepKind::Sink(_) => Role::Sink,
         },
+        inputs: step.inputs.clone(),
         metrics: Arc::clone(&own.metrics),
         share: own.share.clone(),
         takes_turns,

@@ -1,5 +1,6 @@
 //! A run as it can be watched: counters, budgets and peaks, read while it goes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use aqueduct_core::StepMetrics;
 use aqueduct_primitives::{Budget, ByteCount};
 use tokio_util::sync::CancellationToken;
 
-use crate::process_memory;
+use super::rejects::Rejects;
+use crate::process_memory::{self, ProcessMemory};
 
 /// How often memory is looked at. Rarer would miss peaks, more often would cost what it measures.
 const SAMPLE_EVERY: Duration = Duration::from_millis(25);
@@ -29,6 +31,7 @@ pub(crate) struct Live {
     pub(crate) limit: ByteCount,
     pub(crate) flow: Budget,
     pub(crate) steps: Vec<LiveStep>,
+    rejects: Arc<Rejects>,
     reserved_peak: AtomicU64,
     allocated_peak: AtomicU64,
     rss_peak: AtomicU64,
@@ -42,6 +45,8 @@ pub(crate) struct LiveStep {
     pub(crate) name: String,
     pub(crate) component: &'static str,
     pub(crate) role: Role,
+    /// The steps whose rows it takes, as places among the steps.
+    pub(crate) inputs: Vec<usize>,
     pub(crate) metrics: Arc<StepMetrics>,
     pub(crate) share: Budget,
     /// Its share is that of a step before it, which has ended when it begins.
@@ -57,16 +62,28 @@ pub(crate) enum Role {
 }
 
 impl Live {
-    pub(crate) fn new(limit: ByteCount, flow: Budget, steps: Vec<LiveStep>) -> Self {
+    pub(super) fn new(limit: ByteCount, flow: Budget, steps: Vec<LiveStep>, rejects: Arc<Rejects>) -> Self {
         Self {
             limit,
             flow,
             steps,
+            rejects,
             reserved_peak: AtomicU64::new(0),
             allocated_peak: AtomicU64::new(0),
             rss_peak: AtomicU64::new(0),
             rss_peak_before: process_memory::rss_peak_bytes(),
         }
+    }
+
+    /// What was rejected so far, by reason.
+    pub(crate) fn rejected_by_reason(&self) -> BTreeMap<String, u64> {
+        self.rejects.by_reason()
+    }
+
+    /// Rows that wait before a step: its inputs gave them, and it has not taken them.
+    pub(crate) fn rows_waiting(&self, step: &LiveStep) -> u64 {
+        let given: u64 = step.inputs.iter().map(|input| self.steps[*input].metrics.rows_out.get()).sum();
+        given.saturating_sub(step.metrics.rows_in.get())
     }
 
     /// Bytes reserved now, over all budgets.
@@ -105,9 +122,9 @@ impl Live {
     }
 
     /// Looks at memory until told to stop. Under pressure the sources wait (MEM-6), and the allocator keeps nothing.
-    pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let may_take = self.limit.saturating_add(BESIDE_MEMORY);
-        let (mut keeps, mut next) = (true, Duration::ZERO);
+    pub(crate) async fn watch(self: Arc<Self>, process: Arc<ProcessMemory>, stop: CancellationToken) {
+        let may_take = process.limit.saturating_add(BESIDE_MEMORY);
+        let (mut giving_back, mut next) = (None, Duration::ZERO);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -115,17 +132,16 @@ impl Live {
             }
             let resident = self.sample();
             let is_tight = resident > may_take.percent(TIGHT_PERCENT);
-            let may_keep = if keeps { resident <= may_take.percent(GIVE_BACK_PERCENT) } else { !is_tight };
-            if may_keep != keeps {
-                process_memory::keep_unused_pages(may_keep);
-                keeps = may_keep;
+            if resident > may_take.percent(GIVE_BACK_PERCENT) {
+                giving_back.get_or_insert_with(|| process.give_back());
+            } else if !is_tight {
+                giving_back = None;
             }
             next = if is_tight { SAMPLE_OFTEN } else { SAMPLE_EVERY };
             self.flow
                 .set_paused(process_memory::allocated_bytes() > may_take.percent(PRESSURE_PERCENT).get());
         }
         self.sample();
-        process_memory::keep_unused_pages(true);
     }
 
     /// What is resident now.

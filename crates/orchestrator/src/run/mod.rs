@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flow::{Flow, FlowErrors};
 use crate::plan::Plan;
-use crate::process_memory;
+use crate::process_memory::{self, ProcessMemory};
 use crate::report::{OutputReport, Report, Status, StepReport, timestamp};
 
 use build::Prepared;
@@ -49,8 +49,20 @@ pub(crate) struct RunOptions {
     pub(crate) stop: CancellationToken,
     /// What is kept beside what steps keep, by name. A run that has any commits at its end alone.
     pub(crate) at_end: Vec<(String, Arc<Durable>)>,
-    /// Where what the steps serve is served.
+    /// Where sinks serve what they serve, if anything is served.
     pub(crate) mounts: Option<Mounts>,
+    /// How many turns of it were left out.
+    pub(crate) turns_skipped: u64,
+    /// The process that it shares with other runs; without, its `memory` is all that there is.
+    pub(crate) process: Option<Arc<ProcessMemory>>,
+    /// Who else watches: is given the live counters once there are any, of each attempt.
+    pub(crate) seen_by: Option<Arc<dyn SeesLive>>,
+}
+
+/// Who watches runs from outside.
+pub(crate) trait SeesLive: std::fmt::Debug + Send + Sync {
+    /// These are the counters from now on.
+    fn see(&self, live: &Arc<Live>);
 }
 
 /// Why a run ended without being done.
@@ -112,18 +124,21 @@ pub(crate) async fn run(
     watch: impl AsyncFnOnce(Arc<Live>),
 ) -> Ended {
     let mut about = About::of(&flow);
+    let turns_skipped = options.turns_skipped;
+    let process = options.process.clone().unwrap_or_else(|| Arc::new(ProcessMemory::new(flow.memory)));
     let prepared = match Box::pin(Prepared::new(flow, &plan, opening, options.mounts.clone())).await {
         Ok(prepared) => prepared,
         Err(error) => return about.without_steps(error.into()),
     };
     about.goes_on(prepared.commits.resumed());
     let live = Arc::clone(&prepared.live);
+    options.seen_by.iter().for_each(|watcher| watcher.see(&live));
     let rejects = Arc::clone(&prepared.rejects);
     let run_context = Arc::clone(&prepared.run);
     let panics = prepared.panics.clone();
     let tasks = prepared.run.tasks.clone();
     let stop_watching = CancellationToken::new();
-    let watcher = tasks.spawn(Arc::clone(&live).watch(stop_watching.clone()));
+    let watcher = tasks.spawn(Arc::clone(&live).watch(process, stop_watching.clone()));
 
     let (outputs, failure) = {
         let mut work = Box::pin(drive::drive(prepared, options));
@@ -147,6 +162,7 @@ pub(crate) async fn run(
     };
 
     let mut report = about.report(failure.as_ref());
+    report.turns_skipped = turns_skipped;
     fill(&mut report, &live, &run_context.notices, outputs);
     report.rejected_by_reason = rejects.by_reason();
     Ended { report, failure }
@@ -225,6 +241,7 @@ impl About {
             spilled_bytes: 0,
             retries: 0,
             rereads: 0,
+            turns_skipped: 0,
             steps: Vec::new(),
             outputs: Vec::new(),
         }

@@ -20,10 +20,15 @@ use crate::flow::Commit;
 /// How often what is copied for a global stage is committed, unless the flow says.
 const COPIES: Commit = Commit { every: Some(Duration::from_secs(15)), bytes: Some(ByteCount::mib(128)) };
 
+/// How often a run commits that never ends by itself, unless the flow says.
+const ENDLESS: Commit = Commit { every: Some(Duration::from_secs(60)), bytes: Some(ByteCount::mib(128)) };
+
 /// How a run commits before its end.
 pub(super) struct Midway {
     /// Global stages whose input is copied.
     copied: BTreeSet<usize>,
+    /// Whether a source never ends by itself.
+    is_endless: bool,
 }
 
 impl Midway {
@@ -60,11 +65,13 @@ impl Midway {
         let is_first_global = |at: &usize| graph.steps[*at].is_global && !graph.steps[*at].is_behind_global;
         let copied: BTreeSet<_> = (0..opened.len()).filter(is_first_global).collect();
         let is_remote = |one: &Opened| matches!(one, Opened::Source(source) if source.capabilities().remote);
+        let is_endless =
+            |one: &Opened| matches!(one, Opened::Source(source) if source.capabilities().endless);
         match copied.first() {
             Some(global) if !opened.iter().any(is_remote) => {
                 named(*global, "gives nothing before it has all rows, and what it reads is near")
             }
-            _ => Ok(Self { copied }),
+            _ => Ok(Self { copied, is_endless: opened.iter().any(is_endless) }),
         }
     }
 }
@@ -139,7 +146,12 @@ impl<'g> Wiring<'g> {
     pub(super) fn pace(&self, when: Commit, driven: &[Driven]) -> Option<Pace> {
         let midway = self.midway.as_ref()?;
         let has_copies = !midway.copied.is_empty();
-        let when = if has_copies && when == Commit::default() { COPIES } else { when };
+        let when = match when {
+            said if said != Commit::default() => said,
+            _ if has_copies => COPIES,
+            _ if midway.is_endless => ENDLESS,
+            unsaid => unsaid,
+        };
         let standing = driven.iter().filter(|one| !self.graph.steps[one.step].is_behind_global);
         let copies = (0..self.copies.len()).map(|n| self.graph.steps.len() + n);
         let metrics = standing.clone().map(|one| Arc::clone(one.context.metrics()));

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use aqueduct_core::{ErrorKind, Part, Stored, StoredPart, StoredRead};
+use aqueduct_core::{ErrorKind, Part, Reject, RejectPolicy, Stored, StoredPart, StoredRead};
 use aqueduct_primitives::ByteCount;
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BinaryArray, RecordBatch};
 use arrow::compute::concat_batches;
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -135,6 +135,72 @@ async fn documents_that_are_none_or_too_many_are_named() {
     let problems =
         configure(SINK, json!({ "path": "out", "collections": ["https://x.org/c.json"] })).err().unwrap();
     assert_eq!(problems[0].pointer, "/collections/0");
+}
+
+#[tokio::test]
+async fn each_part_says_where_and_when_its_items_are() {
+    let place = Place::new(ByteCount::mib(32));
+    let parts =
+        place.write(SINK, json!({ "path": "out" }), &[items(90, 30, 2), items(120, 30, 2)]).await.unwrap();
+    let told = serde_json::to_value(&parts[0].extents).unwrap();
+    let of = |id: &str| told["collections"][id].clone();
+    assert_eq!(of("c0")["items"].as_u64().unwrap() + of("c1")["items"].as_u64().unwrap(), 60);
+    let first =
+        |values: [Value; 2]| values.into_iter().map(|value| value.as_f64().unwrap()).fold(f64::MAX, f64::min);
+    assert_eq!(first([of("c0")["bbox"][0].clone(), of("c1")["bbox"][0].clone()]), -90.0);
+    let froms = [of("c0")["from"].clone(), of("c1")["from"].clone()];
+    assert!(froms.contains(&json!("1970-01-01T00:01:30Z")), "{froms:?}");
+    // A folder names the collection where no column does.
+    let place = Place::new(ByteCount::mib(32));
+    let options = json!({ "path": "out", "partition_by": ["collection"] });
+    let parts = place.write(SINK, options, &[items(0, 10, 2)]).await.unwrap();
+    for part in &parts {
+        let extents = part.extents.as_ref().unwrap();
+        let ids: Vec<_> = extents.collections.keys().map(|id| format!("collection={id}")).collect();
+        assert_eq!(ids, [part.name.split_once('/').unwrap().0]);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Kept(Mutex<Vec<Reject>>);
+
+impl RejectPolicy for Kept {
+    fn reject(&self, _step: &str, reject: Reject) -> aqueduct_core::Result<()> {
+        self.0.lock().unwrap().push(reject);
+        Ok(())
+    }
+}
+
+/// Items of which these rows have another geometry.
+fn with_geometries(others: &[(usize, Vec<u8>)]) -> RecordBatch {
+    let items = items(0, 4, 1);
+    let at = items.schema().index_of("geometry").unwrap();
+    let wkbs = items.column(at).as_binary::<i32>().iter().enumerate();
+    let wkbs =
+        wkbs.map(|(row, wkb)| others.iter().find(|other| other.0 == row).map_or(wkb, |(_, wkb)| Some(wkb)));
+    let mut columns = items.columns().to_vec();
+    columns[at] = Arc::new(wkbs.collect::<BinaryArray>());
+    RecordBatch::try_new(items.schema(), columns).unwrap()
+}
+
+#[tokio::test]
+async fn a_geometry_that_a_file_cannot_have_goes_by_the_policy() {
+    let measured = [&[1_u8][..], &2001_u32.to_le_bytes(), &[0; 24]].concat();
+    let bad = with_geometries(&[(1, b"no WKB".to_vec()), (3, measured)]);
+    let kept = Arc::new(Kept::default());
+    let rejects = Arc::clone(&kept);
+    let place = Place::with(ByteCount::mib(32), |run| run.rejects = rejects);
+    let parts = place.write(SINK, json!({ "path": "out" }), &[bad.clone(), items(9, 1, 1)]).await.unwrap();
+    let ids = parquet(&parts[0]).column_by_name("id").unwrap().as_string::<i32>().clone();
+    assert_eq!(ids.iter().flatten().collect::<Vec<_>>(), ["item-0", "item-2", "item-9"]);
+    let kept = kept.0.lock().unwrap();
+    let told: Vec<_> = kept.iter().map(|one| (one.reason, one.origin.column.as_deref())).collect();
+    assert_eq!(told, [("geometry", Some("geometry")); 2]);
+    assert!(kept[0].message.contains("no well-known binary") && kept[1].message.contains("measures"));
+    assert!(String::from_utf8_lossy(&kept[0].raw).contains("item-1"));
+    let strict = Place::new(ByteCount::mib(32));
+    let error = strict.write(SINK, json!({ "path": "out" }), &[bad]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use aqueduct_core::{Batch, BatchStream, Context, Error, ErrorKind, Positions, Result, retained_bytes};
+use aqueduct_core::{
+    Batch, BatchStream, Context, Error, ErrorKind, InFlight, Positions, Result, retained_bytes,
+};
 use aqueduct_formats::{Decoded, NeedsSpool};
 use aqueduct_net::Validator;
 use aqueduct_primitives::{
@@ -54,6 +56,7 @@ struct File {
     input: Input,
     /// Which version is read, once it is open.
     validator: OnceLock<Validator>,
+    _in_flight: InFlight,
 }
 
 impl File {
@@ -250,7 +253,8 @@ fn start(opener: Arc<Opener>, queued: Result<Queued>, schema: SchemaRef) -> Resu
     opener.cx.metrics().files_total.add(1);
     let (sender, events) = buffer(EVENTS_PER_FILE);
     let is_read = CancellationToken::new();
-    let file = Arc::new(File { number, input, validator: OnceLock::new() });
+    let in_flight = opener.cx.metrics().begin_one();
+    let file = Arc::new(File { number, input, validator: OnceLock::new(), _in_flight: in_flight });
     let tasks = opener.cx.tasks().clone();
     let reader = FileReader {
         opener,

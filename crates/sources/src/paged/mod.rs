@@ -12,7 +12,7 @@
 //! page is no longer known there.
 
 mod decoding;
-mod given;
+pub(crate) mod given;
 mod opening;
 mod pages;
 mod progress;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use aqueduct_core::{Context, Durable, Error, ErrorKind, Fs, Keeper, Result};
-use aqueduct_formats::{DecodedLimits, Inference, ReadOptions, look_at_file, stac};
+use aqueduct_formats::{DecodedLimits, Inference, NewFields, ReadOptions, decode_file, look_at_file, stac};
 use aqueduct_net::{Fetcher, Location, Trust};
 use aqueduct_primitives::ByteCount;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Fields, Schema, SchemaRef};
 use async_trait::async_trait;
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use super::decoding::Decoding;
 use super::given::{Given, damaged, memory_of_keys, need_of_keys};
 use super::pages::{KeptPages, Page, Pages};
-use super::trail::{MAX_WALKS, TRAIL_BYTES, Trail, is_lost, tell_lost};
+use super::trail::{ItemsOfPage, MAX_WALKS, TRAIL_BYTES, Trail, is_lost, tell_lost};
 use super::{Paged, Service};
 use crate::file_set::frozen::{columns_in, keep_columns_in};
 use crate::file_set::memory::{Division, need_of_files};
@@ -298,11 +299,32 @@ impl Looked<'_> {
                 .ask(number, &page.ask)
                 .map_err(|error| error.with("slice", self.pages.service.name(slice)).with("page", number))?;
             next = page.next.clone().map(|ask| (number + 1, ask));
+            // All pages stay on the disk: a server that does not go on must not fill it.
+            if self.sampling == Sampling::All {
+                let came = trail.came(number, &self.items_of(&page).await?);
+                came.map_err(|error| error.with("slice", self.pages.service.name(slice)))?;
+            }
             if self.at_page(slice, page).await? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// The items of a page, known by their names alone.
+    async fn items_of(&self, page: &Page) -> Result<ItemsOfPage> {
+        let options = ReadOptions { new_fields: NewFields::Ignore, ..(*page.options).clone() };
+        let layout = stac::layout();
+        let names =
+            layout.fields().iter().filter(|field| ["id", "collection"].contains(&field.name().as_str()));
+        let columns = Arc::new(Schema::new(names.cloned().collect::<Fields>()));
+        let spec = self.pages.decoding.spec(self.cx, &page.ask.shown(), Arc::new(options), columns, 0);
+        let mut rows = decode_file(Arc::clone(&page.file), spec, self.cx.tasks());
+        let mut items = ItemsOfPage::default();
+        while let Some(decoded) = rows.next().await {
+            items.add(&self.pages.service.keys(&decoded?.records));
+        }
+        Ok(items)
     }
 
     async fn at_page(&mut self, slice: u64, page: Page) -> Result<bool> {

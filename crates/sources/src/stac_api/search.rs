@@ -32,7 +32,7 @@ impl Search {
         question: Map<String, Value>,
         hidden: Option<String>,
     ) -> Result<Self> {
-        let root = joined(root, "", None)?;
+        let root = joined(root, "", hidden.as_deref())?;
         let Some(landing) = landing else {
             return Ok(Self { url: root, is_posted: needs_post(&question), question, hidden });
         };

@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use aqueduct_core::{Positions, RunContext};
+use aqueduct_core::{Clock, Positions, RunContext};
 use aqueduct_net::{Fetcher, HttpOptions, StorageOptions};
+use aqueduct_testkit::http::{Answer, Request};
 use aqueduct_testkit::source_suite::{Fixture, Input};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 aqueduct_testkit::source_suite!(aqueduct_sources::ALL, fixtures, services);
@@ -24,7 +26,11 @@ fn fixtures() -> Vec<Fixture> {
         page_of_an_api(),
         items_of_a_catalog(),
         gdelt(),
+        feeds(),
+        bad_feeds(),
         generate(),
+        sse(),
+        sse_of_json(),
         stdin(),
     ]
 }
@@ -32,6 +38,19 @@ fn fixtures() -> Vec<Fixture> {
 fn services(run: &mut RunContext) {
     let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), run.tasks.clone());
     run.services.insert(Arc::new(fetcher.unwrap()));
+    run.clock = Arc::new(Still);
+}
+
+/// It is always the same time.
+#[derive(Debug)]
+struct Still;
+
+const NOW: &str = "2026-06-01T00:00:00Z";
+
+impl Clock for Still {
+    fn now(&self) -> DateTime<Utc> {
+        NOW.parse().unwrap()
+    }
 }
 
 /// So many rows weigh 1.25 MiB.
@@ -286,6 +305,81 @@ fn event(id: i64) -> String {
     fields.join("\t") + "\n"
 }
 
+/// A third of the entries in each kind of feed.
+fn kinds_of_feeds() -> [String; 3] {
+    let [first, second, third] = thirds();
+    let rss = first.map(|n| format!("<item><guid>R{n}</guid><title>{}</title></item>", text(n)));
+    let atom = second.map(|n| {
+        format!(
+            "<entry><id>A{n}</id><title>{}</title><updated>2026-01-01T00:00:00Z</updated></entry>",
+            text(n)
+        )
+    });
+    let json: Vec<_> = third.map(|n| json!({"id": n, "title": text(n)})).collect();
+    [
+        format!("<rss><channel><title>R</title>{}</channel></rss>", rss.collect::<String>()),
+        format!(
+            "<feed xmlns='http://www.w3.org/2005/Atom'><title>A</title>{}</feed>",
+            atom.collect::<String>()
+        ),
+        json!({"version": "https://jsonfeed.org/version/1.1", "title": "J", "items": json}).to_string(),
+    ]
+}
+
+fn entry(n: i64) -> String {
+    let [first, second, _] = thirds();
+    let (id, feed, updated) = match n {
+        n if first.contains(&n) => (format!("r{n}"), "a.xml\tR", ""),
+        n if second.contains(&n) => (format!("a{n}"), "b.xml\tA", "2026-01-01T00:00:00Z"),
+        n => (n.to_string(), "c.json\tJ", ""),
+    };
+    format!("{id}\t{feed}\t{}\t\t\t\t[]\t[]\t\t{updated}\t2026-06-01T00:00:00Z", text(n))
+}
+
+fn feeds() -> Fixture {
+    let read = |names: &[&str]| Input::of(json!({"urls": names}));
+    let [rss, atom, json] = kinds_of_feeds();
+    let usual = read(&["a.xml", "b.xml", "c.json"]).file("a.xml", rss.clone());
+    Fixture {
+        component: "feeds",
+        variant: "",
+        usual: usual.file("b.xml", atom).file("c.json", json),
+        rows: (0..N_ROWS).map(entry).collect(),
+        n_splits: 1,
+        empty: read(&["a.xml"]).file("a.xml", "<rss><channel/></rss>"),
+        failing: Ok(read(&["a.xml", "broken.xml"]).file("a.xml", rss).file("broken.xml", "<html/>")),
+    }
+}
+
+/// One that is not there, one that is none, one that is cut off within its last entry; and each entry twice.
+fn bad_feeds() -> Fixture {
+    let read = |names: &[&str]| Input::of(json!({"urls": names, "concurrency": 2}));
+    let [rss, atom, json] = kinds_of_feeds();
+    let cut = rss.replacen("</channel></rss>", "<item><guid>cut", 1);
+    let usual = read(&["gone.xml", "a.xml", "page.xml", "b.xml", "c.json", "again.json"]);
+    Fixture {
+        component: "feeds",
+        variant: "with bad ones",
+        usual: usual
+            .file("a.xml", cut)
+            .file("page.xml", "<html><body/></html>")
+            .file("b.xml", atom)
+            .file("c.json", json)
+            .file(
+                "again.json",
+                r#"{"version": "https://jsonfeed.org/version/1.1", "items": [7, {"id": "a2000"}, 8]}"#,
+            )
+            .rejected(5),
+        rows: (0..N_ROWS).map(entry).chain([AGAIN.to_owned()]).collect(),
+        n_splits: 1,
+        empty: read(&["a.xml"]).file("a.xml", "<rss><channel/></rss>"),
+        failing: Ok(read(&["a.xml", "gone.xml"]).file("a.xml", rss)),
+    }
+}
+
+/// The same id, of another version.
+const AGAIN: &str = "a2000\tagain.json\t\t\t\t\t\t[]\t[]\t\t\t2026-06-01T00:00:00Z";
+
 fn generate() -> Fixture {
     let names = || (0..16).map(|n| (format!("c{n}"), json!("sequence")));
     let options = |rows: i64| json!({"rows": rows, "columns": names().collect::<serde_json::Map<_, _>>()});
@@ -298,6 +392,59 @@ fn generate() -> Fixture {
         n_splits: 1,
         empty: Input::of(options(0)),
         failing: Ok(Input::of(options(10)).from(Positions::of("rows", json!("no number")))),
+    }
+}
+
+/// What a stream has to say: events with ids that count up, a connection for each thousand, and its end.
+fn events(request: &Request, data: impl Fn(i64) -> String) -> Answer {
+    let last: i64 = request.header("last-event-id").map_or(-1, |id| id.parse().unwrap());
+    let numbers = last + 1..N_ROWS.min(last + 1001);
+    let mut text = String::from("retry: 1\n\n");
+    for n in numbers {
+        write!(text, "id: {n}\nevent: row\ndata: {}\n\n", data(n)).unwrap();
+    }
+    if last + 1001 >= N_ROWS {
+        text += "event: end\ndata: {}\n\n";
+    }
+    event_stream(text)
+}
+
+fn event_stream(text: String) -> Answer {
+    Answer::new(200).header("Content-Type", "text/event-stream").chunks([text]).hang_up()
+}
+
+fn sse() -> Fixture {
+    let read = || json!({"url": "{server}/events", "retries": 0});
+    let usual = Input::of(read()).answered("/events", |request| events(request, text));
+    Fixture {
+        component: "sse",
+        variant: "as text",
+        usual,
+        rows: (0..N_ROWS).map(|n| format!("{n}\trow\t{}\t{NOW}", text(n))).collect(),
+        n_splits: 1,
+        empty: Input::of(read()).answered("/events", |_| Answer::new(204)),
+        failing: Ok(Input::of(read()).answered("/events", |_| Answer::new(404))),
+    }
+}
+
+fn sse_of_json() -> Fixture {
+    let read = || json!({"url": "{server}/events", "schema": columns(), "retries": 0});
+    let row = |n: i64| match n % 100 {
+        50 => "{\"n\":".to_owned(),
+        70 => " ".to_owned(),
+        _ => format!("{{\"n\":{n},\ndata: \"text\":\"{}\"}}", text(n)),
+    };
+    let usual = Input::of(read()).answered("/events", move |request| events(request, row));
+    let is_row = |n: &i64| !matches!(n % 100, 50 | 70);
+    let failing = Input::of(read()).answered("/events", |_| event_stream("data: {\"n\":\n\n".into()));
+    Fixture {
+        component: "sse",
+        variant: "of JSON, some of it bad",
+        usual: usual.rejected(60),
+        rows: (0..N_ROWS).filter(is_row).map(|n| format!("{n}\t{}", text(n))).collect(),
+        n_splits: 1,
+        empty: Input::of(read()).answered("/events", |_| event_stream("event: end\ndata\n\n".into())),
+        failing: Ok(failing),
     }
 }
 

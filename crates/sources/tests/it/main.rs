@@ -4,11 +4,13 @@
 
 mod changes;
 mod conformance;
+mod feeds;
 mod gdelt;
 mod http;
 mod incremental;
 mod local;
 mod resume;
+mod sse;
 mod stac;
 mod stac_api;
 mod stac_catalog;

@@ -325,6 +325,11 @@ async fn links_that_go_in_a_circle_are_named_by_page() {
     let server = api(Style::Link, deaf).await;
     let error = told(Run::new().all(&json!({"url": server.url("/")})).await);
     assert!(error.contains("same items as page 1"), "{error}");
+    // Where all pages are fetched before the first row, too.
+    let n_before = server.n_requests();
+    let error = told(Run::new().all(&json!({"url": server.url("/"), "schema": "union"})).await);
+    assert!(error.contains("page 2 has the same items as page 1"), "{error}");
+    assert_eq!(server.n_requests() - n_before, 3);
 }
 
 // reliability 24
@@ -374,6 +379,36 @@ async fn what_fails_once_costs_that_request_alone() {
     let given = Run::new().all(&json!({"url": server.url("/")})).await.unwrap();
     assert_eq!((given.ids, given.n_duplicate), (ids(0..50), 0));
     assert_eq!(server.asked("/search").len(), 8);
+}
+
+// S3.5: on page 300 of 305.
+#[tokio::test]
+async fn a_fault_on_page_300_costs_that_request_alone() {
+    for fault in ["a connection that is dropped", "a 500", "none"] {
+        let server = api(Style::Link, in_order(items(3050))).await;
+        let (at, pages) = (server.url(""), in_order(items(3050)));
+        server.route("/search", move |request| match (fault, request.nth) {
+            ("a 500", 300) => Answer::new(500),
+            ("a connection that is dropped", 300) => answer(&at, Style::Link, request, &pages).cut_after(100),
+            _ => answer(&at, Style::Link, request, &pages),
+        });
+        let given = Run::new().all(&json!({"url": server.url("/")})).await.unwrap();
+        assert_eq!((given.ids, given.n_duplicate), (ids(0..3050), 0), "{fault}");
+        let n_more = usize::from(fault != "none");
+        assert_eq!(server.asked("/search").len(), 305 + n_more, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn links_are_relative_to_where_the_root_was_found() {
+    let server = api(Style::Link, in_order(items(20))).await;
+    let (at, pages) = (server.url(""), in_order(items(20)));
+    server.route("/latest", |_| Answer::new(302).header("Location", "/v1/deep/").body(""));
+    server.file("/v1/deep/", json!({"links": [{"rel": "search", "href": "./search"}]}).to_string());
+    server.route("/v1/deep/search", move |request| answer(&at, Style::Link, request, &pages));
+    let given = Run::new().all(&json!({"url": server.url("/latest")})).await.unwrap();
+    assert_eq!(given.ids, ids(0..20));
+    assert_eq!(server.asked("/v1/deep/search").len(), 1);
 }
 
 #[tokio::test]

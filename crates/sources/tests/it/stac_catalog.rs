@@ -166,6 +166,44 @@ async fn links_that_say_nothing_are_passed_over_and_those_that_lead_nowhere_are_
     assert_eq!(kept.all().len(), 1);
 }
 
+#[tokio::test]
+async fn an_item_that_several_documents_link_to_is_read_once() {
+    let room = Room::new();
+    let server = Server::start().await;
+    let children = [("child", "a/collection.json"), ("child", "b/collection.json"), ("item", "one.json")];
+    let documents = [
+        ("catalog.json", catalog("Catalog", "root", &children)),
+        ("a/collection.json", catalog("Collection", "a", &[("item", "../one.json"), ("item", "./two.json")])),
+        (
+            "b/collection.json",
+            catalog("Collection", "b", &[("item", "../a/two.json"), ("item", "../a/./two.json")]),
+        ),
+        ("one.json", item("one")),
+        ("a/two.json", item("two")),
+    ];
+    for (name, text) in documents {
+        room.write(name, &text);
+        server.file(&format!("/{name}"), text);
+    }
+    assert_eq!(ids(&room, options("catalog.json")).await, ["one", "two"]);
+    assert_eq!(ids(&room, options(&server.url("/catalog.json"))).await, ["one", "two"]);
+    room.check_all_is_back().await;
+}
+
+#[tokio::test]
+async fn links_are_relative_to_where_a_document_was_found() {
+    let (room, server) = (Room::new(), Server::start().await);
+    server.route("/latest", |_| Answer::new(302).header("Location", "/v2/deep/catalog.json").body(""));
+    let links = [("child", "a.json"), ("child", "again.json"), ("item", "one.json")];
+    server.file("/v2/deep/catalog.json", catalog("Catalog", "root", &links));
+    server.file("/v2/deep/a.json", catalog("Catalog", "a", &[("item", "two.json")]));
+    // Another way to the same document.
+    server.route("/v2/deep/again.json", |_| Answer::new(301).header("Location", "a.json").body(""));
+    server.file("/v2/deep/one.json", item("one"));
+    server.file("/v2/deep/two.json", item("two"));
+    assert_eq!(ids(&room, options(&server.url("/latest"))).await, ["one", "two"]);
+}
+
 // T1
 #[tokio::test]
 async fn a_local_catalogue_leads_to_no_private_address() {

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::{BatchStream, Positions, Source, SourceConfig, SourceFactory};
+use bytes::Bytes;
 use serde_json::Value;
 
-use crate::http::Server;
+use crate::http::{Answer, Request, Server};
 use crate::suite::room::{FLOW_BYTES, Folders, Memory, Rejected, Room, Share};
 use crate::suite::{Objection, Time, Verdict, on_runtime, row};
 
@@ -77,12 +78,15 @@ row!(Fixture);
 /// Makes a file the standard input of the process.
 pub type Redirect = fn(&Path) -> std::io::Result<()>;
 
+/// What a server answers to a request.
+type Script = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
+
 /// Options, and what they speak of.
 #[derive(Default)]
 pub struct Input {
     options: Value,
     files: Vec<(String, Vec<u8>)>,
-    served: Vec<(String, Vec<u8>)>,
+    served: Vec<(String, Script)>,
     stdin: Option<(String, Redirect)>,
     from: Positions,
     n_rejected: Option<usize>,
@@ -103,8 +107,19 @@ impl Input {
 
     /// Serves bytes over HTTP at a path that begins with `/`.
     #[must_use]
-    pub fn served(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
-        self.served.push((path.to_owned(), bytes.into()));
+    pub fn served(self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = Bytes::from(bytes.into());
+        self.answered(path, move |request| Answer::file(request, &bytes, "\"v1\""))
+    }
+
+    /// Answers requests for a path that begins with `/`.
+    #[must_use]
+    pub fn answered(
+        mut self,
+        path: &str,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        self.served.push((path.to_owned(), Arc::new(answer)));
         self
     }
 
@@ -186,8 +201,9 @@ impl Trial {
             path.parent().map(std::fs::create_dir_all).transpose()?;
             std::fs::write(path, bytes)?;
         }
-        for (path, bytes) in &input.served {
-            self.server.as_ref().map(|server| server.file(path, bytes.clone()));
+        for (path, answer) in &input.served {
+            let answer = Arc::clone(answer);
+            self.server.as_ref().map(|server| server.route(path, move |request| answer(request)));
         }
         Ok(room)
     }

@@ -88,7 +88,7 @@ impl Bad {
         let hash = if self.fault == Fault::WrongHash { "none" } else { &text };
         let blake3 = blake3::hash(hash.as_bytes()).to_hex().to_string();
         let (rows, n_bytes) = (rows.len() as u64, text.len() as u64);
-        Ok(Part { staged, name, rows, n_bytes, blake3 })
+        Ok(Part { staged, name, rows, n_bytes, blake3, extents: None })
     }
 }
 

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use aqueduct_commit::SightingsReader;
 use aqueduct_core::{Context, Durable, Positions};
 use aqueduct_primitives::Budget;
 use aqueduct_testkit::faults::FixedClock;
@@ -150,6 +151,72 @@ async fn keys_that_were_not_seen_for_long_are_forgotten() {
     assert!(runs.ids(by_id(), ids([1, 2])).await.is_empty());
 }
 
+/// The sightings of the last commit: key, first, last, count, places.
+fn sightings(runs: &Runs) -> Vec<(String, i64, i64, u64, Vec<String>)> {
+    let fs: Arc<dyn aqueduct_core::Fs> = Arc::new(aqueduct_core::StdFs);
+    let all = SightingsReader::open(&fs, runs.folder.path().join("keys"), runs.kept.as_ref().unwrap());
+    let day = |micros: i64| micros / 86_400_000_000;
+    let told = |(key, one): (String, aqueduct_commit::Sighting)| {
+        (key, day(one.first_seen), day(one.last_seen), one.count, one.from.into_iter().collect())
+    };
+    all.unwrap().map(|one| told(one.unwrap())).collect()
+}
+
+// S2.8, S2.12
+#[tokio::test]
+async fn each_row_is_a_sighting_of_its_key_once_it_is_committed() {
+    let mut runs = Runs::new();
+    let options = || json!({"keys": ["id", "t"], "sightings": true});
+    let first = r#"[{"id": 2, "t": "x", "feed_url": "b"}, {"id": 1, "t": null, "feed_url": "a"}, {"id": 2, "t": "x", "feed_url": "a"}]"#;
+    assert_eq!(runs.ids(options(), batch_of(first)).await, [2, 1]);
+    runs.day += 3;
+    // A run that ends before it is committed has seen nothing.
+    runs.start(options(), vec![batch_of(first)]).await.unwrap();
+    let later = r#"[{"id": 1, "t": null, "feed_url": null}, {"id": 3, "t": "y", "feed_url": "c"}]"#;
+    assert_eq!(runs.ids(options(), batch_of(later)).await, [3]);
+    let of = |key: &str, first, last, count, from: &[&str]| {
+        (key.to_owned(), first, last, count, from.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>())
+    };
+    let expected = [
+        of(r#"{"id":1,"t":null}"#, 20_000, 20_003, 2, &["a"]),
+        of(r#"{"id":2,"t":"x"}"#, 20_000, 20_000, 2, &["a", "b"]),
+        of(r#"{"id":3,"t":"y"}"#, 20_003, 20_003, 1, &["c"]),
+    ];
+    assert_eq!(sightings(&runs), expected);
+    // Without recording, what was recorded stays; with another column it goes on.
+    let without = json!({"keys": ["id", "t"]});
+    assert!(runs.ids(without, batch_of(later)).await.is_empty());
+    assert_eq!(sightings(&runs), expected);
+    let from_id = json!({"keys": ["id", "t"], "sightings": true, "sightings_from": "id"});
+    assert!(runs.ids(from_id, batch_of(later)).await.is_empty());
+    assert_eq!(sightings(&runs)[2], of(r#"{"id":3,"t":"y"}"#, 20_003, 20_003, 2, &["3", "c"]));
+}
+
+#[tokio::test]
+async fn sightings_are_forgotten_with_their_keys() {
+    let mut runs = Runs::new();
+    let options = || json!({"keys": ["id"], "forget_after": "30d", "sightings": true});
+    assert_eq!(runs.ids(options(), ids([1, 2, 2])).await, [1, 2]);
+    runs.day += 31;
+    assert_eq!(runs.ids(options(), ids([2])).await, [2]);
+    let of_two = sightings(&runs).pop().unwrap();
+    assert_eq!((of_two.1, of_two.3), (20_031, 1));
+}
+
+#[tokio::test]
+async fn many_sightings_in_little_memory_are_all_counted() {
+    let mut runs = Runs::new();
+    let options = || json!({"keys": ["id"], "sightings": true});
+    for round in 1..=3_u64 {
+        let all = (0..4_000).map(|n| n * 7919 % 4_000);
+        runs.run(options(), ids(all)).await.unwrap();
+        let seen = sightings(&runs);
+        assert_eq!(seen.len(), 4_000);
+        assert!(seen.iter().all(|one| one.3 == round && one.4.is_empty()));
+        assert!(seen.is_sorted_by(|a, b| a.0 < b.0), "by key");
+    }
+}
+
 #[tokio::test]
 async fn wider_columns_forget_nothing_and_other_columns_are_refused() {
     let mut runs = Runs::new();
@@ -223,9 +290,10 @@ fn what_cannot_be_a_key_or_a_version_is_refused_in_words() {
         assert!(all.contains(part), "{all}");
     }
     assert!(told(json!({"keys": []})).contains("/keys: no column"));
+    assert!(told(json!({"keys": ["text"], "sightings_from": "text"})).contains("expected `sightings: true`"));
     assert!(
-        told(json!({"keys": ["text"], "sightings": true}))
-            .contains("/sightings: recording when a key is seen again is not built yet")
+        told(json!({"keys": ["text"], "sightings": true, "sightings_from": "txt"}))
+            .contains("/sightings_from: unknown column `txt`")
     );
     assert!(
         told(json!({"keys": ["text"], "forget_after": "0s"}))

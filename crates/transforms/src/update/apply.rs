@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch, StructArray, UInt64Array,
-    make_array,
+    Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, StructArray, UInt64Array, make_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use arrow::error::ArrowError;
 
-use super::expr::Rows;
+use super::expr::{Given, Rows};
 use super::path::PathStep;
 use super::shape::reaches;
 use super::{Change, Edit};
@@ -18,14 +17,10 @@ use super::{Change, Edit};
 /// Rows after an edit. Templates are of the rows as they came, `batch`.
 ///
 /// # Errors
-/// A defect.
-pub(super) fn edited(
-    rows: &StructArray,
-    edit: &Edit,
-    batch: &RecordBatch,
-) -> Result<StructArray, ArrowError> {
-    let work = Work { change: &edit.change, batch };
-    work.members(rows, &edit.fields, &edit.steps, Rows::Each(batch.num_rows()), Missing::IsMade)
+/// There is not the room for what is set; all else is a defect.
+pub(super) fn edited(rows: &StructArray, edit: &Edit, given: Given<'_>) -> Result<StructArray, ArrowError> {
+    let work = Work { change: &edit.change, given };
+    work.members(rows, &edit.fields, &edit.steps, Rows::Each(given.batch.num_rows()), Missing::IsMade)
 }
 
 /// What an edit does where a struct is null.
@@ -39,7 +34,7 @@ enum Missing {
 
 struct Work<'a> {
     change: &'a Change,
-    batch: &'a RecordBatch,
+    given: Given<'a>,
 }
 
 impl Work<'_> {
@@ -85,7 +80,7 @@ impl Work<'_> {
         rows: Rows<'_>,
     ) -> Result<ArrayRef, ArrowError> {
         match (self.change, rest) {
-            (Change::Set(expr), []) => expr.values(field.data_type(), rows, self.batch),
+            (Change::Set(expr), []) => expr.values(field.data_type(), rows, self.given),
             _ => self.within(column, field.data_type(), rest, rows, Missing::IsMade),
         }
     }
@@ -143,7 +138,7 @@ impl Work<'_> {
     /// What was not there: structs within each other, with what is set in the innermost.
     fn made(&self, field: &Field, rest: &[PathStep], rows: Rows<'_>) -> Result<ArrayRef, ArrowError> {
         match (self.change, field.data_type(), rest.split_first()) {
-            (Change::Set(expr), of, None) => expr.values(of, rows, self.batch),
+            (Change::Set(expr), of, None) => expr.values(of, rows, self.given),
             (_, DataType::Struct(fields), Some((_, rest))) if fields.len() == 1 => {
                 let inner = self.made(&fields[0], rest, rows)?;
                 Ok(Arc::new(StructArray::try_new(fields.clone(), vec![inner], None)?))

@@ -1,9 +1,14 @@
 //! What is set: a value of the flow file, or one made of the row by its templates.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use aqueduct_core::BeyondMemory;
+use aqueduct_core::rows::element_bytes;
+use aqueduct_primitives::ByteCount;
+use arrow::array::builder::StringBuilder;
 use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray, UInt64Array, new_null_array,
+    Array, ArrayRef, AsArray, ListArray, RecordBatch, StructArray, UInt64Array, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{can_cast_types, cast, concat, take};
@@ -60,12 +65,41 @@ impl Rows<'_> {
         }
     }
 
-    fn spread(&self, column: ArrayRef) -> Result<ArrayRef, ArrowError> {
-        match self {
-            Self::Each(_) => Ok(column),
-            Self::Of(rows) => take(&column, *rows, None),
+    /// A value of each row becomes one of each element: a long list makes much of a wide value.
+    fn spread(&self, column: ArrayRef, room: &Room) -> Result<ArrayRef, ArrowError> {
+        let Self::Of(rows) = self else { return Ok(column) };
+        let bytes = element_bytes(&column);
+        let of = |row: &u64| usize::try_from(*row).ok().and_then(|row| bytes.get(row)).copied();
+        room.take(rows.values().iter().filter_map(of).fold(0, u64::saturating_add))?;
+        take(&column, *rows, None)
+    }
+}
+
+/// The memory that is left for what one edit makes: looked at before it is made.
+pub(super) struct Room(Cell<u64>);
+
+impl Room {
+    pub(super) fn new(n_bytes: ByteCount) -> Self {
+        Self(Cell::new(n_bytes.get()))
+    }
+
+    fn take(&self, n_bytes: u64) -> Result<(), ArrowError> {
+        match self.0.get().checked_sub(n_bytes) {
+            Some(left) => {
+                self.0.set(left);
+                Ok(())
+            }
+            None => Err(ArrowError::ExternalError(Box::new(BeyondMemory { n_bytes }))),
         }
     }
+}
+
+/// What values are made of.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    /// The rows as they came.
+    pub(super) batch: &'a RecordBatch,
+    pub(super) room: &'a Room,
 }
 
 impl Expr {
@@ -164,31 +198,34 @@ impl Expr {
     /// The values of a type that [`Expr::type_over`] gave.
     ///
     /// # Errors
-    /// It did not give it, or memory has bounds that Arrow's offsets do not reach.
+    /// It did not give it, or there is not the room for them ([`BeyondMemory`]).
     pub(super) fn values(
         &self,
         of: &DataType,
         rows: Rows<'_>,
-        batch: &RecordBatch,
+        from: Given<'_>,
     ) -> Result<ArrayRef, ArrowError> {
+        let Given { batch, room } = from;
         match (self, of) {
             (Self::Literal(value), of) => {
                 let one = literal::one(value, of).map_err(ArrowError::ComputeError)?;
+                let n_bytes = element_bytes(&one).first().copied().unwrap_or_default();
+                room.take(n_bytes.saturating_mul(rows.len() as u64))?;
                 take(&one, &UInt64Array::from(vec![0; rows.len()]), None)
             }
-            (Self::Column(template), _) => rows.spread(template.values(batch)?),
-            (Self::Text(parts), of) => rows.spread(cast(&texts(parts, batch)?, of)?),
+            (Self::Column(template), _) => rows.spread(template.values(batch)?, room),
+            (Self::Text(parts), of) => rows.spread(cast(&texts(parts, from)?, of)?, room),
             (Self::Object(members), DataType::Struct(fields)) => {
                 let columns =
                     fields.iter().map(|field| match members.iter().find(|(name, _)| name == field.name()) {
-                        Some((_, expr)) => expr.values(field.data_type(), rows, batch),
+                        Some((_, expr)) => expr.values(field.data_type(), rows, from),
                         None => Ok(new_null_array(field.data_type(), rows.len())),
                     });
                 let columns = columns.collect::<Result<Vec<_>, _>>()?;
                 Ok(Arc::new(StructArray::try_new(fields.clone(), columns, None)?))
             }
             (Self::List(elements), DataType::List(field)) => {
-                let columns = elements.iter().map(|element| element.values(field.data_type(), rows, batch));
+                let columns = elements.iter().map(|element| element.values(field.data_type(), rows, from));
                 Ok(Arc::new(lists(field, &columns.collect::<Result<Vec<_>, _>>()?, rows.len())?))
             }
             (expr, of) => Err(ArrowError::SchemaError(format!("{expr:?} as {of}"))),
@@ -220,28 +257,31 @@ fn lists(field: &Arc<Field>, columns: &[ArrayRef], n_rows: usize) -> Result<List
     ListArray::try_new(Arc::clone(field), offsets, values, None)
 }
 
-fn texts(parts: &[Part], batch: &RecordBatch) -> Result<ArrayRef, ArrowError> {
+fn texts(parts: &[Part], from: Given<'_>) -> Result<ArrayRef, ArrowError> {
+    let Given { batch, room } = from;
     let columns = parts.iter().map(|part| match part {
         Part::Text(_) => Ok(None),
         Part::Value(template) => cast(&template.values(batch)?, &DataType::Utf8).map(Some),
     });
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let mut texts = StringBuilder::new();
     let mut text = String::new();
-    let texts: StringArray = (0..batch.num_rows())
-        .map(|row| {
-            text.clear();
-            for (part, column) in parts.iter().zip(&columns) {
-                match (part, column) {
-                    (_, Some(column)) if column.is_null(row) => return None,
-                    (_, Some(column)) => text.push_str(column.as_string::<i32>().value(row)),
-                    (Part::Text(fixed), None) => text.push_str(fixed),
-                    (Part::Value(_), None) => {}
+    for row in 0..batch.num_rows() {
+        text.clear();
+        let is_null = columns.iter().flatten().any(|column| column.is_null(row));
+        for (part, column) in parts.iter().zip(&columns) {
+            match (part, column) {
+                (_, Some(column)) if column.is_valid(row) => {
+                    text.push_str(column.as_string::<i32>().value(row));
                 }
+                (Part::Text(fixed), None) => text.push_str(fixed),
+                _ => {}
             }
-            Some(text.clone())
-        })
-        .collect();
-    Ok(Arc::new(texts))
+        }
+        room.take(text.len() as u64)?;
+        texts.append_option((!is_null).then_some(text.as_str()));
+    }
+    Ok(Arc::new(texts.finish()))
 }
 
 impl Part {

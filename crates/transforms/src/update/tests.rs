@@ -180,3 +180,35 @@ async fn dots_in_names_are_written_as_pointers() {
         .unwrap();
     assert_eq!((names(&out), strings_column(&out, "a.b")), (vec!["a.b".into()], vec!["vv".into()]));
 }
+
+// A value of a row, a text and a literal, each of which long lists make many of: halves, before any is made.
+#[tokio::test]
+async fn what_long_lists_make_of_a_wide_value_is_made_in_halves() {
+    let wide = "w".repeat(10_000);
+    let list = vec![json!({"a": 1}); 500];
+    let rows: Vec<_> = (0..64).map(|n| json!({"id": n, "wide": wide, "list": list}).to_string()).collect();
+    let rows = batch_of(&format!("[{}]", rows.join(",")));
+    // 320 MB in all, and 5 MB a row; the step has 16 MB.
+    for set in [json!("{wide}"), json!("{wide}-{id}"), json!(wide)] {
+        let bench = Bench::new();
+        let options = json!({"set": {"list.*.b": set}});
+        let mut stream = bench.stream("update", options, vec![rows.clone()]);
+        let (mut n_rows, mut n_batches) = (0, 0);
+        while let Some(batch) = futures::TryStreamExt::try_next(&mut stream).await.unwrap() {
+            assert!(aqueduct_core::retained_bytes(batch.records()) < bench.cx.flow().total());
+            n_rows += batch.num_rows();
+            n_batches += 1;
+        }
+        assert!(n_rows == 64 && n_batches >= 8, "{n_rows} rows in {n_batches} batches");
+    }
+}
+
+#[tokio::test]
+async fn one_row_of_which_too_much_would_come_is_an_error_that_says_so() {
+    let list = vec![json!({"a": 1}); 5000];
+    let rows = batch_of(&json!([{"wide": "w".repeat(100_000), "list": list}]).to_string());
+    let error = Bench::new().batches("update", json!({"set": {"list.*.b": "{wide}"}}), vec![rows]).await;
+    let error = error.err().unwrap();
+    assert_eq!(error.kind(), aqueduct_core::ErrorKind::Limit);
+    assert!(error.message().contains("one row grew beyond the step's memory"), "{error}");
+}

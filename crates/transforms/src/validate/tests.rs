@@ -307,3 +307,33 @@ async fn a_schema_that_the_memory_does_not_hold_ends_the_run() {
         assert!(error.chain().contains(expected), "{}", error.chain());
     }
 }
+
+// What `check` tells, before anything runs.
+#[test]
+fn a_schema_file_that_is_missing_or_is_none_is_told_at_its_key() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("good.json"), r#"{"type": "object"}"#).unwrap();
+    std::fs::write(folder.path().join("bad.json"), r#"{"type": "objekt"}"#).unwrap();
+    std::fs::write(folder.path().join("text.json"), "type: object").unwrap();
+    let planning = Planning {
+        base_dir: folder.path().to_owned(),
+        batch_rows: 8192,
+        batch_bytes: ByteCount::mib(4),
+        max_concurrency: 1,
+    };
+    let wrong = |file: &str| {
+        let config: Config = serde_json::from_value(json!({ "schema": file })).unwrap();
+        let problems = config.check_files(&planning);
+        problems.into_iter().map(|Problem { pointer, message, .. }| (pointer, message)).next()
+    };
+    assert_eq!(wrong("good.json"), None);
+    for (file, expected) in [
+        ("none.json", "no such file"),
+        ("text.json", "no JSON"),
+        ("bad.json", "cannot be used as a JSON Schema"),
+    ] {
+        let (pointer, message) = wrong(file).unwrap();
+        assert_eq!(pointer, "/schema");
+        assert!(message.contains(expected) && message.contains(file), "{message}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aqueduct_commit::{FlowLog, KeysKept, LastRun, Stands};
+use aqueduct_commit::{FlowLog, KeysKept, LastRun, SightingsKept, Stands};
 use aqueduct_core::{Positions, Result};
 use aqueduct_net::Location;
 use aqueduct_primitives::ByteCount;
@@ -166,7 +166,12 @@ fn kept_shown(step: &str, value: &Value) -> Result<String> {
     if let Some(KeysKept { n_keys, n_bytes, files }) = KeysKept::of(value)? {
         let keys = if step == REPLAYED { "replayed letters" } else { "keys seen" };
         let bytes = ByteCount::new(n_bytes).human();
-        return Ok(format!("{} {keys}, {bytes} in {} files", grouped(n_keys), grouped(files.len() as u64)));
+        let sightings = SightingsKept::of(value)?.map(|kept| {
+            let bytes = ByteCount::new(kept.n_bytes).human();
+            format!("; {} sightings, {bytes}: `export {step}` tells them", grouped(kept.n_sightings))
+        });
+        let (n_keys, n_files) = (grouped(n_keys), grouped(files.len() as u64));
+        return Ok(format!("{n_keys} {keys}, {bytes} in {n_files} files{}", sightings.unwrap_or_default()));
     }
     Ok(format!("keeps {}", cut(value)))
 }

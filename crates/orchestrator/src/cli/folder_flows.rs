@@ -1,0 +1,168 @@
+//! The flows of a folder, as a server starts them.
+
+use std::path::Path;
+
+use aqueduct_commit::Start;
+use aqueduct_net::server::Mounts;
+use aqueduct_primitives::ByteCount;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::begin::Asked;
+use super::execute::execute;
+use super::{Program, exit};
+use crate::flow::{Flow, Head, RunIdentity, Schedule, SecretMode, Settings, load};
+use crate::plan::plan;
+use crate::progress::ProgressKind;
+use crate::report::Status;
+use crate::run::RunOptions;
+use crate::serve::{FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, StartRequest, Wanted};
+
+/// The component that runs programs: only where the operator allows it.
+const EXEC: &str = "exec";
+
+/// The flows of a folder, carried out as `run` does.
+pub(super) struct FolderFlows {
+    pub(super) program: Program,
+    pub(super) folder: Folder,
+    /// What a run may ask for at most.
+    pub(super) memory: ByteCount,
+    pub(super) allows_exec: bool,
+    /// Where sinks serve their streams.
+    pub(super) mounts: Mounts,
+}
+
+impl FolderFlows {
+    /// The flows of one file, one for each entry of its matrix, within the server's memory.
+    fn load(
+        &self,
+        request: &StartRequest,
+        run: RunIdentity,
+        secrets: SecretMode,
+    ) -> Result<Vec<Flow>, Refused> {
+        let path = self.folder.find(&request.flow).map_err(|error| match error {
+            NotFound::Unknown { .. } => Refused::Unknown(error.to_string()),
+            NotFound::Several { .. } => Refused::Wrong(error.to_string()),
+            NotFound::Unreadable(_) => Refused::Failed(error.to_string()),
+        })?;
+        let set = request.set.clone().into_iter().collect();
+        let mut settings = Settings { set, secrets, run, ..Settings::from_env() };
+        let mut flows = self.load_file(&path, &settings)?;
+        if flows.iter().any(|flow| flow.memory > self.memory) {
+            settings.memory = Some(self.memory);
+            flows = self.load_file(&path, &settings)?;
+        }
+        Ok(flows)
+    }
+
+    fn load_file(&self, path: &Path, settings: &Settings) -> Result<Vec<Flow>, Refused> {
+        let flows = load(path, settings, &self.program.registry)
+            .map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
+        for flow in &flows {
+            self.program.console.add_masks(&flow.masks);
+            self.check_exec(flow)?;
+        }
+        Ok(flows)
+    }
+
+    fn check_exec(&self, flow: &Flow) -> Result<(), Refused> {
+        match flow.steps.iter().find(|step| step.component == EXEC && !self.allows_exec) {
+            None => Ok(()),
+            Some(step) => Err(Refused::Wrong(format!(
+                "step `{}` starts a program, which this server does not allow; start it with --allow-exec",
+                step.name
+            ))),
+        }
+    }
+
+    /// How a run begins: one that an earlier server began goes on, whatever was asked for then.
+    fn start_of(&self, flow: &Flow, run: &RunIdentity, request: &StartRequest, goes_on: bool) -> Start {
+        let has_begun = || {
+            let log = flow.open_log().ok()?;
+            log.unfinished().map(|unfinished| unfinished.run_id.starts_with(&run.id))
+        };
+        match (request.full_refresh, request.fresh) {
+            _ if goes_on && has_begun() == Some(true) => Start::Resume,
+            (true, _) => Start::FullRefresh,
+            (false, true) => Start::Fresh,
+            (false, false) => Start::Resume,
+        }
+    }
+}
+
+#[async_trait]
+impl Flows for FolderFlows {
+    fn list(&self) -> Result<Vec<Value>, Refused> {
+        let files = self.folder.files().map_err(Refused::Failed)?;
+        let told = |file: FlowFile| {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match file.head {
+                Ok(head) => json!({ "name": head.name, "file": name, "schedule": head.schedule }),
+                Err(error) => json!({ "file": name, "error": error }),
+            }
+        };
+        Ok(files.into_iter().map(told).collect())
+    }
+
+    fn schedules(&self) -> Vec<(String, Schedule)> {
+        let files = self.folder.files().unwrap_or_default().into_iter();
+        let heads = files.filter_map(|file| file.head.ok()).filter(|head| head.schedule.is_some());
+        let load = |head: Head| {
+            let request = StartRequest { flow: head.name, ..StartRequest::default() };
+            let flows = self.load(&request, RunIdentity::default(), SecretMode::Hidden);
+            Some((request.flow, flows.ok()?.into_iter().next()?.schedule?))
+        };
+        heads.filter_map(load).collect()
+    }
+
+    fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
+        let mut wanted = Wanted::default();
+        for flow in self.load(request, RunIdentity::default(), SecretMode::Hidden)? {
+            plan(&flow).map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
+            wanted.memory = wanted.memory.max(flow.memory);
+            wanted.locks.push(flow.state_dir.join(flow.lock_name()).display().to_string());
+        }
+        Ok(wanted)
+    }
+
+    async fn run(
+        &self,
+        run: RunIdentity,
+        request: &StartRequest,
+        goes_on: bool,
+        options: RunOptions,
+    ) -> Outcome {
+        let options = RunOptions { mounts: Some(self.mounts.clone()), ..options };
+        let (console, heard) = self.program.console.overheard();
+        let program =
+            Program { console, registry: self.program.registry.clone(), log_format: self.program.log_format };
+        let reload = |run| {
+            self.load(request, run, SecretMode::Read).map_err(|refused| {
+                program.say_error(&refused.to_string());
+                exit::WRONG
+            })
+        };
+        let mut outcome = Outcome { status: JobStatus::Done, error: None, reports: Vec::new() };
+        let Ok(flows) = reload(run.clone()) else { return Outcome::failed(heard.text()) };
+        for flow in flows {
+            let start = self.start_of(&flow, &run, request, goes_on);
+            let asked = Asked { flow, run: run.clone(), start, reload: &reload };
+            let ended = Box::pin(execute(&program, asked, options.clone(), ProgressKind::None)).await;
+            let status = match (&ended.report, ended.code) {
+                (Some(report), _) => report.status,
+                (None, exit::INTERRUPTED) => Status::Interrupted,
+                (None, _) => Status::Failed,
+            };
+            outcome.status = outcome.status.max(status.into());
+            if status == Status::Failed {
+                let error = ended.report.as_ref().and_then(|report| report.error.clone());
+                outcome.error.get_or_insert_with(|| error.unwrap_or_else(|| heard.text()));
+            }
+            outcome.reports.extend(ended.report);
+            if options.stop.is_cancelled() {
+                break;
+            }
+        }
+        outcome
+    }
+}

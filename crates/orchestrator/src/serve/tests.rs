@@ -1,0 +1,242 @@
+use std::sync::Arc;
+
+use aqueduct_core::{StdFs, SystemClock};
+use aqueduct_primitives::{Budget, ByteCount};
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::flow::{RunIdentity, Schedule};
+use crate::run::RunOptions;
+
+/// Flows that run until they are let go, or told to stop.
+struct Fake {
+    gate: Semaphore,
+}
+
+#[async_trait]
+impl Flows for Fake {
+    fn list(&self) -> Result<Vec<serde_json::Value>, Refused> {
+        Ok(vec![serde_json::json!({ "name": "a" })])
+    }
+
+    fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
+        match request.flow.as_str() {
+            "none" => Err(Refused::Unknown("no flow `none`".into())),
+            "wrong" => Err(Refused::Wrong("flow.yaml:1:1: sink: missing".into())),
+            name => {
+                let mb = request.set.get("mb").and_then(|mb| mb.parse().ok()).unwrap_or(10);
+                Ok(Wanted { memory: ByteCount::mb(mb), locks: vec![name.to_owned()] })
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        _: RunIdentity,
+        request: &StartRequest,
+        goes_on: bool,
+        options: RunOptions,
+    ) -> Outcome {
+        if request.flow == "panics" {
+            panic!("a flow that panics");
+        }
+        tokio::select! {
+            biased;
+            () = options.stop.cancelled() => Outcome::interrupted(),
+            permit = self.gate.acquire() => {
+                permit.unwrap().forget();
+                let error = goes_on.then(|| "went on".to_owned());
+                Outcome { status: JobStatus::Done, error, reports: Vec::new() }
+            }
+        }
+    }
+}
+
+struct House {
+    state: tempfile::TempDir,
+    flows: Arc<Fake>,
+}
+
+impl House {
+    fn new() -> Self {
+        Self { state: tempfile::tempdir().unwrap(), flows: Arc::new(Fake { gate: Semaphore::new(0) }) }
+    }
+
+    async fn serve(&self, limits: Limits) -> Runs {
+        let records = Records::new(Arc::new(StdFs), self.state.path().join("serve"));
+        let memory = Budget::new("server", ByteCount::mb(100));
+        let flows = Arc::clone(&self.flows) as _;
+        Runs::open(flows, Some(records), memory, limits, Arc::new(SystemClock)).await.unwrap()
+    }
+}
+
+/// Runs of nobody.
+pub(super) fn shown_only() -> Runs {
+    let flows = Fake { gate: Semaphore::new(0) };
+    Runs::shown_only(Arc::new(flows), Budget::new("memory", ByteCount::mb(1)))
+}
+
+fn request(flow: &str, mb: u64) -> StartRequest {
+    let set = [("mb".to_owned(), mb.to_string())].into();
+    StartRequest { flow: flow.to_owned(), set, ..StartRequest::default() }
+}
+
+async fn stands_at(job: &Job, status: JobStatus) {
+    job.changes().wait_for(|now| *now == status).await.unwrap();
+}
+
+fn all() -> Query {
+    Query { limit: 1000, before: None, status: None, text: None }
+}
+
+// Contract "serve": a run that cannot be admitted waits, visibly; S1.13
+#[tokio::test]
+async fn runs_share_one_budget_and_wait_in_turn() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let first = runs.start(request("a", 60)).await.unwrap();
+    stands_at(&first, JobStatus::Running).await;
+    let second = runs.start(request("b", 60)).await.unwrap();
+    let third = runs.start(request("c", 10)).await.unwrap();
+    let shown = runs.summary(&third);
+    assert_eq!((&shown["status"], &shown["waits_behind"]), (&"waiting".into(), &1.into()));
+    assert_eq!(runs.memory().free(), ByteCount::mb(40));
+    house.flows.gate.add_permits(1);
+    stands_at(&first, JobStatus::Done).await;
+    stands_at(&second, JobStatus::Running).await;
+    stands_at(&third, JobStatus::Running).await;
+    house.flows.gate.add_permits(2);
+    stands_at(&second, JobStatus::Done).await;
+    stands_at(&third, JobStatus::Done).await;
+    runs.close().await;
+    assert_eq!(runs.memory().free(), ByteCount::mb(100));
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_is_refused_with_the_reason() {
+    let house = House::new();
+    let runs = house.serve(Limits { max_runs: 1, max_waiting: 1 }).await;
+    let refused = async |flow| runs.start(request(flow, 1)).await.unwrap_err();
+    assert!(matches!(refused("none").await, Refused::Unknown(_)));
+    assert!(matches!(refused("wrong").await, Refused::Wrong(_)));
+    let first = runs.start(request("a", 1)).await.unwrap();
+    stands_at(&first, JobStatus::Running).await;
+    assert_eq!(refused("a").await, Refused::Busy { id: first.id.clone() });
+    let waiting = runs.start(request("b", 1)).await.unwrap();
+    assert_eq!(refused("c").await, Refused::Full { n: 1 });
+    runs.close().await;
+    assert_eq!(refused("c").await, Refused::Closing);
+    assert_eq!(waiting.status(), JobStatus::Waiting);
+}
+
+#[tokio::test]
+async fn a_cancelled_run_is_interrupted_whether_it_waits_or_runs() {
+    let house = House::new();
+    let runs = house.serve(Limits { max_runs: 1, ..Limits::default() }).await;
+    let running = runs.start(request("a", 1)).await.unwrap();
+    stands_at(&running, JobStatus::Running).await;
+    let waiting = runs.start(request("b", 1)).await.unwrap();
+    for job in [&waiting, &running] {
+        runs.cancel(&job.id).await.unwrap();
+        stands_at(job, JobStatus::Interrupted).await;
+    }
+    assert!(runs.cancel("no-such-run").await.is_none());
+    runs.close().await;
+    let again = house.serve(Limits::default()).await;
+    assert!(again.active().is_empty());
+    assert_eq!(again.job(&running.id).unwrap().status(), JobStatus::Interrupted);
+}
+
+// S1.15: state is not lost when the server is started again
+#[tokio::test]
+async fn the_next_server_goes_on_with_what_had_not_ended() {
+    let house = House::new();
+    let runs = house.serve(Limits { max_runs: 1, ..Limits::default() }).await;
+    let [done, running, waiting] = ["a", "b", "c"].map(|flow| request(flow, 1));
+    let done = runs.start(done).await.unwrap();
+    house.flows.gate.add_permits(1);
+    stands_at(&done, JobStatus::Done).await;
+    let running = runs.start(running).await.unwrap();
+    stands_at(&running, JobStatus::Running).await;
+    let waiting = runs.start(waiting).await.unwrap();
+    runs.close().await;
+    drop(runs);
+
+    house.flows.gate.add_permits(2);
+    let again = house.serve(Limits { max_runs: 1, ..Limits::default() }).await;
+    assert_eq!(again.job(&done.id).unwrap().status(), JobStatus::Done);
+    let [running, waiting] = [running, waiting].map(|job| again.job(&job.id).unwrap());
+    stands_at(&running, JobStatus::Done).await;
+    stands_at(&waiting, JobStatus::Done).await;
+    let how = |job: &Job| job.summary()["error"].clone();
+    assert_eq!((how(&running), how(&waiting)), ("went on".into(), serde_json::Value::Null));
+    assert_eq!(again.page(&all()).total, 3);
+    again.close().await;
+}
+
+#[tokio::test]
+async fn a_run_that_panics_has_failed_and_the_server_goes_on() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let job = runs.start(request("panics", 1)).await.unwrap();
+    stands_at(&job, JobStatus::Failed).await;
+    assert!(job.summary()["error"].as_str().unwrap().contains("a flow that panics"));
+    house.flows.gate.add_permits(1);
+    stands_at(&*runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
+    runs.close().await;
+}
+
+#[tokio::test]
+async fn runs_are_listed_page_by_page_and_searched() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    house.flows.gate.add_permits(7);
+    for n in 0..7 {
+        stands_at(&*runs.start(request(["even", "odd"][n % 2], 1)).await.unwrap(), JobStatus::Done).await;
+    }
+    let first = runs.page(&Query { limit: 4, ..all() });
+    assert_eq!((first.runs.len(), first.total), (4, 7));
+    let rest = runs.page(&Query { limit: 4, before: first.next.clone(), ..all() });
+    assert_eq!((rest.runs.len(), rest.next.as_ref()), (3, None));
+    let named = |page: &crate::serve::runs::Page, n: usize| page.runs[n]["flow"].as_str().unwrap().to_owned();
+    assert_eq!([named(&first, 0), named(&rest, 2)], ["even", "even"]);
+    let odd = runs.page(&Query { text: Some("ODD".into()), ..all() });
+    assert_eq!(odd.total, 3);
+    assert_eq!(runs.page(&Query { status: Some(JobStatus::Failed), ..all() }).total, 0);
+    runs.close().await;
+}
+
+/// A clock that is moved by hand.
+#[derive(Debug)]
+struct ByHand(std::sync::Mutex<chrono::DateTime<chrono::Utc>>);
+
+impl aqueduct_core::Clock for ByHand {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        *self.0.lock().unwrap()
+    }
+}
+
+// Contract: under `serve` a flow with `every` is started; an overrun is skipped and counted
+#[tokio::test]
+async fn a_flow_with_a_schedule_is_started_when_it_is_due() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let clock = ByHand(std::sync::Mutex::new("2026-03-01T10:00:00Z".parse().unwrap()));
+    let pass = |minutes| *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(minutes);
+    let mut scheduler = super::scheduler::Scheduler::default();
+    let mut look = async || scheduler.look(&runs, &clock).await.unwrap().format("%H:%M").to_string();
+    assert_eq!((look().await.as_str(), runs.page(&all()).total), ("10:10", 1));
+    pass(9);
+    assert_eq!((look().await.as_str(), runs.page(&all()).total), ("10:10", 1));
+    // Still running when the second turn is due.
+    pass(2);
+    assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:20", 1));
+    house.flows.gate.add_permits(2);
+    stands_at(&runs.active()[0].clone(), JobStatus::Done).await;
+    // Nobody looked for a while.
+    pass(31);
+    assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:50", 3));
+    assert_eq!(runs.page(&all()).total, 2);
+    runs.close().await;
+}
