@@ -1,16 +1,19 @@
 """Items of STAC through a flow to stac-geoparquet, read back by others, compared with what went in.
 
-    python stac_roundtrip.py BINARY FOLDER... > stac-roundtrip.md
+    python stac_roundtrip.py BINARY FOLDER... [--schema KEY=FILE]... [--refers-to FILE]... [--check COMMAND]... > table.md
 
 Every file below a FOLDER that holds items (an item, a FeatureCollection, a list, a line each) is a flow of its own:
 `files: {format: stac, infer_rows: all}` to `stac_geoparquet`. What it wrote is read by each reader in READERS. What counts
-as the same is in `plain` and `difference`, each rule with its reason. Needs pyarrow, shapely, duckdb, stac-geoparquet, rustac.
+as the same is in `plain` and `difference`, each rule with its reason. What a file tells under KEY of its metadata is held against
+the JSON Schema in FILE, and the file is given to each COMMAND, which fails where it is not valid.
+Needs pyarrow, shapely, duckdb, stac-geoparquet, rustac, and for `--schema` jsonschema.
 """
+import argparse
 import asyncio
 import collections
 import json
+import shlex
 import subprocess
-import sys
 import tempfile
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -48,7 +51,7 @@ def items_in(path):
         value = value.get("features", []) if value.get("type") == "FeatureCollection" else [value]
     if not isinstance(value, list):
         return []
-    return value if any(isinstance(one, dict) and one.get("type") == "Feature" for one in value) else []
+    return value if all(isinstance(one, dict) and one.get("type") == "Feature" for one in value) else []
 
 
 # --- what others read -------------------------------------------------------
@@ -81,9 +84,7 @@ def with_duckdb(path):
     with duckdb.connect() as db:
         # Else it wants its extension for geometries, to read WKB as such.
         db.execute("SET enable_geoparquet_conversion = false; SET TimeZone = 'UTC'")
-        found = db.execute("SELECT * FROM read_parquet(?)", [str(path)])
-        names = [column[0] for column in found.description]
-        return by_hand([dict(zip(names, row)) for row in found.fetchall()])
+        return by_hand(db.execute("SELECT * FROM read_parquet(?)", [str(path)]).to_arrow_table().to_pylist())
 
 
 def with_stac_geoparquet(path):
@@ -94,6 +95,34 @@ def with_rustac(path):
     async def read():
         return await rustac.read(str(path))
     return asyncio.run(read())["features"]
+
+
+class Checks:
+    """Checks of a file as a file, whatever its items say."""
+    def __init__(self, schemas, referred, commands):
+        self.schemas = {}
+        for key, _, file in (schema.partition("=") for schema in schemas):
+            import jsonschema
+            from referencing import Registry, Resource
+            referred_to = [json.loads(Path(other).read_text()) for other in referred]
+            registry = Registry().with_resources((one["$id"], Resource.from_contents(one)) for one in referred_to)
+            self.schemas[key] = jsonschema.Draft7Validator(json.loads(Path(file).read_text()), registry=registry)
+        self.commands = commands
+
+    def names(self):
+        return [f"schema of `{key}`" for key in self.schemas] + [f"`{command}`" for command in self.commands]
+
+    def run(self, path):
+        """Name and what is wrong, or nothing."""
+        told = pq.read_metadata(path).metadata
+        for key, schema in self.schemas.items():
+            wrong = next(schema.iter_errors(json.loads(told[key.encode()])), None)
+            yield f"schema of `{key}`", wrong and f"{wrong.json_path}: {wrong.message}"
+        for command in self.commands:
+            ended = subprocess.run([*shlex.split(command), str(path)], capture_output=True, text=True)
+            lines = [line.strip() for line in (ended.stdout + ended.stderr).splitlines()]
+            failed = "; ".join(line for line in lines if line.startswith("FAIL")) or (lines or [""])[-1]
+            yield f"`{command}`", failed if ended.returncode else None
 
 
 READERS = {"pyarrow": with_pyarrow, "duckdb": with_duckdb, "stac-geoparquet": with_stac_geoparquet, "rustac": with_rustac}
@@ -168,7 +197,7 @@ def written(binary, path, folder):
     return rejected, None if ended.returncode == 0 else ended.stderr.strip()
 
 
-def trial(binary, path, tally):
+def trial(binary, path, tally, checks):
     items = items_in(path)
     tally["items"] += len(items)
     if not items:
@@ -188,7 +217,11 @@ def trial(binary, path, tally):
             if len(rejected) != len(items):
                 yield "rejected", path, failure
             return
-        kept = [plain(item) for row, item in enumerate(items) if row not in rejected and row + 1 not in rejected or not rejected]
+        kept = [plain(item) for row, item in enumerate(items, 1) if row not in rejected]
+        for name, wrong in checks.run(folder / "items.parquet"):
+            tally[name] += wrong is None
+            if wrong:
+                yield name, path, wrong
         for name, read in READERS.items():
             yield from compared(name, read, path, folder / "items.parquet", kept, tally)
 
@@ -211,31 +244,41 @@ def compared(name, read, path, output, kept, tally):
             yield name, path, found
 
 
-def main(binary, folders):
+def main():
+    args = argparse.ArgumentParser()
+    args.add_argument("binary")
+    args.add_argument("folders", nargs="+", type=Path)
+    args.add_argument("--schema", action="append", default=[])
+    args.add_argument("--refers-to", action="append", default=[], help="a schema that one of these refers to")
+    args.add_argument("--check", action="append", default=[])
+    args = args.parse_args()
+    checks = Checks(args.schema, args.refers_to, args.check)
     tallies, notes = {}, collections.Counter()
-    for folder in map(Path, folders):
+    for folder in args.folders:
         tally = tallies[folder.name] = collections.Counter()
         for path in sorted(folder.rglob("*")):
-            if path.suffix in (".json", ".geojson", ".ndjson", ".parquet"):
+            if path.is_file() and path.suffix in (".json", ".geojson", ".ndjson", ".parquet"):
                 try:
-                    for who, where, what in trial(binary, path, tally):
-                        notes[who, str(where.relative_to(folder.parent)), what] += 1
+                    for who, where, what in trial(args.binary, path, tally, checks):
+                        notes[who, str(where.relative_to(folder.parent)), what.replace(f"{path.parent}/", "")] += 1
                 except (json.JSONDecodeError, UnicodeDecodeError):
                     tally["no JSON"] += 1
-    print_table(tallies, notes)
+    print_table(tallies, notes, checks)
 
 
-def print_table(tallies, notes):
+def print_table(tallies, notes, checks):
     versions = ", ".join(f"{name} {version(name)}" for name in READERS)
     print(f"Readers: {versions}.\n")
-    columns = ["files", "items", "rejected", *READERS]
+    columns = ["files", "items", "rejected", *READERS, *checks.names()]
     print("| folder | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for folder, tally in tallies.items():
         print(f"| {folder} | " + " | ".join(str(tally[column]) for column in columns) + " |")
+    all_of = {column: sum(tally[column] for tally in tallies.values()) for column in columns}
+    print("| all | " + " | ".join(str(n) for n in all_of.values()) + " |")
     print("\n| who | file | n | what |\n|---|---|---|---|")
     for (who, where, what), n in sorted(notes.items()):
-        print(f"| {who} | {where} | {n} | {' '.join(what.split()).replace('|', chr(92) + '|')[:400]} |")
+        print(f"| {who} | {where} | {n} | {' '.join(what.split()).replace('|', chr(92) + '|')[:300]} |")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main()
