@@ -20,6 +20,12 @@ impl Flows for Fake {
         Ok(vec![serde_json::json!({ "name": "a" })])
     }
 
+    fn schedules(&self) -> Vec<(String, Schedule)> {
+        let text = "name: a\nsource: { files: { paths: [a] } }\nsink: { discard: {} }\nevery: 10m\n";
+        let flow = crate::flow::fake::load_yaml(text).unwrap().remove(0);
+        vec![("a".to_owned(), flow.schedule.unwrap())]
+    }
+
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
         match request.flow.as_str() {
             "none" => Err(Refused::Unknown("no flow `none`".into())),
