@@ -10,8 +10,8 @@ use crate::flow::{RunIdentity, Schedule};
 use crate::run::RunOptions;
 
 /// Flows that run until they are let go, or told to stop.
-struct Fake {
-    gate: Semaphore,
+pub(super) struct Fake {
+    pub(super) gate: Semaphore,
 }
 
 #[async_trait]
@@ -59,17 +59,17 @@ impl Flows for Fake {
     }
 }
 
-struct House {
+pub(super) struct House {
     state: tempfile::TempDir,
-    flows: Arc<Fake>,
+    pub(super) flows: Arc<Fake>,
 }
 
 impl House {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { state: tempfile::tempdir().unwrap(), flows: Arc::new(Fake { gate: Semaphore::new(0) }) }
     }
 
-    async fn serve(&self, limits: Limits) -> Runs {
+    pub(super) async fn serve(&self, limits: Limits) -> Runs {
         let records = Records::new(Arc::new(StdFs), self.state.path().join("serve"));
         let memory = Budget::new("server", ByteCount::mb(100));
         let flows = Arc::clone(&self.flows) as _;
@@ -83,16 +83,16 @@ pub(super) fn shown_only() -> Runs {
     Runs::shown_only(Arc::new(flows), Budget::new("memory", ByteCount::mb(1)))
 }
 
-fn request(flow: &str, mb: u64) -> StartRequest {
+pub(super) fn request(flow: &str, mb: u64) -> StartRequest {
     let set = [("mb".to_owned(), mb.to_string())].into();
     StartRequest { flow: flow.to_owned(), set, ..StartRequest::default() }
 }
 
-async fn stands_at(job: &Job, status: JobStatus) {
+pub(super) async fn stands_at(job: &Job, status: JobStatus) {
     job.changes().wait_for(|now| *now == status).await.unwrap();
 }
 
-fn all() -> Query {
+pub(super) fn all() -> Query {
     Query { limit: 1000, before: None, status: None, text: None }
 }
 
