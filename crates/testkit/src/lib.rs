@@ -14,5 +14,6 @@ pub mod sink_suite;
 pub mod source_suite;
 pub mod stage_suite;
 pub mod suite;
+pub mod swarm;
 
 pub use aqueduct_chaos as http;

@@ -181,6 +181,7 @@ impl Server {
     /// Takes no more connections, waits for those that are there, for [`ServerLimits::close_timeout`] at most, and closes
     /// them. Streams should have been [ended](EventStream::end) before.
     pub async fn close(mut self) {
+        self.mounts.set_starting(false);
         self.stop.cancel();
         if let Some(ended) = self.ended.take() {
             let _ = ended.await;

@@ -10,6 +10,7 @@ mod locals;
 mod ranges;
 mod resume;
 mod retries;
+mod server;
 mod slow;
 mod store_fs;
 mod stores;

@@ -101,6 +101,8 @@ impl State {
             let after = oldest.end();
             self.skip_all_to(&oldest, after);
             self.held -= oldest.events.weight();
+            // What nobody saw yet is there only where a call of the writer was given up.
+            self.head = self.head.max(after);
         }
         let piece = Piece { first: self.next, events: Arc::new(events) };
         self.next = piece.end();
@@ -128,11 +130,14 @@ impl State {
     pub(super) fn show(&mut self, now: Instant, crossings: &mut Vec<Crossing>) -> Shown {
         let room = self.room();
         let before = self.head;
-        if let Some(piece) = self.piece_at(self.head) {
+        while let Some(piece) = self.piece_at(self.head) {
             let by_byte = usize::try_from(room.byte.saturating_sub(piece.first.byte)).unwrap_or(usize::MAX);
             let by_id = usize::try_from(room.id.saturating_sub(piece.first.id)).unwrap_or(usize::MAX);
             let n = by_id.min(piece.events.n_ended_by(by_byte)).min(piece.events.len());
-            self.head = self.head.max(piece.mark(n));
+            let shown = self.head.max(piece.mark(n));
+            if shown == std::mem::replace(&mut self.head, shown) {
+                break;
+            }
         }
         if self.head != before {
             self.deal_with_slow();
