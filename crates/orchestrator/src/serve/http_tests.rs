@@ -127,13 +127,9 @@ async fn a_run_outlives_its_watchers_and_is_told_of_after() {
     drop(left);
     served.house.flows.gate.add_permits(1);
     stands_at(&job, JobStatus::Done).await;
-    let (names, last) = (async || {
-        let (_, _, body) = served.ask(&format!("GET /runs/{}/events", job.id), "", "").await;
-        let (names, last) = events(&body);
-        (names.into_iter().map(str::to_owned).collect::<Vec<_>>(), last)
-    })()
-    .await;
-    assert_eq!((names.last().map(String::as_str), &last["status"]), (Some("complete"), &"done".into()));
+    let (_, _, body) = served.ask(&format!("GET /runs/{}/events", job.id), "", "").await;
+    let (names, last) = events(&body);
+    assert_eq!((names.last(), &last["status"]), (Some(&"complete"), &"done".into()));
     served.close().await;
 }
 
@@ -185,10 +181,10 @@ async fn metrics_hold_no_names_of_runs_and_stay_as_many() {
         (text.lines().filter(|line| !line.starts_with('#')).count(), text)
     };
     served.house.flows.gate.add_permits(41);
-    stands_at(&*served.runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
+    stands_at(&served.runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
     let (n_before, _) = series().await;
     for _ in 0..40 {
-        stands_at(&*served.runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
+        stands_at(&served.runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
     }
     let (n_after, text) = series().await;
     assert_eq!(n_before, n_after);

@@ -189,7 +189,7 @@ async fn a_run_that_panics_has_failed_and_the_server_goes_on() {
     stands_at(&job, JobStatus::Failed).await;
     assert!(job.summary()["error"].as_str().unwrap().contains("a flow that panics"));
     house.flows.gate.add_permits(1);
-    stands_at(&*runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
+    stands_at(&runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
     runs.close().await;
 }
 
@@ -199,7 +199,7 @@ async fn runs_are_listed_page_by_page_and_searched() {
     let runs = house.serve(Limits::default()).await;
     house.flows.gate.add_permits(7);
     for n in 0..7 {
-        stands_at(&*runs.start(request(["even", "odd"][n % 2], 1)).await.unwrap(), JobStatus::Done).await;
+        stands_at(&runs.start(request(["even", "odd"][n % 2], 1)).await.unwrap(), JobStatus::Done).await;
     }
     let first = runs.page(&Query { limit: 4, ..all() });
     assert_eq!((first.runs.len(), first.total), (4, 7));
@@ -239,7 +239,7 @@ async fn a_flow_with_a_schedule_is_started_when_it_is_due() {
     pass(2);
     assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:20", 1));
     house.flows.gate.add_permits(2);
-    stands_at(&runs.active()[0].clone(), JobStatus::Done).await;
+    stands_at(&runs.active()[0], JobStatus::Done).await;
     // Nobody looked for a while.
     pass(31);
     assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:50", 3));
