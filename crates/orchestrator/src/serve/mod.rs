@@ -10,6 +10,8 @@ mod api;
 mod events;
 mod files;
 mod folder;
+#[cfg(test)]
+mod http_tests;
 mod job;
 mod metrics;
 mod records;

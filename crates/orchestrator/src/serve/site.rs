@@ -77,8 +77,8 @@ struct Shown {
 #[async_trait]
 impl Pages for Shown {
     async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
-        if let Err(refused) = self.access.check(request.method(), request.headers()) {
-            return refused;
+        if !self.access.allows(request.method(), request.headers()) {
+            return wants_token();
         }
         match (request.uri().path(), request.method()) {
             ("/metrics", &Method::GET) => {
@@ -110,22 +110,22 @@ impl Pages for Files {
 impl Access {
     /// Whether this may be asked. What changes something needs the token wherever there is one; to look needs it where others
     /// than this machine can come.
-    fn check(&self, method: &Method, headers: &HeaderMap) -> std::result::Result<(), Response<Bytes>> {
+    fn allows(&self, method: &Method, headers: &HeaderMap) -> bool {
         let is_look = matches!(*method, Method::GET | Method::HEAD);
-        let Some(token) = self.token.as_ref().filter(|_| self.is_public || !is_look) else { return Ok(()) };
+        let Some(token) = self.token.as_ref().filter(|_| self.is_public || !is_look) else { return true };
         let given = headers.get(AUTHORIZATION).and_then(|given| given.to_str().ok()).unwrap_or_default();
         let (scheme, given) = given.split_once(' ').unwrap_or_default();
         // Hashes are compared in the same time whatever they are, so that how long it takes says nothing.
         let is_right = blake3::hash(given.trim().as_bytes()) == blake3::hash(token.expose().as_bytes());
-        if scheme.eq_ignore_ascii_case("bearer") && is_right {
-            return Ok(());
-        }
-        let body =
-            json!({ "error": "this needs the server's token: Authorization: Bearer TOKEN" }).to_string();
-        let mut refused = page(StatusCode::UNAUTHORIZED, "application/json", Bytes::from(body + "\n"));
-        refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        Err(refused)
+        scheme.eq_ignore_ascii_case("bearer") && is_right
     }
+}
+
+fn wants_token() -> Response<Bytes> {
+    let body = json!({ "error": "this needs the server's token: Authorization: Bearer TOKEN" }).to_string();
+    let mut refused = page(StatusCode::UNAUTHORIZED, "application/json", Bytes::from(body + "\n"));
+    refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    refused
 }
 
 fn stream_value((name, stats): &(String, StreamStats)) -> Value {
@@ -306,7 +306,7 @@ mod tests {
             if let Some(given) = given {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(given).unwrap());
             }
-            access.check(&method, &headers).is_ok()
+            access.allows(&method, &headers)
         };
         for (is_public, method, given, expected) in [
             (false, Method::GET, None, true),

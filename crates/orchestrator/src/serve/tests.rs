@@ -10,14 +10,20 @@ use crate::flow::{RunIdentity, Schedule};
 use crate::run::RunOptions;
 
 /// Flows that run until they are let go, or told to stop.
-struct Fake {
-    gate: Semaphore,
+pub(super) struct Fake {
+    pub(super) gate: Semaphore,
 }
 
 #[async_trait]
 impl Flows for Fake {
     fn list(&self) -> Result<Vec<serde_json::Value>, Refused> {
         Ok(vec![serde_json::json!({ "name": "a" })])
+    }
+
+    fn schedules(&self) -> Vec<(String, Schedule)> {
+        let text = "name: a\nsource: { files: { paths: [a] } }\nsink: { discard: {} }\nevery: 10m\n";
+        let flow = crate::flow::fake::load_yaml(text).unwrap().remove(0);
+        vec![("a".to_owned(), flow.schedule.unwrap())]
     }
 
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
@@ -53,17 +59,17 @@ impl Flows for Fake {
     }
 }
 
-struct House {
+pub(super) struct House {
     state: tempfile::TempDir,
-    flows: Arc<Fake>,
+    pub(super) flows: Arc<Fake>,
 }
 
 impl House {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { state: tempfile::tempdir().unwrap(), flows: Arc::new(Fake { gate: Semaphore::new(0) }) }
     }
 
-    async fn serve(&self, limits: Limits) -> Runs {
+    pub(super) async fn serve(&self, limits: Limits) -> Runs {
         let records = Records::new(Arc::new(StdFs), self.state.path().join("serve"));
         let memory = Budget::new("server", ByteCount::mb(100));
         let flows = Arc::clone(&self.flows) as _;
@@ -77,16 +83,16 @@ pub(super) fn shown_only() -> Runs {
     Runs::shown_only(Arc::new(flows), Budget::new("memory", ByteCount::mb(1)))
 }
 
-fn request(flow: &str, mb: u64) -> StartRequest {
+pub(super) fn request(flow: &str, mb: u64) -> StartRequest {
     let set = [("mb".to_owned(), mb.to_string())].into();
     StartRequest { flow: flow.to_owned(), set, ..StartRequest::default() }
 }
 
-async fn stands_at(job: &Job, status: JobStatus) {
+pub(super) async fn stands_at(job: &Job, status: JobStatus) {
     job.changes().wait_for(|now| *now == status).await.unwrap();
 }
 
-fn all() -> Query {
+pub(super) fn all() -> Query {
     Query { limit: 1000, before: None, status: None, text: None }
 }
 
@@ -183,7 +189,7 @@ async fn a_run_that_panics_has_failed_and_the_server_goes_on() {
     stands_at(&job, JobStatus::Failed).await;
     assert!(job.summary()["error"].as_str().unwrap().contains("a flow that panics"));
     house.flows.gate.add_permits(1);
-    stands_at(&*runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
+    stands_at(&runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
     runs.close().await;
 }
 
@@ -193,7 +199,7 @@ async fn runs_are_listed_page_by_page_and_searched() {
     let runs = house.serve(Limits::default()).await;
     house.flows.gate.add_permits(7);
     for n in 0..7 {
-        stands_at(&*runs.start(request(["even", "odd"][n % 2], 1)).await.unwrap(), JobStatus::Done).await;
+        stands_at(&runs.start(request(["even", "odd"][n % 2], 1)).await.unwrap(), JobStatus::Done).await;
     }
     let first = runs.page(&Query { limit: 4, ..all() });
     assert_eq!((first.runs.len(), first.total), (4, 7));
@@ -233,7 +239,7 @@ async fn a_flow_with_a_schedule_is_started_when_it_is_due() {
     pass(2);
     assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:20", 1));
     house.flows.gate.add_permits(2);
-    stands_at(&runs.active()[0].clone(), JobStatus::Done).await;
+    stands_at(&runs.active()[0], JobStatus::Done).await;
     // Nobody looked for a while.
     pass(31);
     assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:50", 3));

@@ -34,7 +34,7 @@ export function time(text) {
   const at = new Date(text);
   const today = at.toDateString() === new Date().toDateString();
   const clock = at.toLocaleTimeString([], { hour12: false });
-  return today ? clock : `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${clock}`;
+  return today ? clock : `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${clock.slice(0, 5)}`;
 }
 
 const two = (n) => String(n).padStart(2, "0");
