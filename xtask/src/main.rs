@@ -7,6 +7,7 @@ mod docs;
 mod layers;
 mod measure;
 mod new;
+mod page;
 mod process;
 mod soak;
 mod text;
@@ -41,6 +42,8 @@ enum Task {
     Corpus(corpus::Args),
     /// Long proofs, taken up where they stopped
     Soak(soak::Args),
+    /// Tries the page of `aqueduct serve` in a browser
+    Page(page::Args),
     /// Writes docs/components.md from what the binary says of itself
     Docs(docs::Args),
 }
@@ -64,6 +67,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(&workspace, args),
         Task::Corpus(args) => corpus::run(&workspace, args),
         Task::Soak(args) => soak::run(&workspace, args),
+        Task::Page(args) => page::run(&workspace, args),
         Task::Docs(args) => docs::run(&workspace, args),
     }
 }
