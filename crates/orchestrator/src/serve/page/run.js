@@ -89,13 +89,11 @@ function showError(text) {
   byId("run-error").textContent = text ?? "";
 }
 
-// Keeps what the plots show: the last few minutes, each second once.
+// Keeps what the plots show: the last few minutes, each second once. A run that begins, or begins anew, has other steps.
 function sample(watch, progress) {
   const last = watch.samples.at(-1);
-  if (last && progress.elapsed_ms <= last.elapsed_ms) {
-    if (progress.elapsed_ms < last.elapsed_ms) watch.samples = [];
-    else return;
-  }
+  if (last && (progress.elapsed_ms < last.elapsed_ms || progress.steps.length !== last.steps.length)) watch.samples = [];
+  else if (last && progress.elapsed_ms === last.elapsed_ms) return;
   watch.samples.push(progress);
   if (watch.samples.length > MAX_SAMPLES) watch.samples.shift();
 }
@@ -172,12 +170,12 @@ function report(run) {
   byId("outputs-part").hidden = !outputs.length;
   byId("outputs").replaceChildren(...outputs.map((one) => element("tr", {}, [
     element("td", { text: one.path }), element("td", { text: number(one.rows), className: "number" }), element("td", { text: bytes(one.bytes), className: "number" })])));
-  if (!watched.samples.length) finalSteps(reports);
+  if (reports.length) finalSteps(reports);
   byId("report-part").hidden = !reports.length;
   byId("report").textContent = JSON.stringify(run.report ?? run.entries, null, 2);
 }
 
-// Of a run that nobody watched: its steps, as the report has them.
+// The steps as the report has them: what was last seen of a run is older than its end.
 function finalSteps(reports) {
   const cells = (step, at) => [
     element("td", {}, [element("span", { text: step.name, className: `key ${color(at)}` })]),
