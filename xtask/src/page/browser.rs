@@ -21,7 +21,7 @@ use crate::text::say;
 const PACKAGES: [(&str, &str); 2] = [("chromium", "chromium"), ("chromium-driver", "chromedriver")];
 
 /// It goes nowhere but to the machine's own servers, and keeps to itself.
-const FLAGS: [&str; 13] = [
+const FLAGS: [&str; 12] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -32,7 +32,6 @@ const FLAGS: [&str; 13] = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-breakpad",
-    "--disable-crashpad-for-testing",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-port=0",
 ];

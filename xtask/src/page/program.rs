@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, wait, waitpgid,
+};
 use std::os::unix::process::CommandExt;
 
 use crate::process::shown;
@@ -15,13 +17,16 @@ use crate::text;
 /// How long a program may take until it says where it listens.
 const MAX_START: Duration = Duration::from_secs(30);
 
+/// How long what a program left behind may take to end.
+const MAX_END: Duration = Duration::from_secs(5);
+
 /// How often is looked whether what is waited for is there.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// So much of what a program said stands in an error.
 const MAX_TOLD_CHARS: usize = 2000;
 
-/// While it lives, what is left over of the programs becomes our child, to be reaped with the rest of its group.
+/// While it lives, what is left over of the programs becomes our child. Dropped after all of them, it reaps the rest.
 #[derive(Debug)]
 pub(super) struct Reaper(());
 
@@ -36,8 +41,18 @@ impl Reaper {
 }
 
 impl Drop for Reaper {
+    /// What left its group, as the browser's watchers of crashes do, ends by itself when the browser does. It is waited for, not
+    /// for ever.
     fn drop(&mut self) {
-        // What could be undone before can be now.
+        let started = Instant::now();
+        while started.elapsed() < MAX_END
+            && let Ok(ended) = wait(WaitOptions::NOHANG)
+        {
+            if ended.is_none() {
+                thread::sleep(LOOK_EVERY);
+            }
+        }
+        // What could be done before can be undone.
         let _ = set_child_subreaper(None);
     }
 }
