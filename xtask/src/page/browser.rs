@@ -166,8 +166,9 @@ impl Browser {
         while self.value(expression)? != Value::Bool(true) {
             if started.elapsed() > MAX_WAIT {
                 self.picture("trouble")?;
+                let console = self.log("browser")?;
                 bail!(
-                    "within {MAX_WAIT:?} not seen: {what} (`{expression}`); the page shows: {}",
+                    "within {MAX_WAIT:?} not seen: {what} (`{expression}`); the console has {console:?}; the page shows: {}",
                     self.text("body")?
                 );
             }

@@ -36,8 +36,8 @@ const FLOWS: [(&str, &str); 6] = [
     ),
     (
         "endless",
-        "name: endless\nsource: { generate: { rows: 1000000000, columns: { id: sequence, x: float } } }\n\
-         stages:\n  - throttle: { rows: 5000, per: 100ms }\n  - sort: { by: [x], limit: 100 }\n\
+        "name: endless\nmemory: 32MB\nsource: { generate: { rows: 1000000000, columns: { id: sequence, x: float } } }\n\
+         stages:\n  - throttle: { rows: 5000, per: 100ms }\n  - rename: { x: y }\n\
          sink: { discard: {} }\n",
     ),
     (

@@ -12,6 +12,7 @@ let nth = 0;
 
 function trouble(error) {
   byId("trouble").hidden = !error;
+  if (error) console.warn(error.stack);
   if (error) byId("trouble").textContent = error instanceof TypeError ? "the server does not answer" : error.message;
 }
 

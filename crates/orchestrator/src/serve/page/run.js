@@ -89,8 +89,10 @@ function showError(text) {
   byId("run-error").textContent = text ?? "";
 }
 
-// Keeps what the plots show: the last few minutes, each second once. A run that begins, or begins anew, has other steps.
+// Keeps what the plots show: the last few minutes, each second once. A run that begins has no steps
+// yet; one that begins anew has others.
 function sample(watch, progress) {
+  if (!progress.steps) return;
   const last = watch.samples.at(-1);
   if (last && (progress.elapsed_ms < last.elapsed_ms || progress.steps.length !== last.steps.length)) watch.samples = [];
   else if (last && progress.elapsed_ms === last.elapsed_ms) return;
