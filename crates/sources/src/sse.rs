@@ -41,7 +41,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::file_set::frozen::{columns_in, keep_columns_in};
 use crate::file_set::memory::{Division, FileLane};
 use crate::file_set::ndjson::Disk;
-use crate::file_set::open::FLUSH_AFTER;
+use crate::file_set::open::FLUSH_LIVE_AFTER;
 use gather::{Group, columns_of_text};
 use give::Giving;
 use given::GIVEN_BYTES;
@@ -310,7 +310,7 @@ impl Stream {
             memory: division.decoder(),
             large_records: Arc::new(FileLane::open(cx, self.options.max_record_bytes, batch_bytes)),
             limits: DecodedLimits::default(),
-            flush_after: FLUSH_AFTER,
+            flush_after: FLUSH_LIVE_AFTER,
             after: None,
             skip: 0,
         }

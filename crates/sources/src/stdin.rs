@@ -29,7 +29,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::file_set::memory::{Division, FileLane};
-use crate::file_set::open::FLUSH_AFTER;
+use crate::file_set::open::FLUSH_LIVE_AFTER;
 use crate::file_set::oversize::sorted_out;
 use crate::file_set::peek::Peek;
 use crate::file_set::read::admit;
@@ -198,7 +198,7 @@ impl Source for Stdin {
             memory: division.decoder(),
             large_records: Arc::new(FileLane::open(&cx, largest, batch_bytes)),
             limits: DecodedLimits::default(),
-            flush_after: FLUSH_AFTER,
+            flush_after: FLUSH_LIVE_AFTER,
             after: None,
             skip: 0,
         };

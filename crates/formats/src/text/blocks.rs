@@ -6,6 +6,7 @@ use std::time::Duration;
 use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_primitives::{ByteCount, Reservation};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 use super::csv::{Dialect, QuoteScan};
 use super::cut::{Cutter, Mark, Span};
@@ -95,6 +96,8 @@ struct MemberReader<'a> {
     offset: u64,
     /// The buffer may hold so much before something has to be done.
     target: usize,
+    /// What could go on goes on by then.
+    flush_at: Option<Instant>,
     large: Reservation,
 }
 
@@ -110,6 +113,7 @@ impl<'a> MemberReader<'a> {
             buffer: Vec::with_capacity(target),
             offset: 0,
             target,
+            flush_at: None,
             large: Reservation::empty(),
         }
     }
@@ -117,21 +121,21 @@ impl<'a> MemberReader<'a> {
     /// Reads the member to its end; false when nobody takes blocks any more.
     async fn run(mut self, unpacker: &mut Unpacker) -> Result<bool> {
         loop {
-            let is_idle = !self.buffer.is_empty() && self.is_idle(unpacker).await?;
+            let is_late = !self.buffer.is_empty() && self.is_late(unpacker).await?;
             let mut left = Left::More;
-            if !is_idle {
+            if !is_late {
                 let room = (self.target - self.buffer.len()).min(self.cutting.block_bytes);
                 (self.buffer, left) = unpacker.fill(std::mem::take(&mut self.buffer), room).await?;
             }
             let is_end = left == Left::End;
-            if self.cutter.is_none() && !self.begin(unpacker, is_idle || is_end)? {
+            if self.cutter.is_none() && !self.begin(unpacker, is_late || is_end)? {
                 continue;
             }
             if let Some((_, cutter)) = &mut self.cutter {
                 cutter.scan(&self.buffer, is_end)?;
             }
             let is_full = self.buffer.len() >= self.target || self.has_large();
-            if (is_idle || is_end || is_full) && !self.emit(is_end).await? {
+            if (is_late || is_end || is_full) && !self.emit(is_end).await? {
                 return Ok(false);
             }
             if is_end {
@@ -146,13 +150,19 @@ impl<'a> MemberReader<'a> {
             && self.cutter.as_ref().is_some_and(|(_, cutter)| cutter.has_whole())
     }
 
-    /// Waits for input, but not for long while there is something that could go on.
-    async fn is_idle(&self, unpacker: &mut Unpacker) -> Result<bool> {
+    /// Waits for input, but no longer than until what could go on has been here for [`Cutting::flush_after`]: whether it has.
+    /// Input that keeps coming, a little at a time, does not put it off.
+    async fn is_late(&mut self, unpacker: &mut Unpacker) -> Result<bool> {
         let could_emit = self.cutter.as_ref().is_none_or(|(_, cutter)| cutter.has_whole());
         if !could_emit {
             return Ok(false);
         }
-        match tokio::time::timeout(self.cutting.flush_after, unpacker.wait()).await {
+        let now = Instant::now();
+        let flush_at = *self.flush_at.get_or_insert(now + self.cutting.flush_after);
+        if flush_at <= now {
+            return Ok(true);
+        }
+        match timeout_at(flush_at, unpacker.wait()).await {
             Ok(result) => result.map(|()| false),
             Err(_) => Ok(true),
         }
@@ -181,6 +191,7 @@ impl<'a> MemberReader<'a> {
 
     /// Sends what is whole, or makes room for a record that is larger.
     async fn emit(&mut self, is_end: bool) -> Result<bool> {
+        self.flush_at = None;
         let Some((format, cutter)) = &mut self.cutter else { return Ok(true) };
         let format = *format;
         let cut = cutter.cut();

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use aqueduct_core::Result;
 use aqueduct_primitives::{Budget, ByteCount, Reservation, Tasks};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::blocks::{Cutting, read_blocks};
 use super::plan;
@@ -55,6 +58,34 @@ async fn read_with(text: &[u8], options: ReadOptions, piece: usize, block: usize
     read_file("test", text, options, piece, block).await
 }
 
+fn cutting_of(spec: &DecodeSpec, block_bytes: usize) -> Cutting {
+    Cutting {
+        name: Arc::clone(&spec.name),
+        options: Arc::clone(&spec.options),
+        block_bytes,
+        large_records: Arc::clone(&spec.large_records),
+        flush_after: spec.flush_after,
+        planner: plan::planner(spec, 1 << 20),
+    }
+}
+
+fn spec_of(name: &str, schema: SchemaRef, options: ReadOptions) -> DecodeSpec {
+    DecodeSpec {
+        name: name.into(),
+        schema,
+        options: Arc::new(options),
+        origin: false,
+        batch_rows: 3,
+        batch_bytes: ByteCount::mib(1),
+        memory: ByteCount::mib(1),
+        large_records: Arc::new(Room(Budget::new("large", ByteCount::mib(64)))),
+        limits: DecodedLimits::default(),
+        flush_after: Duration::from_secs(60),
+        after: None,
+        skip: 0,
+    }
+}
+
 async fn read_file(name: &str, text: &[u8], options: ReadOptions, piece: usize, block: usize) -> Read {
     let tasks = Tasks::new(2);
     let pieces: Vec<Result<Bytes>> =
@@ -69,30 +100,9 @@ async fn read_file(name: &str, text: &[u8], options: ReadOptions, piece: usize, 
         }
     };
     let unpacker = Unpacker::of_stream(body, name, Some(Compression::None), limits, &tasks).await.unwrap();
-    let spec = DecodeSpec {
-        name: name.into(),
-        schema,
-        options: Arc::new(options),
-        origin: false,
-        batch_rows: 3,
-        batch_bytes: ByteCount::mib(1),
-        memory: ByteCount::mib(1),
-        large_records: Arc::new(Room(Budget::new("large", ByteCount::mib(64)))),
-        limits,
-        flush_after: Duration::from_secs(60),
-        after: None,
-        skip: 0,
-    };
+    let spec = spec_of(name, schema, options);
     let (sender, mut receiver) = mpsc::channel(1);
-    let cutting = Cutting {
-        name: name.into(),
-        options: Arc::clone(&spec.options),
-        block_bytes: block,
-        large_records: Arc::clone(&spec.large_records),
-        flush_after: spec.flush_after,
-        planner: plan::planner(&spec, 1 << 20),
-    };
-    let _reader = tasks.spawn(read_blocks(unpacker, cutting, sender));
+    let _reader = tasks.spawn(read_blocks(unpacker, cutting_of(&spec, block), sender));
     let mut read = Read { rows: Vec::new(), rejects: Vec::new(), error: None };
     let mut n_rows = 0;
     while let Some(next) = receiver.recv().await {
@@ -457,4 +467,42 @@ fn comments_and_lines_without_text_are_no_rows() {
     let text = "# made by hand\n\na;b\n#1;2\n\n3;4\r\n";
     let options = json!({"format": "csv", "schema": {"a": "int64", "b": "int64"}, "csv": {"delimiter": ";", "comment": "#"}});
     assert_eq!(rejects(text, options).0, [json!({"a": 3, "b": 4})]);
+}
+
+/// When blocks go on, in milliseconds, of a feed that gives a line every so often, and how many lines are in each.
+async fn blocks_of_a_feed(every: Duration, flush_after: Duration, n_lines: usize) -> Vec<(u128, usize)> {
+    let tasks = Tasks::new(2);
+    let started = Instant::now();
+    let feed = futures::stream::iter(1..=n_lines).then(move |n| async move {
+        tokio::time::sleep(every).await;
+        Ok(Bytes::from(format!("{{\"n\":{n}}}\n")))
+    });
+    let (body, limits) = (Box::pin(feed), DecodedLimits::default());
+    let unpacker = Unpacker::of_stream(body, "feed", Some(Compression::None), limits, &tasks).await.unwrap();
+    let options: ReadOptions =
+        serde_json::from_value(json!({"format": "ndjson", "schema": {"n": "int64"}})).unwrap();
+    let schema = declared_schema(&options, None).unwrap().unwrap();
+    let spec = DecodeSpec { flush_after, ..spec_of("feed", schema, options) };
+    let (sender, mut receiver) = mpsc::channel(1);
+    let _reader = tasks.spawn(read_blocks(unpacker, cutting_of(&spec, 1 << 20), sender));
+    let mut blocks = Vec::new();
+    while let Some(block) = receiver.recv().await {
+        let n_lines = block.unwrap().bytes.iter().filter(|byte| **byte == b'\n').count();
+        blocks.push((started.elapsed().as_millis(), n_lines));
+    }
+    blocks
+}
+
+// S1.1: what is live goes on at once
+#[tokio::test(start_paused = true)]
+async fn a_record_waits_no_longer_than_it_may_whether_more_comes_or_not() {
+    let millis = Duration::from_millis;
+    let alone = blocks_of_a_feed(millis(1000), millis(30), 2).await;
+    assert_eq!(alone, [(1030, 1), (2000, 1)]);
+    // Each line comes before the one before it is late: that puts nothing off.
+    let trickle = blocks_of_a_feed(millis(20), millis(30), 6).await;
+    assert!(trickle.windows(2).all(|two| two[1].0 - two[0].0 <= 50), "{trickle:?}");
+    assert_eq!((trickle[0], trickle.iter().map(|(_, n)| n).sum::<usize>()), ((50, 2), 6), "{trickle:?}");
+    // What comes at once stays together.
+    assert_eq!(blocks_of_a_feed(millis(0), millis(30), 500).await.len(), 1);
 }

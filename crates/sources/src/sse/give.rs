@@ -14,7 +14,7 @@ use super::gather::Group;
 use super::listen::Happening;
 use super::place::behind;
 use crate::file_set::memory::Division;
-use crate::file_set::open::FLUSH_AFTER;
+use crate::file_set::open::FLUSH_LIVE_AFTER;
 use crate::file_set::oversize::{Part, sorted_out};
 use crate::file_set::read::admit;
 
@@ -46,7 +46,7 @@ impl Giving {
                 Some(happening) => group.add(&self.cx, happening),
                 None => self.is_over = true,
             }
-            until = until.or_else(|| group.has_some().then(|| Instant::now() + FLUSH_AFTER));
+            until = until.or_else(|| group.has_some().then(|| Instant::now() + FLUSH_LIVE_AFTER));
         }
         Ok((group.has_some() || !self.is_over).then_some(group))
     }
