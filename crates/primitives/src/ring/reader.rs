@@ -139,6 +139,11 @@ impl Reader {
         }
     }
 
+    /// Whether it was cut off: what waits for its peer is then for nobody.
+    pub fn cut(&self) -> Option<Cut> {
+        lock(&self.shared.state).readers[self.place].as_ref().and_then(|slot| slot.cut)
+    }
+
     /// Whether it must try at once whether bytes are taken: its time is over, and if not it is slow.
     pub fn is_asked(&self) -> bool {
         lock(&self.shared.state).readers[self.place].as_ref().is_some_and(|slot| slot.is_asked)
