@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_primitives::{
-    Budget, ByteCount, Crossing, Cut, Events, Level, Ring, RingLimits, RingStats, SlowReader,
+    Budget, ByteCount, Crossing, Cut, Events, Level, Reader, Ring, RingLimits, RingStats, SlowReader,
 };
 use http::HeaderName;
 use tokio::sync::Semaphore;
@@ -189,7 +189,7 @@ pub struct StreamStats {
 /// A stream of events. Cheap to clone; clones are the same stream.
 #[derive(Clone, Debug)]
 pub struct EventStream {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -432,28 +432,59 @@ impl Shared {
         taken.map(|_| ()).map_err(|_| Refusal::busy("Too many connections", RETRY_AFTER_SECONDS))
     }
 
-    /// From which event on a client reads, and what it is told before.
-    fn start(&self, last: Option<&str>) -> Result<(u64, Vec<u8>), Refusal> {
-        let (oldest, next) = (self.ring.oldest_id(), self.ring.next_id());
-        let mut first = format!("retry: {RETRY_MILLISECONDS}\n").into_bytes();
-        let from = match last.map(event_id).transpose()? {
+    /// What a client asks to begin with that names this event.
+    pub(super) fn start(&self, last: Option<&str>) -> Result<Start, Refusal> {
+        let next = self.ring.next_id();
+        Ok(match last.map(event_id).transpose()? {
             None => match self.options.replay {
-                Replay::Latest(n) => next.saturating_sub(n),
-                Replay::None => next,
+                Replay::Latest(n) => Start::At(next.saturating_sub(n)),
+                Replay::None => Start::At(next),
             },
-            Some(last) if last >= next => {
+            Some(last) if last >= next => Start::Anew { last },
+            Some(last) => Start::After { last },
+        })
+    }
+
+    /// A client's place, and what it is told before it gets events.
+    pub(super) fn enter(&self, start: Start) -> (Reader, Vec<u8>) {
+        let reader = self.ring.read_from(start.from());
+        let mut first = format!("retry: {RETRY_MILLISECONDS}\n").into_bytes();
+        match start {
+            Start::At(_) => {}
+            Start::After { last } => {
+                // What was dropped since it asked is lost to it, too.
+                if last + 1 < reader.first_id() {
+                    lagged(last + 1, reader.first_id() - 1, &mut first);
+                }
+            }
+            Start::Anew { last } => {
+                let next = self.ring.next_id();
                 Event { name: "restart", data: format!(r#"{{"last":{last},"next":{next}}}"#).as_bytes() }
                     .encode(None, &mut first);
-                oldest
             }
-            Some(last) => {
-                if last + 1 < oldest {
-                    lagged(last + 1, oldest - 1, &mut first);
-                }
-                last + 1
-            }
-        };
-        Ok((from, first))
+        }
+        (reader, first)
+    }
+}
+
+/// What a client begins with, as far as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start {
+    /// This event: it has none yet.
+    At(u64),
+    /// The one after its last.
+    After { last: u64 },
+    /// All: it names an event that there is not.
+    Anew { last: u64 },
+}
+
+impl Start {
+    fn from(self) -> u64 {
+        match self {
+            Self::At(id) => id,
+            Self::After { last } => last + 1,
+            Self::Anew { .. } => 0,
+        }
     }
 }
 
@@ -483,7 +514,7 @@ impl Streams for EventStream {
         guard::check_get(head, allowed_origin.as_deref()).map_err(count(Refused::BadRequest))?;
         guard::check_token(head, shared.options.token.as_ref()).map_err(count(Refused::Token))?;
         let last = head.text(&LAST_EVENT_ID).map_err(count(Refused::BadRequest))?;
-        let (from, first) = shared.start(last).map_err(count(Refused::BadRequest))?;
+        let start = shared.start(last).map_err(count(Refused::BadRequest))?;
         let memory = shared
             .budget
             .try_reserve(CLIENT_BYTES.saturating_add(shared.send_buffer))
@@ -495,9 +526,10 @@ impl Streams for EventStream {
             SlowClient::Wait => shared.options.wait_timeout,
             _ => Duration::ZERO,
         };
+        let (reader, first) = shared.enter(start);
         Ok(Subscriber {
             stream: Arc::clone(shared),
-            reader: shared.ring.read_from(from),
+            reader,
             first,
             allowed_origin,
             heartbeat: shared.options.heartbeat,

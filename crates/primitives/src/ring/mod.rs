@@ -334,8 +334,8 @@ impl Ring {
 
     /// A reader that gets this event first, or the oldest that is held, or the next one.
     pub fn read_from(&self, id: u64) -> Reader {
-        let place = lock(&self.shared.state).enter(id);
-        Reader { shared: Arc::clone(&self.shared), place }
+        let (place, first_id) = lock(&self.shared.state).enter(id);
+        Reader { shared: Arc::clone(&self.shared), place, first_id }
     }
 
     /// What can be seen of it now.

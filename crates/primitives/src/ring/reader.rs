@@ -69,12 +69,18 @@ impl Runs {
 pub struct Reader {
     pub(super) shared: Arc<Shared>,
     pub(super) place: usize,
+    pub(super) first_id: u64,
 }
 
 impl Reader {
     /// Its number among those who read now.
     pub fn number(&self) -> usize {
         self.place
+    }
+
+    /// The event with which it came in. What it loses from there on it is [told](Next::Lagged).
+    pub fn first_id(&self) -> u64 {
+        self.first_id
     }
 
     /// The event that it takes next.
