@@ -32,8 +32,9 @@ const MAX_SEND_BUFFER: ByteCount = ByteCount::kib(64);
 /// Where memory is short, at least so much is kept: with less, a burst is more than what may wait for a client.
 const LEAST_KEPT: ByteCount = ByteCount::mib(2);
 
-/// Events are put together to pieces of this size.
-const PIECE_BYTES: usize = 32 << 10;
+/// Events are put together to pieces of this size at most, and of this part of what may wait for a client.
+const MAX_PIECE_BYTES: ByteCount = ByteCount::kib(32);
+const PIECES_OF_A_QUEUE: u64 = 16;
 
 /// When a client that found no place should come again.
 const RETRY_AFTER_SECONDS: u64 = 60;
@@ -49,9 +50,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub struct EventStreamOptions {
     /// Clients at once.
     pub max_clients: usize,
-    /// Events that may wait for a client.
+    /// Events that may wait for a client; fewer where memory is short.
     pub queue: u64,
-    /// Bytes that may wait for a client; an event may have no more. At most half of what is kept.
+    /// Bytes that may wait for a client; an event may have no more. Fewer where memory is short.
     pub queue_bytes: ByteCount,
     /// How long the stream waits for a client that takes too little, before it is slow.
     pub put_timeout: Duration,
@@ -134,18 +135,32 @@ impl EventStreamOptions {
     }
 
     fn most_kept(&self) -> ByteCount {
-        self.kept_bytes.max(self.queue_bytes.saturating_mul(2))
+        self.kept_bytes.max(self.kept_for_queues())
     }
 
     fn least_kept(&self) -> ByteCount {
         self.most_kept().min(LEAST_KEPT)
     }
 
+    /// What must be kept so that nobody loses what may wait for it.
+    fn kept_for_queues(&self) -> ByteCount {
+        RingLimits::least_bytes(self.queue, self.queue_bytes, self.piece_bytes())
+    }
+
+    fn piece_bytes(&self) -> ByteCount {
+        MAX_PIECE_BYTES.min(ByteCount::new(self.queue_bytes.get() / PIECES_OF_A_QUEUE))
+    }
+
     /// These options as far as a budget allows: where it is small, less is kept, and less may wait for a client.
     fn within(mut self, budget: &Budget) -> Self {
         let room = budget.free().saturating_sub(self.of_clients(MIN_SEND_BUFFER));
         self.kept_bytes = self.most_kept().min(room).max(self.least_kept());
-        self.queue_bytes = self.queue_bytes.min(ByteCount::new(self.kept_bytes.get() / 2));
+        if self.kept_for_queues() > self.kept_bytes {
+            self.queue_bytes = self.queue_bytes.min(ByteCount::new(self.kept_bytes.get() / 5 * 2));
+            let for_bytes = RingLimits::least_bytes(0, self.queue_bytes, self.piece_bytes());
+            let for_events = self.kept_bytes.saturating_sub(for_bytes);
+            self.queue = self.queue.min(for_events.get() / RingLimits::EVENT_OVERHEAD.get());
+        }
         self
     }
 
@@ -318,6 +333,7 @@ impl EventStream {
         mut sent: impl FnMut(u64) + Send,
     ) -> Result<()> {
         let _turn = self.shared.turn.acquire().await.map_err(|_| ended())?;
+        let piece_bytes = self.shared.options.piece_bytes().as_usize();
         let mut piece = Events::new();
         let mut id = self.shared.ring.next_id();
         for (at, event) in events.enumerate() {
@@ -328,7 +344,7 @@ impl EventStream {
                 }
                 None => rejected(at),
             }
-            if piece.n_bytes() >= PIECE_BYTES {
+            if piece.n_bytes() >= piece_bytes {
                 self.put(std::mem::take(&mut piece)).await?;
             }
         }

@@ -97,7 +97,7 @@ impl Reader {
             return Next::Cut(cut);
         }
         if let Some(rest) = &slot.rest {
-            runs.add(&rest.event, rest.sent..rest.event.n_bytes().min(rest.sent + max_bytes));
+            runs.add(&rest.event, rest.sent..rest.event.n_bytes().min(rest.sent.saturating_add(max_bytes)));
             return Next::Bytes;
         }
         if let Some((from, to)) = slot.lost.take() {
