@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aqueduct_core::{Error, ErrorKind, Result};
 use aqueduct_primitives::{
-    Budget, ByteCount, Crossing, Cut, Events, Level, Ring, RingLimits, RingStats, SlowReader,
+    Budget, ByteCount, Crossing, Cut, Events, Level, Reader, Ring, RingLimits, RingStats, SlowReader,
 };
 use http::HeaderName;
 use tokio::sync::Semaphore;
@@ -32,8 +32,9 @@ const MAX_SEND_BUFFER: ByteCount = ByteCount::kib(64);
 /// Where memory is short, at least so much is kept: with less, a burst is more than what may wait for a client.
 const LEAST_KEPT: ByteCount = ByteCount::mib(2);
 
-/// Events are put together to pieces of this size.
-const PIECE_BYTES: usize = 32 << 10;
+/// Events are put together to pieces of this size at most, and of this part of what may wait for a client.
+const MAX_PIECE_BYTES: ByteCount = ByteCount::kib(32);
+const PIECES_OF_A_QUEUE: u64 = 16;
 
 /// When a client that found no place should come again.
 const RETRY_AFTER_SECONDS: u64 = 60;
@@ -49,9 +50,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub struct EventStreamOptions {
     /// Clients at once.
     pub max_clients: usize,
-    /// Events that may wait for a client.
+    /// Events that may wait for a client; fewer where memory is short.
     pub queue: u64,
-    /// Bytes that may wait for a client; an event may have no more. At most half of what is kept.
+    /// Bytes that may wait for a client; an event may have no more. Fewer where memory is short.
     pub queue_bytes: ByteCount,
     /// How long the stream waits for a client that takes too little, before it is slow.
     pub put_timeout: Duration,
@@ -134,18 +135,32 @@ impl EventStreamOptions {
     }
 
     fn most_kept(&self) -> ByteCount {
-        self.kept_bytes.max(self.queue_bytes.saturating_mul(2))
+        self.kept_bytes.max(self.kept_for_queues())
     }
 
     fn least_kept(&self) -> ByteCount {
         self.most_kept().min(LEAST_KEPT)
     }
 
+    /// What must be kept so that nobody loses what may wait for it.
+    fn kept_for_queues(&self) -> ByteCount {
+        RingLimits::least_bytes(self.queue, self.queue_bytes, self.piece_bytes())
+    }
+
+    fn piece_bytes(&self) -> ByteCount {
+        MAX_PIECE_BYTES.min(ByteCount::new(self.queue_bytes.get() / PIECES_OF_A_QUEUE))
+    }
+
     /// These options as far as a budget allows: where it is small, less is kept, and less may wait for a client.
     fn within(mut self, budget: &Budget) -> Self {
         let room = budget.free().saturating_sub(self.of_clients(MIN_SEND_BUFFER));
         self.kept_bytes = self.most_kept().min(room).max(self.least_kept());
-        self.queue_bytes = self.queue_bytes.min(ByteCount::new(self.kept_bytes.get() / 2));
+        if self.kept_for_queues() > self.kept_bytes {
+            self.queue_bytes = self.queue_bytes.min(ByteCount::new(self.kept_bytes.get() / 5 * 2));
+            let for_bytes = RingLimits::least_bytes(0, self.queue_bytes, self.piece_bytes());
+            let for_events = self.kept_bytes.saturating_sub(for_bytes);
+            self.queue = self.queue.min(for_events.get() / RingLimits::EVENT_OVERHEAD.get());
+        }
         self
     }
 
@@ -189,7 +204,7 @@ pub struct StreamStats {
 /// A stream of events. Cheap to clone; clones are the same stream.
 #[derive(Clone, Debug)]
 pub struct EventStream {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -318,6 +333,7 @@ impl EventStream {
         mut sent: impl FnMut(u64) + Send,
     ) -> Result<()> {
         let _turn = self.shared.turn.acquire().await.map_err(|_| ended())?;
+        let piece_bytes = self.shared.options.piece_bytes().as_usize();
         let mut piece = Events::new();
         let mut id = self.shared.ring.next_id();
         for (at, event) in events.enumerate() {
@@ -328,7 +344,7 @@ impl EventStream {
                 }
                 None => rejected(at),
             }
-            if piece.n_bytes() >= PIECE_BYTES {
+            if piece.n_bytes() >= piece_bytes {
                 self.put(std::mem::take(&mut piece)).await?;
             }
         }
@@ -432,28 +448,59 @@ impl Shared {
         taken.map(|_| ()).map_err(|_| Refusal::busy("Too many connections", RETRY_AFTER_SECONDS))
     }
 
-    /// From which event on a client reads, and what it is told before.
-    fn start(&self, last: Option<&str>) -> Result<(u64, Vec<u8>), Refusal> {
-        let (oldest, next) = (self.ring.oldest_id(), self.ring.next_id());
-        let mut first = format!("retry: {RETRY_MILLISECONDS}\n").into_bytes();
-        let from = match last.map(event_id).transpose()? {
+    /// What a client asks to begin with that names this event.
+    pub(super) fn start(&self, last: Option<&str>) -> Result<Start, Refusal> {
+        let next = self.ring.next_id();
+        Ok(match last.map(event_id).transpose()? {
             None => match self.options.replay {
-                Replay::Latest(n) => next.saturating_sub(n),
-                Replay::None => next,
+                Replay::Latest(n) => Start::At(next.saturating_sub(n)),
+                Replay::None => Start::At(next),
             },
-            Some(last) if last >= next => {
+            Some(last) if last >= next => Start::Anew { last },
+            Some(last) => Start::After { last },
+        })
+    }
+
+    /// A client's place, and what it is told before it gets events.
+    pub(super) fn enter(&self, start: Start) -> (Reader, Vec<u8>) {
+        let reader = self.ring.read_from(start.from());
+        let mut first = format!("retry: {RETRY_MILLISECONDS}\n").into_bytes();
+        match start {
+            Start::At(_) => {}
+            Start::After { last } => {
+                // What was dropped since it asked is lost to it, too.
+                if last + 1 < reader.first_id() {
+                    lagged(last + 1, reader.first_id() - 1, &mut first);
+                }
+            }
+            Start::Anew { last } => {
+                let next = self.ring.next_id();
                 Event { name: "restart", data: format!(r#"{{"last":{last},"next":{next}}}"#).as_bytes() }
                     .encode(None, &mut first);
-                oldest
             }
-            Some(last) => {
-                if last + 1 < oldest {
-                    lagged(last + 1, oldest - 1, &mut first);
-                }
-                last + 1
-            }
-        };
-        Ok((from, first))
+        }
+        (reader, first)
+    }
+}
+
+/// What a client begins with, as far as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start {
+    /// This event: it has none yet.
+    At(u64),
+    /// The one after its last.
+    After { last: u64 },
+    /// All: it names an event that there is not.
+    Anew { last: u64 },
+}
+
+impl Start {
+    fn from(self) -> u64 {
+        match self {
+            Self::At(id) => id,
+            Self::After { last } => last + 1,
+            Self::Anew { .. } => 0,
+        }
     }
 }
 
@@ -483,7 +530,7 @@ impl Streams for EventStream {
         guard::check_get(head, allowed_origin.as_deref()).map_err(count(Refused::BadRequest))?;
         guard::check_token(head, shared.options.token.as_ref()).map_err(count(Refused::Token))?;
         let last = head.text(&LAST_EVENT_ID).map_err(count(Refused::BadRequest))?;
-        let (from, first) = shared.start(last).map_err(count(Refused::BadRequest))?;
+        let start = shared.start(last).map_err(count(Refused::BadRequest))?;
         let memory = shared
             .budget
             .try_reserve(CLIENT_BYTES.saturating_add(shared.send_buffer))
@@ -495,9 +542,10 @@ impl Streams for EventStream {
             SlowClient::Wait => shared.options.wait_timeout,
             _ => Duration::ZERO,
         };
+        let (reader, first) = shared.enter(start);
         Ok(Subscriber {
             stream: Arc::clone(shared),
-            reader: shared.ring.read_from(from),
+            reader,
             first,
             allowed_origin,
             heartbeat: shared.options.heartbeat,

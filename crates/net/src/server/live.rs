@@ -149,6 +149,10 @@ impl Sending {
     fn send_some(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Sent {
         let is_asked = self.is_blocked && self.subscriber.reader.is_asked();
         if self.n_sent < self.text.len() {
+            // One that is cut off is woken until it goes, whether its text was taken or not.
+            if let Some(cut) = self.subscriber.reader.cut() {
+                return Sent::Over(Some(cut.into()));
+            }
             let sent = attempt(socket, cx, &[IoSlice::new(&self.text[self.n_sent..])], is_asked);
             return self.came_of(sent, Self::has_sent_text);
         }
@@ -229,4 +233,61 @@ fn head(allowed_origin: Option<&str>) -> Vec<u8> {
         head.push_str(&format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"));
     }
     (head + "\r\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use aqueduct_primitives::{Budget, ByteCount};
+    use http::{HeaderMap, Method};
+    use tokio::net::UnixStream;
+
+    use super::super::head::RequestHead;
+    use super::super::mounts::Streams;
+    use super::super::{Event, EventStream, EventStreamOptions};
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    /// A stream that keeps one event for a client.
+    fn stream() -> EventStream {
+        let options = EventStreamOptions { queue: 1, put_timeout: PATIENCE, ..EventStreamOptions::default() };
+        EventStream::new("news", options, Budget::new("live", ByteCount::mib(64))).unwrap()
+    }
+
+    fn client_of(stream: &EventStream) -> Sending {
+        let (path, headers) = ("/".to_owned(), HeaderMap::new());
+        let head = RequestHead { method: Method::GET, path, query: None, headers, peer: None };
+        Sending::new(stream.subscribe(&head).unwrap_or_else(|_| panic!("refused")), &ServerLimits::default())
+    }
+
+    /// A socket that takes nothing, and its other end.
+    fn full_socket() -> (Socket, UnixStream) {
+        let (socket, peer) = UnixStream::pair().unwrap();
+        while socket.try_write(&[0; 4096]).is_ok() {}
+        (Socket::Unix(socket), peer)
+    }
+
+    fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_cut_off_goes_though_its_text_was_not_taken() {
+        let (stream, (socket, _peer)) = (stream(), full_socket());
+        let mut sending = client_of(&stream);
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(matches!(sending.send_some(&socket, cx), Sent::Blocked));
+        for _ in 0..2 {
+            let mut send = pin!(stream.send(Event { name: "row", data: b"1" }));
+            while poll_once(send.as_mut()).is_pending() {
+                tokio::time::advance(PATIENCE).await;
+                assert!(matches!(sending.send_some(&socket, cx), Sent::Blocked));
+            }
+        }
+        assert!(!sending.text.is_empty());
+        assert!(matches!(sending.send_some(&socket, cx), Sent::Over(Some(Evicted::Slow))));
+    }
 }

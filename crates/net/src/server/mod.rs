@@ -37,6 +37,8 @@ mod page;
 mod refusal;
 mod socket;
 mod subscriber;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

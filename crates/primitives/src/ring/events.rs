@@ -14,6 +14,9 @@ pub struct Events {
 }
 
 impl Events {
+    /// What an event that is sent by itself weighs beside its bytes.
+    pub(super) const OVERHEAD: usize = PIECE_BYTES + size_of::<u32>();
+
     /// None yet.
     pub fn new() -> Self {
         Self::default()

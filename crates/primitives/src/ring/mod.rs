@@ -40,7 +40,8 @@ const MAX_UNCALLED: Duration = Duration::from_secs(10);
 /// How much a ring holds, and how much may wait for a reader.
 #[derive(Clone, Debug)]
 pub struct RingLimits {
-    /// Bytes of events held. Should be twice [`RingLimits::queue_bytes`] and more, or readers lose events within their limits.
+    /// Bytes of events held, with what it takes to hold them. With less than [`RingLimits::least_bytes`], readers lose events
+    /// within their limits.
     pub bytes: ByteCount,
     /// Events that may wait for one reader.
     pub queue: u64,
@@ -54,6 +55,20 @@ pub struct RingLimits {
     pub warn_at: f64,
     /// And as nearly full.
     pub critical_at: f64,
+}
+
+impl RingLimits {
+    /// What a ring must hold so that no reader loses an event within these limits, where no more than `at_once` and one event
+    /// are sent at once: what waits for a reader, the part of its piece that it has read, and the piece that comes.
+    pub fn least_bytes(queue: u64, queue_bytes: ByteCount, at_once: ByteCount) -> ByteCount {
+        // No event has fewer bytes than its mark in a piece.
+        let piece = at_once.saturating_mul(2).saturating_add(Self::EVENT_OVERHEAD);
+        let waits = Self::EVENT_OVERHEAD.saturating_mul(queue).saturating_add(queue_bytes);
+        waits.saturating_add(piece.saturating_mul(2)).saturating_add(queue_bytes)
+    }
+
+    /// What an event weighs in a ring beside its bytes, at most.
+    pub const EVENT_OVERHEAD: ByteCount = ByteCount::new(Events::OVERHEAD as u64);
 }
 
 /// What becomes of a reader that is slow.
@@ -334,8 +349,8 @@ impl Ring {
 
     /// A reader that gets this event first, or the oldest that is held, or the next one.
     pub fn read_from(&self, id: u64) -> Reader {
-        let place = lock(&self.shared.state).enter(id);
-        Reader { shared: Arc::clone(&self.shared), place }
+        let (place, first_id) = lock(&self.shared.state).enter(id);
+        Reader { shared: Arc::clone(&self.shared), place, first_id }
     }
 
     /// What can be seen of it now.

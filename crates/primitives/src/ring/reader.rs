@@ -69,12 +69,18 @@ impl Runs {
 pub struct Reader {
     pub(super) shared: Arc<Shared>,
     pub(super) place: usize,
+    pub(super) first_id: u64,
 }
 
 impl Reader {
     /// Its number among those who read now.
     pub fn number(&self) -> usize {
         self.place
+    }
+
+    /// The event with which it came in. What it loses from there on it is [told](Next::Lagged).
+    pub fn first_id(&self) -> u64 {
+        self.first_id
     }
 
     /// The event that it takes next.
@@ -91,7 +97,7 @@ impl Reader {
             return Next::Cut(cut);
         }
         if let Some(rest) = &slot.rest {
-            runs.add(&rest.event, rest.sent..rest.event.n_bytes().min(rest.sent + max_bytes));
+            runs.add(&rest.event, rest.sent..rest.event.n_bytes().min(rest.sent.saturating_add(max_bytes)));
             return Next::Bytes;
         }
         if let Some((from, to)) = slot.lost.take() {
@@ -137,6 +143,11 @@ impl Reader {
         if is_news {
             self.shared.room.notify_one();
         }
+    }
+
+    /// Whether it was cut off: what waits for its peer is then for nobody.
+    pub fn cut(&self) -> Option<Cut> {
+        lock(&self.shared.state).readers[self.place].as_ref().and_then(|slot| slot.cut)
     }
 
     /// Whether it must try at once whether bytes are taken: its time is over, and if not it is slow.

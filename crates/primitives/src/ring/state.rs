@@ -273,24 +273,20 @@ impl State {
         self.pieces.get(after.checked_sub(1)?).filter(|piece| mark.id < piece.end().id)
     }
 
-    /// A reader that has all events before `from`, or as many as are held; its place.
-    pub(super) fn enter(&mut self, from: u64) -> usize {
+    /// A reader that has all events before `from`, or as many as are held; its place, and the event that it takes first.
+    pub(super) fn enter(&mut self, from: u64) -> (usize, u64) {
         let id = from.clamp(self.oldest().id, self.head.id);
         let at = match self.piece_at(Mark { id, byte: 0 }) {
             Some(piece) => piece.mark(usize::try_from(id - piece.first.id).unwrap_or(0)),
             None => self.head,
         };
         let slot = Slot::new(at, self.head);
-        match self.free.pop() {
-            Some(place) => {
-                self.readers[place] = Some(slot);
-                place
-            }
-            None => {
-                self.readers.push(Some(slot));
-                self.readers.len() - 1
-            }
-        }
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.readers.push(None);
+            self.readers.len() - 1
+        });
+        self.readers[place] = Some(slot);
+        (place, at.id)
     }
 
     /// Lets a reader go; whether the writer waits for nobody any more.
