@@ -34,13 +34,12 @@ impl Document {
     /// It is no PDF, damaged beyond that, needs a password, has no page or more than [`MAX_PAGES`].
     pub fn open(bytes: Vec<u8>) -> Result<Self, PdfError> {
         let head = &bytes[..bytes.len().min(HEADER_WITHIN_BYTES)];
-        if !head.windows(5).any(|window| window == b"%PDF-") {
-            return Err(PdfError::NotPdf { looked_at: head.len() });
-        }
+        let (looked_at, has_mark) = (head.len(), head.windows(5).any(|window| window == b"%PDF-"));
         let pdf = Pdf::new(bytes).map_err(|error| match error {
             LoadPdfError::Decryption(DecryptionError::PasswordProtected) => PdfError::NeedsPassword,
             LoadPdfError::Decryption(_) => PdfError::UnknownEncryption,
-            LoadPdfError::Invalid => PdfError::Damaged,
+            LoadPdfError::Invalid if has_mark => PdfError::Damaged,
+            LoadPdfError::Invalid => PdfError::NotPdf { looked_at },
         })?;
         match pdf.pages().len() {
             0 => Err(PdfError::NoPages),

@@ -112,4 +112,25 @@ impl Glyph {
     pub(super) fn new(start: Point, end: Point, along: Point, size: f32) -> Self {
         Self { start, end, along, size, after_space: false, text: (0, 0) }
     }
+
+    /// A line of small text.
+    #[expect(clippy::cast_possible_truncation, reason = "places on a page need no more")]
+    pub(super) fn line(from: f64, to: f64, at: f64) -> Self {
+        let place = |x: f64| Point::new(x as f32, at as f32);
+        Self::new(place(from), place(to), Point::new(1.0, 0.0), 1.0)
+    }
+
+    /// Whether it stands anywhere.
+    pub(super) fn is_finite(&self) -> bool {
+        [self.start.x, self.start.y, self.end.x, self.end.y, self.size].iter().all(|value| value.is_finite())
+    }
+
+    /// Takes the size from the width, where that of the font says nothing: the glyphs of some fonts are as large as they
+    /// are drawn.
+    pub(super) fn size_by_width(&mut self) {
+        let width = self.start.to(self.end).length();
+        if width > 0.0 && !(width * 0.5..=width * 8.0).contains(&self.size) {
+            self.size = width * 1.5;
+        }
+    }
 }

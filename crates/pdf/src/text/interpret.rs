@@ -1,16 +1,18 @@
 //! Follows what a page draws, as far as it bears on text (ISO 32000-2, 8.4 to 9.4).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use hayro_font::kurbo::Affine;
-use hayro_font::{CMapResolverFn, Font, FontCache, FontGlyph, FontQuery, FontResolverFn, StandardFont};
+use hayro_font::kurbo::{Affine, Rect as Bounds};
+use hayro_font::{CMapResolverFn, FontCache, FontQuery, FontResolverFn, StandardFont};
 use hayro_syntax::content::TypedIter;
 use hayro_syntax::content::ops::TypedInstruction as Op;
-use hayro_syntax::object::{Array, Dict, MaybeRef, Name, Number, Object, Stream, String as PdfString};
+use hayro_syntax::object::{Array, Dict, Name, Number, Object, ObjectIdentifier, Rect, Stream, String as PdfString};
 use hayro_syntax::page::{Page, Resources};
 
-use super::glyphs::{Glyphs, Point};
+use super::glyphs::{Glyph, Glyphs};
 use super::state::{Pen, State};
+use super::typeface::{Text, Typeface};
 use crate::strings::text_of;
 
 /// Operators of a page at most, those within its forms with it: forms that draw forms grow without end.
@@ -32,6 +34,7 @@ type Result<T> = std::result::Result<T, &'static str>;
 /// Reads pages of one document; fonts are read once.
 pub(super) struct Interpreter<'a> {
     fonts: FontCache<'a>,
+    typefaces: HashMap<ObjectIdentifier, Option<Typeface<'a>>>,
     font_files: FontResolverFn,
     cmap_files: CMapResolverFn,
     glyphs: Glyphs,
@@ -42,6 +45,7 @@ impl<'a> Interpreter<'a> {
     pub(super) fn new() -> Self {
         Self {
             fonts: FontCache::new(),
+            typefaces: HashMap::new(),
             font_files: Arc::new(|query| match query {
                 FontQuery::Standard(standard) => Some(standard.get_font_data()),
                 FontQuery::Fallback(wanted) => Some(wanted.pick_standard_font().get_font_data()),
@@ -69,24 +73,46 @@ impl<'a> Interpreter<'a> {
         Ok(std::mem::take(&mut self.glyphs))
     }
 
-    /// What an annotation looks like, moved and sized to where it stands (12.5.5).
+    /// What an annotation looks like, moved and sized to where it stands (12.5.5); in want of a look, what it says.
     fn annotation(&mut self, annotation: &Dict<'a>, of_page: &Resources<'a>) -> Result<()> {
         const HIDDEN_OR_NOT_SHOWN: u32 = 1 << 1 | 1 << 5;
         let is_shown = annotation.get::<u32>(b"F").unwrap_or(0) & HIDDEN_OR_NOT_SHOWN == 0;
-        let is_popup = annotation.get::<Name<'_>>(b"Subtype").is_some_and(|name| name.as_ref() == b"Popup");
-        let look = appearance(annotation).filter(|_| is_shown && !is_popup);
-        let (Some(form), Some(place)) = (look, annotation.get::<hayro_syntax::object::Rect>(b"Rect")) else {
+        let kind = annotation.get::<Name<'_>>(b"Subtype");
+        let (Some(kind), Some(place), true) = (kind, annotation.get::<Rect>(b"Rect"), is_shown) else {
             return Ok(());
         };
-        let Some(bounds) = form.dict().get::<hayro_syntax::object::Rect>(b"BBox") else { return Ok(()) };
-        let bounds = matrix_of(form.dict()).transform_rect_bbox(rect(bounds));
         let place = rect(place);
+        match (kind.as_ref(), appearance(annotation)) {
+            (b"Popup", _) => Ok(()),
+            (_, Some(form)) => self.appearance(&form, place, of_page),
+            (b"FreeText", None) => self.say(annotation.get::<PdfString<'_>>(b"Contents"), place),
+            (b"Widget", None) => self.say(value_of_field(annotation), place),
+            _ => Ok(()),
+        }
+    }
+
+    fn appearance(&mut self, form: &Stream<'a>, place: Bounds, of_page: &Resources<'a>) -> Result<()> {
+        let Some(bounds) = form.dict().get::<Rect>(b"BBox") else { return Ok(()) };
+        let bounds = matrix_of(form.dict()).transform_rect_bbox(rect(bounds));
         let ratio = |to: f64, of: f64| if of.abs() > f64::EPSILON { to / of } else { 1.0 };
         let (x, y) = (ratio(place.width(), bounds.width()), ratio(place.height(), bounds.height()));
         let to_page = Affine::translate((place.x0, place.y0))
             * Affine::scale_non_uniform(x, y)
             * Affine::translate((-bounds.x0, -bounds.y0));
-        self.form(&form, of_page, State::new(to_page), 0)
+        self.form(form, of_page, State::new(to_page), 0)
+    }
+
+    /// Text that a reader of PDF would set by itself.
+    fn say(&mut self, text: Option<PdfString<'_>>, place: Bounds) -> Result<()> {
+        let Some(text) = text.map(|text| text_of(text.as_bytes())) else { return Ok(()) };
+        let n_lines = text.lines().count().max(1);
+        for (line, at) in text.lines().zip(1..) {
+            let below = place.height() * f64::from(at) / n_lines as f64;
+            if !self.glyphs.push(line, Glyph::line(place.x0, place.x1, place.y1 - below)) {
+                return Err(MANY_GLYPHS);
+            }
+        }
+        Ok(())
     }
 
     /// A form draws as a page does, with resources of its own (8.10).
@@ -104,13 +130,23 @@ impl<'a> Interpreter<'a> {
         drawing.run(self, content)
     }
 
-    fn font_of(&self, dict: &Dict<'a>) -> Option<Font<'a>> {
-        self.fonts.font(dict, &self.font_files, &self.cmap_files)
+    fn typeface(&mut self, dict: &Dict<'a>) -> Option<Typeface<'a>> {
+        let known = dict.obj_id().and_then(|id| self.typefaces.get(&id));
+        if let Some(known) = known {
+            return known.clone();
+        }
+        let font = self.fonts.font(dict, &self.font_files, &self.cmap_files);
+        let typeface = font.map(|font| Typeface::new(font, Some(dict)));
+        if let Some(id) = dict.obj_id() {
+            self.typefaces.insert(id, typeface.clone());
+        }
+        typeface
     }
 
     /// For text without a font, as other readers do.
-    fn usual_font(&self) -> Option<Font<'a>> {
-        self.fonts.standard_font(StandardFont::Helvetica, &self.font_files)
+    fn usual_typeface(&self) -> Option<Typeface<'a>> {
+        let font = self.fonts.standard_font(StandardFont::Helvetica, &self.font_files);
+        font.map(|font| Typeface::new(font, None))
     }
 }
 
@@ -142,14 +178,22 @@ fn appearance<'a>(annotation: &Dict<'a>) -> Option<Stream<'a>> {
     }
 }
 
+/// The value of a text field or a choice, which a field above may have.
+fn value_of_field<'a>(widget: &Dict<'a>) -> Option<PdfString<'a>> {
+    let above = widget.get::<Dict<'_>>(b"Parent").unwrap_or_default();
+    let kind = widget.get::<Name<'_>>(b"FT").or_else(|| above.get::<Name<'_>>(b"FT"))?;
+    let is_text = matches!(kind.as_ref(), b"Tx" | b"Ch");
+    is_text.then(|| widget.get::<PdfString<'_>>(b"V").or_else(|| above.get::<PdfString<'_>>(b"V")))?
+}
+
 fn matrix_of(form: &Dict<'_>) -> Affine {
     let Some(array) = form.get::<Array<'_>>(b"Matrix") else { return Affine::IDENTITY };
     let numbers: Vec<f64> = array.iter::<Number>().map(|number| number.as_f64()).take(6).collect();
     <[f64; 6]>::try_from(numbers).map_or(Affine::IDENTITY, Affine::new)
 }
 
-fn rect(rect: hayro_syntax::object::Rect) -> hayro_font::kurbo::Rect {
-    hayro_font::kurbo::Rect::new(rect.x0, rect.y0, rect.x1, rect.y1)
+fn rect(rect: Rect) -> Bounds {
+    Bounds::new(rect.x0, rect.y0, rect.x1, rect.y1)
 }
 
 /// What stands between a `BDC` and its `EMC`.
@@ -224,14 +268,14 @@ impl<'a> Drawing<'a, '_> {
         Ok(())
     }
 
-    fn set(&mut self, operator: Op<'_, '_>, to: &Interpreter<'a>) {
+    fn set(&mut self, operator: Op<'_, '_>, to: &mut Interpreter<'a>) {
         let state = &mut self.state;
         match operator {
             Op::TextFont(font) => {
                 state.size = font.1.as_f64();
-                state.font = match self.resources.get_font(font.0) {
-                    Some(dict) => to.font_of(&dict),
-                    None => to.usual_font(),
+                state.typeface = match self.resources.get_font(font.0) {
+                    Some(dict) => to.typeface(&dict),
+                    None => to.usual_typeface(),
                 };
             }
             Op::CharacterSpacing(space) => state.char_space = space.0.as_f64(),
@@ -244,14 +288,14 @@ impl<'a> Drawing<'a, '_> {
     }
 
     /// A state may name a font, too.
-    fn set_state(&mut self, name: &Name<'_>, to: &Interpreter<'a>) {
+    fn set_state(&mut self, name: &Name<'_>, to: &mut Interpreter<'a>) {
         let Some(font) = self.resources.get_ext_g_state(name).and_then(|state| state.get::<Array<'_>>(b"Font"))
         else {
             return;
         };
         let mut parts = font.iter::<Object<'_>>();
         if let (Some(Object::Dict(font)), Some(Object::Number(size))) = (parts.next(), parts.next()) {
-            self.state.font = to.font_of(&font);
+            self.state.typeface = to.typeface(&font);
             self.state.size = size.as_f64();
         }
     }
@@ -264,16 +308,11 @@ impl<'a> Drawing<'a, '_> {
     }
 
     fn mark(&mut self, properties: &Object<'_>) {
+        let actual = |dict: &Dict<'_>| dict.get::<PdfString<'_>>(b"ActualText").map(|text| text_of(text.as_bytes()));
         let text = match properties {
-            Object::Dict(own) => own.get::<PdfString<'_>>(b"ActualText").map(|text| text_of(text.as_bytes())),
+            Object::Dict(own) => actual(own),
             Object::Name(name) => {
-                let named = self.resources.properties.get_raw::<Dict<'_>>(name.as_ref());
-                let named = match named {
-                    Some(MaybeRef::NotRef(dict)) => Some(dict),
-                    Some(MaybeRef::Ref(_)) => self.resources.properties.get::<Dict<'_>>(name.as_ref()),
-                    None => None,
-                };
-                named.and_then(|dict| dict.get::<PdfString<'_>>(b"ActualText")).map(|text| text_of(text.as_bytes()))
+                self.resources.properties.get::<Dict<'_>>(name.as_ref()).and_then(|named| actual(&named))
             }
             _ => None,
         };
@@ -292,12 +331,12 @@ impl<'a> Drawing<'a, '_> {
     }
 
     fn show(&mut self, bytes: &[u8], to: &mut Interpreter<'a>) -> Result<()> {
-        let Some(font) = self.state.font.clone().or_else(|| to.usual_font()) else { return Ok(()) };
+        let Some(typeface) = self.state.typeface.clone().or_else(|| to.usual_typeface()) else { return Ok(()) };
         let mut at = 0;
         while at < bytes.len() {
-            let (code, n_bytes) = font.read_code(bytes, at);
+            let (code, n_bytes) = typeface.font.read_code(bytes, at);
             at += n_bytes.max(1);
-            if !self.show_one(code, n_bytes, &font, &mut to.glyphs) {
+            if !self.show_one(code, n_bytes, &typeface, &mut to.glyphs) {
                 return Err(MANY_GLYPHS);
             }
         }
@@ -305,19 +344,14 @@ impl<'a> Drawing<'a, '_> {
     }
 
     /// Says whether there was room for it.
-    fn show_one(&mut self, code: u32, n_bytes: usize, font: &Font<'a>, glyphs: &mut Glyphs) -> bool {
-        let mut glyph = self.pen.pass(code, n_bytes, font, &self.state);
-        let found = font.glyph(font.map_code(code), code);
-        let is_finite = |at: Point| at.x.is_finite() && at.y.is_finite();
-        if !is_finite(glyph.start) || !is_finite(glyph.end) || !glyph.size.is_finite() {
+    fn show_one(&mut self, code: u32, n_bytes: usize, typeface: &Typeface<'a>, glyphs: &mut Glyphs) -> bool {
+        let mut glyph = self.pen.pass(code, n_bytes, &typeface.font, &self.state);
+        if !glyph.is_finite() {
             return true;
         }
-        if matches!(found, FontGlyph::Type3(_)) {
-            // The size of such a font says nothing: its glyphs are as large as they are drawn.
-            let width = glyph.start.to(glyph.end).length();
-            if !(width * 0.5..=width * 8.0).contains(&glyph.size) && width > 0.0 {
-                glyph.size = width * 1.5;
-            }
+        let (text, is_drawn) = typeface.text_of(code, n_bytes);
+        if is_drawn {
+            glyph.size_by_width();
         }
         let marked = self.marks.iter_mut().find(|mark| matches!(mark, Mark::Text { .. }));
         if let Some(Mark::Text { text, is_placed }) = marked {
@@ -327,14 +361,10 @@ impl<'a> Drawing<'a, '_> {
             }
             return glyphs.push(text, glyph);
         }
-        let unicode = match found {
-            FontGlyph::Outline(outline) => outline.as_unicode(),
-            FontGlyph::Type3(drawn) => drawn.as_unicode(),
-        };
-        match unicode {
-            Some(hayro_cmap::BfString::Char(c)) => glyphs.push(c.encode_utf8(&mut [0; 4]), glyph),
-            Some(hayro_cmap::BfString::String(text)) => glyphs.push(&text, glyph),
-            None => true,
+        match text {
+            Text::One(c) => glyphs.push(c.encode_utf8(&mut [0; 4]), glyph),
+            Text::Many(text) => glyphs.push(&text, glyph),
+            Text::Nothing => true,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::glyphs::{Glyph, Glyphs, Point};
 // In parts of the size of the font:
 
 /// A wider gap is a space.
-const WORD_GAP: f32 = 0.15;
+const WORD_GAP: f32 = 0.1;
 /// A wider gap is the end of a run: another column, or a cell of a table.
 const RUN_GAP: f32 = 1.5;
 /// What begins farther back than this is no next glyph.

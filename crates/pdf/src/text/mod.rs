@@ -6,6 +6,8 @@ mod glyphs;
 mod interpret;
 mod lines;
 mod state;
+mod to_unicode;
+mod typeface;
 
 use std::ops::Range;
 

@@ -4,6 +4,7 @@ use hayro_font::Font;
 use hayro_font::kurbo::{Affine, Point as Place};
 
 use super::glyphs::{Glyph, Point};
+use super::typeface::Typeface;
 
 /// In these units fonts tell widths.
 const UNITS_PER_EM: f64 = 1000.0;
@@ -12,7 +13,7 @@ const UNITS_PER_EM: f64 = 1000.0;
 #[derive(Clone)]
 pub(super) struct State<'a> {
     pub(super) to_page: Affine,
-    pub(super) font: Option<Font<'a>>,
+    pub(super) typeface: Option<Typeface<'a>>,
     pub(super) size: f64,
     pub(super) char_space: f64,
     pub(super) word_space: f64,
@@ -26,7 +27,7 @@ impl State<'_> {
     pub(super) fn new(to_page: Affine) -> Self {
         Self {
             to_page,
-            font: None,
+            typeface: None,
             size: 0.0,
             char_space: 0.0,
             word_space: 0.0,
@@ -60,7 +61,7 @@ impl Pen {
     /// Moves by a number of an array of strings: thousandths of the size, backwards.
     pub(super) fn adjust(&mut self, by: f64, state: &State<'_>) {
         let way = -by / UNITS_PER_EM * state.size;
-        let is_level = state.font.as_ref().is_none_or(Font::is_horizontal);
+        let is_level = state.typeface.as_ref().is_none_or(|typeface| typeface.font.is_horizontal());
         self.go(if is_level { (way * state.scale, 0.0) } else { (0.0, way) });
     }
 
