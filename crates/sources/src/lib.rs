@@ -7,7 +7,9 @@
 //! cannot be read as they come are saved in its [`Scratch`](aqueduct_core::Scratch).
 
 use aqueduct_core::SourceFactory;
+use aqueduct_core::worker::WorkerTask;
 
+pub mod documents;
 mod file_set;
 pub mod files;
 pub mod gdelt;
@@ -28,10 +30,14 @@ pub use aqueduct_primitives as primitives;
 
 /// All sources, in the order in which help lists them.
 pub const ALL: &[&dyn SourceFactory] = &[
-    &files::FACTORY, //
+    &documents::FACTORY, //
+    &files::FACTORY,
     &gdelt::FACTORY,
     &generate::FACTORY,
     &stac_api::FACTORY,
     &stac_catalog::FACTORY,
     &stdin::FACTORY,
 ];
+
+/// What child processes do for these sources.
+pub const WORKER_TASKS: &[WorkerTask] = &[documents::WORKER_TASK];

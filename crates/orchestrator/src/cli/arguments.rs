@@ -1,5 +1,6 @@
 //! The arguments of each command.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use aqueduct_primitives::ByteCount;
@@ -105,6 +106,12 @@ pub(super) enum Command {
     Chaos {
         /// The script: YAML, JSON or TOML.
         script: PathBuf,
+    },
+    /// Be a child process of a run.
+    #[command(hide = true)]
+    Worker {
+        /// Its task and its limits.
+        words: Vec<OsString>,
     },
     /// Print completions for a shell.
     Completions {

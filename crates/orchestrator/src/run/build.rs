@@ -141,6 +141,9 @@ fn services_of(flow: &Flow, tasks: &Tasks) -> Result<Services> {
     let fetcher = Fetcher::new(flow.http.clone(), flow.storage.clone(), tasks.clone())?;
     fetcher.trust(flow.hosts.iter().cloned());
     services.insert(Arc::new(fetcher));
+    if let Some(worker) = &flow.worker {
+        services.insert(Arc::new(worker.clone()));
+    }
     Ok(services)
 }
 
