@@ -90,3 +90,50 @@ impl Document {
         pages.filter_map(|(place, page)| Some((page.raw().obj_id()?, place))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aqueduct_testkit::pdf;
+
+    use super::*;
+
+    fn error(bytes: impl Into<Vec<u8>>) -> PdfError {
+        Document::open(bytes.into()).unwrap_err()
+    }
+
+    // reliability.md 37
+    #[test]
+    fn what_is_no_document_says_what_it_is() {
+        assert_eq!(error("text renamed\n".repeat(10)), PdfError::NotPdf { looked_at: 130 });
+        assert_eq!(error(&pdf::pages(&["one"])[..100]), PdfError::Damaged);
+        assert_eq!(error(pdf::locked()), PdfError::NeedsPassword);
+        assert!(matches!(error(pdf::pages(&[])), PdfError::NoPages | PdfError::Damaged));
+    }
+
+    // reliability.md 37
+    #[test]
+    fn what_turns_in_circles_comes_to_an_end() {
+        for bytes in [pdf::nested(), pdf::cyclic_pages(), pdf::cyclic_table(), pdf::lying_length()] {
+            if let Ok(document) = Document::open(bytes) {
+                let pages = 0..document.n_pages();
+                assert!(document.text(pages.clone(), 10_000).is_ok());
+                assert!(document.section(pages, 100_000).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn bookmarks_lead_to_pages() {
+        let document = Document::open(pdf::with_bookmarks(&["a", "b", "c"], &[("B", 1), ("C", 2)])).unwrap();
+        let bookmark = |title: &str, page| Bookmark { title: title.into(), page };
+        assert_eq!(document.bookmarks(), [bookmark("B", 1), bookmark("C", 2)]);
+    }
+
+    #[test]
+    fn pages_that_are_not_there_and_texts_that_are_too_long_are_named() {
+        let document = Document::open(pdf::pages(&["one", "two"])).unwrap();
+        assert_eq!(document.text(1..3, 100), Err(PdfError::NoSuchPages { first: 2, last: 3, n_pages: 2 }));
+        assert_eq!(document.text(0..2, 7), Err(PdfError::TooLarge { what: "the text", limit_bytes: 7 }));
+        assert_eq!(document.text(0..2, 100).unwrap(), "one\n\u{c}two\n");
+    }
+}

@@ -20,9 +20,8 @@ const PAGES: u32 = 2;
 const MAX_DEPTH: usize = 256;
 
 /// What a page has to lead out of it, or what stands there for other pages too.
-const NOT_OF_A_PAGE: [&[u8]; 10] = [
-    b"Parent", b"StructParents", b"StructParent", b"B", b"Dest", b"A", b"AA", b"P", b"Popup", b"IRT",
-];
+const NOT_OF_A_PAGE: [&[u8]; 10] =
+    [b"Parent", b"StructParents", b"StructParent", b"B", b"Dest", b"A", b"AA", b"P", b"Popup", b"IRT"];
 /// What a page may take from those above it in the tree.
 const INHERITED: [&[u8]; 4] = [b"Resources", b"MediaBox", b"CropBox", b"Rotate"];
 
@@ -216,7 +215,11 @@ impl<'a> Writer<'a> {
     /// Without an exponent, which PDF does not know.
     fn number(&mut self, number: Number) -> Result<(), PdfError> {
         let value = number.as_f64();
-        if value.fract() == 0.0 { self.text(format_args!("{value:.0}")) } else { self.text(format_args!("{value}")) }
+        if value.fract() == 0.0 {
+            self.text(format_args!("{value:.0}"))
+        } else {
+            self.text(format_args!("{value}"))
+        }
     }
 
     fn string(&mut self, bytes: &[u8]) -> Result<(), PdfError> {
@@ -231,7 +234,9 @@ impl<'a> Writer<'a> {
         self.put(b"/")?;
         for byte in name {
             match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'+' | b'*' => self.put(&[*byte])?,
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'+' | b'*' => {
+                    self.put(&[*byte])?
+                }
                 other => self.text(format_args!("#{other:02x}"))?,
             }
         }
@@ -294,4 +299,43 @@ fn inherited<'a>(page: &Dict<'a>, key: &[u8]) -> Option<MaybeRef<Object<'a>>> {
         above = node.get::<Dict<'_>>(b"Parent");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use aqueduct_testkit::pdf;
+
+    use crate::{Document, PdfError};
+
+    fn texts(bytes: Vec<u8>) -> Vec<String> {
+        let document = Document::open(bytes).unwrap();
+        (0..document.n_pages()).map(|page| document.text(page..page + 1, 1000).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_section_is_a_document_with_what_its_pages_need() {
+        let document = Document::open(pdf::pages(&["one", "two", "three"])).unwrap();
+        let section = document.section(1..3, 10_000).unwrap();
+        assert!(section.len() < pdf::pages(&["one", "two", "three"]).len());
+        assert_eq!(texts(section), ["two\n", "three\n"]);
+    }
+
+    #[test]
+    fn what_a_page_has_from_above_it_and_names_that_are_odd_come_with_it() {
+        let mut objects = pdf::objects_of(&["seen"]);
+        objects
+            .set(3, "<</Type/Font/Subtype/Type1/BaseFont/Helvetica/A#20b[1.5 -2 (x\\)y) true null<ff00>]>>");
+        let document = Document::open(objects.finish()).unwrap();
+        let section = document.section(0..1, 10_000).unwrap();
+        let written = String::from_utf8_lossy(&section);
+        assert!(written.contains("/A#20b [1.5 -2 <782979> true null <ff00> ]"), "{written}");
+        assert_eq!(texts(section), ["seen\n"]);
+    }
+
+    #[test]
+    fn one_that_is_too_large_is_named_with_its_limit() {
+        let document = Document::open(pdf::pages(&["one"])).unwrap();
+        let error = document.section(0..1, 300).unwrap_err();
+        assert_eq!(error, PdfError::TooLarge { what: "the section as a PDF", limit_bytes: 300 });
+    }
 }

@@ -12,7 +12,9 @@ pub(crate) fn text_of(bytes: &[u8]) -> String {
 
 fn utf16_of(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
     let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
-    without_language(&char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>())
+    without_language(
+        &char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>(),
+    )
 }
 
 /// A string may say in which language it goes on, between two escapes.

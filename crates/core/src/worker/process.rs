@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aqueduct_primitives::{Tasks, TaskError};
+use aqueduct_primitives::{TaskError, Tasks};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::frame;
@@ -73,7 +73,8 @@ impl WorkerProcess {
         let mut command = Command::new(program);
         command.args(words).env_clear().current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| Error::io("start child", program.display(), error))?;
+        let mut child =
+            command.spawn().map_err(|error| Error::io("start child", program.display(), error))?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let pipes = pipes.map(|(to, from)| Pipes { to, from: BufReader::new(from) });
         Ok(Self { pipes, child: Reaper(Arc::new(Mutex::new(Some(child)))) })
@@ -99,13 +100,14 @@ impl WorkerProcess {
             let answer = talk(&mut WorkerPipes(&mut pipes));
             (answer, pipes)
         });
-        let answered: Result<(io::Result<T>, Pipes), TaskError> = match tokio::time::timeout(within, job).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                self.child.end(How::Killed);
-                return Err(error_of(WorkerEnded::TimedOut(within)));
-            }
-        };
+        let answered: Result<(io::Result<T>, Pipes), TaskError> =
+            match tokio::time::timeout(within, job).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    self.child.end(How::Killed);
+                    return Err(error_of(WorkerEnded::TimedOut(within)));
+                }
+            };
         let (answer, pipes) = answered?;
         match answer {
             Ok(answer) => {

@@ -7,7 +7,9 @@ use hayro_font::kurbo::{Affine, Rect as Bounds};
 use hayro_font::{CMapResolverFn, FontCache, FontQuery, FontResolverFn, StandardFont};
 use hayro_syntax::content::TypedIter;
 use hayro_syntax::content::ops::TypedInstruction as Op;
-use hayro_syntax::object::{Array, Dict, Name, Number, Object, ObjectIdentifier, Rect, Stream, String as PdfString};
+use hayro_syntax::object::{
+    Array, Dict, Name, Number, Object, ObjectIdentifier, Rect, Stream, String as PdfString,
+};
 use hayro_syntax::page::{Page, Resources};
 
 use super::glyphs::{Glyph, Glyphs};
@@ -116,8 +118,16 @@ impl<'a> Interpreter<'a> {
     }
 
     /// A form draws as a page does, with resources of its own (8.10).
-    fn form(&mut self, form: &Stream<'a>, outer: &Resources<'a>, mut state: State<'a>, depth: usize) -> Result<()> {
-        let Some(content) = form.decoded_data().ok().filter(|_| depth < MAX_FORM_DEPTH) else { return Ok(()) };
+    fn form(
+        &mut self,
+        form: &Stream<'a>,
+        outer: &Resources<'a>,
+        mut state: State<'a>,
+        depth: usize,
+    ) -> Result<()> {
+        let Some(content) = form.decoded_data().ok().filter(|_| depth < MAX_FORM_DEPTH) else {
+            return Ok(());
+        };
         state.to_page *= matrix_of(form.dict());
         match form.dict().get::<Dict<'_>>(b"Resources").map(Resources::new) {
             Some(own) => self.draw(&content, &own, state, depth + 1),
@@ -125,8 +135,15 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    fn draw(&mut self, content: &[u8], resources: &Resources<'a>, state: State<'a>, depth: usize) -> Result<()> {
-        let drawing = Drawing { resources, state, kept: Vec::new(), pen: Pen::new(), marks: Vec::new(), depth };
+    fn draw(
+        &mut self,
+        content: &[u8],
+        resources: &Resources<'a>,
+        state: State<'a>,
+        depth: usize,
+    ) -> Result<()> {
+        let drawing =
+            Drawing { resources, state, kept: Vec::new(), pen: Pen::new(), marks: Vec::new(), depth };
         drawing.run(self, content)
     }
 
@@ -200,7 +217,10 @@ fn rect(rect: Rect) -> Bounds {
 enum Mark {
     Plain,
     /// This text is to be read in the place of what is drawn (14.9.4).
-    Text { text: String, is_placed: bool },
+    Text {
+        text: String,
+        is_placed: bool,
+    },
 }
 
 /// One stream of operators on its way.
@@ -289,7 +309,8 @@ impl<'a> Drawing<'a, '_> {
 
     /// A state may name a font, too.
     fn set_state(&mut self, name: &Name<'_>, to: &mut Interpreter<'a>) {
-        let Some(font) = self.resources.get_ext_g_state(name).and_then(|state| state.get::<Array<'_>>(b"Font"))
+        let Some(font) =
+            self.resources.get_ext_g_state(name).and_then(|state| state.get::<Array<'_>>(b"Font"))
         else {
             return;
         };
@@ -308,7 +329,8 @@ impl<'a> Drawing<'a, '_> {
     }
 
     fn mark(&mut self, properties: &Object<'_>) {
-        let actual = |dict: &Dict<'_>| dict.get::<PdfString<'_>>(b"ActualText").map(|text| text_of(text.as_bytes()));
+        let actual =
+            |dict: &Dict<'_>| dict.get::<PdfString<'_>>(b"ActualText").map(|text| text_of(text.as_bytes()));
         let text = match properties {
             Object::Dict(own) => actual(own),
             Object::Name(name) => {
@@ -331,7 +353,9 @@ impl<'a> Drawing<'a, '_> {
     }
 
     fn show(&mut self, bytes: &[u8], to: &mut Interpreter<'a>) -> Result<()> {
-        let Some(typeface) = self.state.typeface.clone().or_else(|| to.usual_typeface()) else { return Ok(()) };
+        let Some(typeface) = self.state.typeface.clone().or_else(|| to.usual_typeface()) else {
+            return Ok(());
+        };
         let mut at = 0;
         while at < bytes.len() {
             let (code, n_bytes) = typeface.font.read_code(bytes, at);

@@ -76,7 +76,8 @@ impl Pen {
         let space = state.char_space + word_space;
         let is_level = font.is_horizontal();
         let of_glyph = if is_level { (advance.x * state.scale, 0.0) } else { (0.0, advance.y) };
-        let onward = if is_level { ((advance.x + space) * state.scale, 0.0) } else { (0.0, advance.y + space) };
+        let onward =
+            if is_level { ((advance.x + space) * state.scale, 0.0) } else { (0.0, advance.y + space) };
         let to_page = state.to_page * self.glyph * Affine::translate((0.0, state.rise));
         let at = |x: f64, y: f64| on_page(to_page * Place::new(x, y));
         let (start, end) = (at(0.0, 0.0), at(of_glyph.0, of_glyph.1));

@@ -123,7 +123,11 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 fn unhexed(digits: &[u8]) -> Vec<u8> {
-    let digits: Vec<u8> = digits.iter().filter_map(|digit| char::from(*digit).to_digit(16)).filter_map(|d| u8::try_from(d).ok()).collect();
+    let digits: Vec<u8> = digits
+        .iter()
+        .filter_map(|digit| char::from(*digit).to_digit(16))
+        .filter_map(|d| u8::try_from(d).ok())
+        .collect();
     // An odd number of digits ends with a 0 by the letter, and lacks one at its beginning by what writers mean.
     let padded = if digits.len() % 2 == 1 { [&[0], &digits[..]].concat() } else { digits };
     padded.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()

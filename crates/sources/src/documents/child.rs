@@ -70,7 +70,8 @@ const MAX_WORDS_BYTES: usize = 4 << 10;
 /// A panic is a failure like any other.
 fn guarded(make: impl FnOnce() -> Result<Answer, String>) -> Answer {
     let made = catch_unwind(AssertUnwindSafe(make));
-    let made = made.unwrap_or_else(|panic| Err(format!("the reader of PDFs panicked: {}", panic_message(&*panic))));
+    let made =
+        made.unwrap_or_else(|panic| Err(format!("the reader of PDFs panicked: {}", panic_message(&*panic))));
     made.unwrap_or_else(|message| Answer::Failed { message: cut_short(message) })
 }
 

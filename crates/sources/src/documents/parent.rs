@@ -53,7 +53,9 @@ impl Reader {
             at = end;
         }
         match self.hear(&mut child).await? {
-            Answer::Opened { n_sections } => Ok(Opened { child, reader: self.clone(), n_sections, is_worn: false }),
+            Answer::Opened { n_sections } => {
+                Ok(Opened { child, reader: self.clone(), n_sections, is_worn: false })
+            }
             Answer::Failed { message } => Err(bad(message)),
             other => Err(unexpected(&other)),
         }

@@ -83,7 +83,8 @@ impl DocumentRows {
             // A quarter is for data in flight, and other steps have some of the rest.
             let share = needed.saturating_add(FOR_ROWS).saturating_mul(self.n_documents as u64);
             let enough = ByteCount::new(share.get() / 2 * 3).saturating_add(BESIDE_THE_FILE).round_up_to_mb();
-            let message = format!("the document is too large to be read in so little memory; set `memory` to {enough}");
+            let message =
+                format!("the document is too large to be read in so little memory; set `memory` to {enough}");
             return Err(Error::new(ErrorKind::Limit, "read document", message)
                 .with("bytes", n_bytes)
                 .with("needed", needed)
@@ -108,7 +109,13 @@ impl RowsOf for DocumentRows {
         need_of_document()
     }
 
-    async fn rows(&self, file: Arc<dyn RandomAccess>, name: Arc<str>, lane: FileLane, skip: u64) -> Result<DecodedStream> {
+    async fn rows(
+        &self,
+        file: Arc<dyn RandomAccess>,
+        name: Arc<str>,
+        lane: FileLane,
+        skip: u64,
+    ) -> Result<DecodedStream> {
         let n_bytes = ByteCount::new(file.len());
         let request = Request::Open {
             n_bytes: n_bytes.as_usize(),
@@ -119,7 +126,10 @@ impl RowsOf for DocumentRows {
         let reader = self.reader(n_bytes)?;
         let schema = Arc::clone(&self.schema);
         let first = usize::try_from(skip).unwrap_or(usize::MAX);
-        Ok(rows(DocumentReader { reader, request, file, name, lane, schema, opened: None, n_deaths: 0 }, first))
+        Ok(rows(
+            DocumentReader { reader, request, file, name, lane, schema, opened: None, n_deaths: 0 },
+            first,
+        ))
     }
 }
 
@@ -158,7 +168,8 @@ impl DocumentReader {
         if let Some(opened) = &self.opened {
             return Ok(opened.n_sections);
         }
-        let opened = self.reader.open(&self.file, &self.request).await.map_err(|error| self.with_advice(error))?;
+        let opened =
+            self.reader.open(&self.file, &self.request).await.map_err(|error| self.with_advice(error))?;
         Ok(self.opened.insert(opened).n_sections)
     }
 
@@ -195,12 +206,19 @@ impl DocumentReader {
     }
 
     async fn try_section(&mut self, number: usize, n_sections: usize) -> Result<Decoded> {
-        let Some(opened) = &mut self.opened else { return Err(Error::bug("read document", "it is not open")) };
+        let Some(opened) = &mut self.opened else {
+            return Err(Error::bug("read document", "it is not open"));
+        };
         let ready = match opened.make(number).await? {
             Ok(ready) => ready,
             Err(message) => return Ok(self.rejected(number, message)),
         };
-        tracing::debug!(document = &*self.name, "Processing section {}/{n_sections}: {}", number + 1, ready.name);
+        tracing::debug!(
+            document = &*self.name,
+            "Processing section {}/{n_sections}: {}",
+            number + 1,
+            ready.name
+        );
         let n_bytes = ready.n_text_bytes.saturating_add(ready.n_pdf_bytes.unwrap_or(0));
         let weight = ByteCount::of(n_bytes).saturating_add(ROW_OVERHEAD);
         let reservation = match weight > SMALL_SECTION {
@@ -218,7 +236,13 @@ impl DocumentReader {
         Ok(Decoded { records, rows_read: 1, rejects: Vec::new(), reservation })
     }
 
-    fn records(&self, number: usize, ready: &Ready, text: Vec<u8>, pdf: Option<Vec<u8>>) -> Result<RecordBatch> {
+    fn records(
+        &self,
+        number: usize,
+        ready: &Ready,
+        text: Vec<u8>,
+        pdf: Option<Vec<u8>>,
+    ) -> Result<RecordBatch> {
         let one = |text: &str| Arc::new(StringArray::from_iter_values([text])) as ArrayRef;
         let lengths = OffsetBuffer::from_lengths([text.len()]);
         let text = StringArray::try_new(lengths, Buffer::from_vec(text), None);

@@ -108,15 +108,18 @@ impl Cut {
         match sections {
             Sections::Pages(n_pages) => Ok(Self::Every { n_pages: (*n_pages).max(1), of }),
             Sections::Outline(_) => match document.bookmarks() {
-                none if none.is_empty() => {
-                    Err("the PDF has no outline whose bookmarks lead to its pages; cut it with `sections: {pages: N}`")
-                }
+                none if none.is_empty() => Err(
+                    "the PDF has no outline whose bookmarks lead to its pages; cut it with `sections: {pages: N}`",
+                ),
                 bookmarks => Ok(Self::Listed(by_bookmarks(bookmarks, of))),
             },
             Sections::Ranges(ranges) => {
                 let section = |range: &NamedRange| {
                     let (first, last) = range.pages.bounds()?;
-                    Some(Section { name: range.name.clone(), pages: first - 1..last.unwrap_or(of.max(first)) })
+                    Some(Section {
+                        name: range.name.clone(),
+                        pages: first - 1..last.unwrap_or(of.max(first)),
+                    })
                 };
                 Ok(Self::Listed(ranges.iter().filter_map(section).collect()))
             }
@@ -202,8 +205,12 @@ mod tests {
         for wrong in ["", "-3", "0-2", "7-3", "a", "1-2-3"] {
             assert_eq!(text(wrong), None, "{wrong}");
         }
-        let ranges = ["1", "x"].map(|pages| NamedRange { name: "n".into(), pages: PageRange::Text(pages.into()) });
+        let ranges =
+            ["1", "x"].map(|pages| NamedRange { name: "n".into(), pages: PageRange::Text(pages.into()) });
         let problems = Sections::Ranges(ranges.into()).problems();
-        assert_eq!(problems.iter().map(|one| one.pointer.as_str()).collect::<Vec<_>>(), ["/sections/ranges/1/pages"]);
+        assert_eq!(
+            problems.iter().map(|one| one.pointer.as_str()).collect::<Vec<_>>(),
+            ["/sections/ranges/1/pages"]
+        );
     }
 }

@@ -196,7 +196,7 @@ impl FileSet {
             None => declared_schema(&options, options.format.named())?,
         };
         let opener = Opener::new(cx, fetcher, options, origin, division, on_change);
-        let opener = Arc::new(Opener { rows_of: settings.rows_of, ..opener });
+        let opener = Arc::new(opener.with_rows_of(settings.rows_of));
         let (kept, inputs) = match cx.durable() {
             None => (None, inputs(None)),
             Some(durable) => {

@@ -48,7 +48,13 @@ pub(crate) trait RowsOf: Send + Sync {
 
     /// The rows of a file after the first `skip`, within its reserve. `lane` is for those that are larger than
     /// [a batch](Division::batch). Every row, good or bad, is counted.
-    async fn rows(&self, file: Arc<dyn RandomAccess>, name: Arc<str>, lane: FileLane, skip: u64) -> Result<DecodedStream>;
+    async fn rows(
+        &self,
+        file: Arc<dyn RandomAccess>,
+        name: Arc<str>,
+        lane: FileLane,
+        skip: u64,
+    ) -> Result<DecodedStream>;
 }
 
 /// A file whose bytes are at hand.
@@ -85,6 +91,11 @@ impl Opener {
         let options = Arc::new(options);
         let spool = Spool::of(cx);
         Self { cx: cx.clone(), fetcher, options, origin, division, on_change, rows_of: None, spool }
+    }
+
+    /// Rows are made by another, if there is one.
+    pub(crate) fn with_rows_of(self, rows_of: Option<Arc<dyn RowsOf>>) -> Self {
+        Self { rows_of, ..self }
     }
 
     /// The columns of a file, none if it has no rows to tell, and what they follow from; and the file itself, still open where

@@ -4,6 +4,7 @@
 
 mod changes;
 mod conformance;
+mod documents;
 mod gdelt;
 mod http;
 mod incremental;
