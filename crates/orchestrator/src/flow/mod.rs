@@ -190,6 +190,7 @@ impl Flow {
     /// All of it but its steps.
     pub(crate) fn without_steps(&self) -> Self {
         Self {
+            worker: self.worker.clone(),
             name: self.name.clone(),
             file: self.file.clone(),
             run: self.run.clone(),
