@@ -88,13 +88,12 @@ pub fn pages(texts: &[&str]) -> Vec<u8> {
     objects_of(texts).finish()
 }
 
-/// A page for each text of many lines, in small letters.
+/// A page for each text, which may be long: it is what the one glyph on the page stands for, and quickly read.
 pub fn long_pages(texts: &[&str]) -> Vec<u8> {
     let mut objects = begun();
     let mut pages = Vec::new();
     for text in texts {
-        let lines: String = text.lines().map(|line| format!("({line}) '\n")).collect();
-        let content = format!("BT /F 0.1 Tf 0.12 TL 10 395 Td {lines} ET");
+        let content = format!("BT /F 12 Tf 40 300 Td /Span <</ActualText ({text})>> BDC (x) Tj EMC ET");
         pages.push(page(&mut objects, "", content.as_bytes()));
     }
     with_pages(&mut objects, &pages);

@@ -80,6 +80,11 @@ impl WorkerProcess {
         Ok(Self { pipes, child: Reaper(Arc::new(Mutex::new(Some(child)))) })
     }
 
+    /// What the system calls it, as long as it is not known to have ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id)
+    }
+
     /// Sends frames and takes those that answer, on the pool for blocking work; `talk` returns when it has its answer.
     ///
     /// # Errors

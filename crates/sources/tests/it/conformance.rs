@@ -68,13 +68,10 @@ fn columns() -> Value {
     json!({"n": "int64", "text": "string"})
 }
 
-/// Three documents of four pages, each as long as a quarter of a page of rows.
+/// Three documents of four pages, whose texts together weigh as much as the rows of others.
 fn documents() -> Fixture {
-    const N_LINES: usize = 2400;
     let options = |names: Value| json!({"paths": names, "sections": {"pages": 1}});
-    let page = |name: &str, page: usize| -> String {
-        (0..N_LINES).map(|line| format!("{name} {page} {line:045}\n")).collect()
-    };
+    let page = |name: &str, page: usize| format!("{name}-{page:06}-").repeat(8000);
     let document = |name: &str| {
         let pages: Vec<_> = (1..=4).map(|number| page(name, number)).collect();
         pdf::long_pages(&pages.iter().map(String::as_str).collect::<Vec<_>>())
@@ -83,7 +80,7 @@ fn documents() -> Fixture {
     let usual =
         names.iter().fold(Input::of(options(json!(names))), |input, name| input.file(name, document(name)));
     let row = |name: &str, number: usize| {
-        format!("{name}\tpage {number}\t{number}\t{number}\t{}", page(name, number))
+        format!("{name}\tpage {number}\t{number}\t{number}\t{}\n", page(name, number))
     };
     let allowed = json!({"paths": ["none/*.pdf"], "sections": {"pages": 1}, "allow_empty": true});
     Fixture {
