@@ -94,7 +94,7 @@ fn refuse(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// No more memory, no files, no sockets, no processes, no core; and no life after the parent's.
+/// No more memory, no files, no sockets, no processes (which holds for all but root), no core; and no life after the parent's.
 fn confine(limits: WorkerLimits) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let taken = taken()?;

@@ -68,12 +68,12 @@ fn columns() -> Value {
     json!({"n": "int64", "text": "string"})
 }
 
-/// Three documents of four pages, whose texts together weigh as much as the rows of others.
+/// Three documents of two pages, whose texts together weigh as much as the rows of others.
 fn documents() -> Fixture {
     let options = |names: Value| json!({"paths": names, "sections": {"pages": 1}});
-    let page = |name: &str, page: usize| format!("{name}-{page:06}-").repeat(8000);
+    let page = |name: &str, page: usize| format!("{name}-{page:06}-").repeat(17_000);
     let document = |name: &str| {
-        let pages: Vec<_> = (1..=4).map(|number| page(name, number)).collect();
+        let pages: Vec<_> = (1..=2).map(|number| page(name, number)).collect();
         pdf::long_pages(&pages.iter().map(String::as_str).collect::<Vec<_>>())
     };
     let names = ["a.pdf", "b.pdf", "c.pdf"];
@@ -87,7 +87,7 @@ fn documents() -> Fixture {
         component: "documents",
         variant: "",
         usual,
-        rows: names.iter().flat_map(|name| (1..=4).map(move |number| row(name, number))).collect(),
+        rows: names.iter().flat_map(|name| (1..=2).map(move |number| row(name, number))).collect(),
         n_splits: 4,
         empty: Input::of(allowed),
         failing: Ok(Input::of(options(json!(["a.pdf"]))).file("a.pdf", pdf::locked())),
