@@ -21,6 +21,7 @@ pub use aqueduct_net as net;
 pub use aqueduct_orchestrator as orchestrator;
 #[cfg(feature = "cli")]
 pub use aqueduct_orchestrator::{cli_main, cli_main_from};
+pub use aqueduct_pdf as pdf;
 pub use aqueduct_primitives as primitives;
 pub use aqueduct_sinks as sinks;
 pub use aqueduct_sources as sources;
@@ -31,6 +32,7 @@ pub use aqueduct_transforms as transforms;
 pub fn registry() -> core::Registry {
     core::Registry::new()
         .with_sources(sources::ALL)
+        .with_worker_tasks(sources::WORKER_TASKS)
         .with_stages(transforms::ALL)
         .with_stages(spill::ALL)
         .with_merge(spill::merge_before)

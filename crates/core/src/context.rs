@@ -333,6 +333,11 @@ impl Context {
         })
     }
 
+    /// A client or pool that the runner built, by its type; nothing, where there is none.
+    pub(crate) fn find_service<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.run.services.get()
+    }
+
     /// What all steps of the run share, by its type: the first to ask makes it. `make` must not ask for another.
     pub fn shared<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         self.run.services.get_or_insert_with(make)

@@ -24,6 +24,7 @@ pub mod rows;
 mod stored;
 mod traits;
 pub mod units;
+pub mod worker;
 
 pub use batch::{Batch, array_bytes, retained_bytes};
 pub use bytes_io::{ByteStream, RandomAccess};

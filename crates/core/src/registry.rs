@@ -1,5 +1,6 @@
 //! The list of components that a program knows.
 
+use crate::worker::{Worker, WorkerTask};
 use crate::{Merging, SinkFactory, SourceFactory, StageConfig, StageFactory, nearest};
 
 /// Sources, stages and sinks by name. An explicit list, read from top to bottom.
@@ -9,6 +10,8 @@ pub struct Registry {
     stages: Vec<&'static dyn StageFactory>,
     sinks: Vec<&'static dyn SinkFactory>,
     merge: Option<MergeBefore>,
+    worker_tasks: Vec<WorkerTask>,
+    worker: Option<Worker>,
 }
 
 /// Makes the stage that is put before a sink whose output is [merged](crate::Mode::Merge).
@@ -46,6 +49,30 @@ impl Registry {
     pub fn with_merge(mut self, merge: MergeBefore) -> Self {
         self.merge = Some(merge);
         self
+    }
+
+    /// Adds what child processes do for components.
+    #[must_use]
+    pub fn with_worker_tasks(mut self, tasks: &[WorkerTask]) -> Self {
+        self.worker_tasks.extend_from_slice(tasks);
+        self
+    }
+
+    /// Says how child processes are started; without it, components that need one do not open.
+    #[must_use]
+    pub fn with_worker(mut self, worker: Worker) -> Self {
+        self.worker = Some(worker);
+        self
+    }
+
+    /// What child processes do.
+    pub fn worker_tasks(&self) -> &[WorkerTask] {
+        &self.worker_tasks
+    }
+
+    /// How child processes are started.
+    pub fn worker(&self) -> Option<&Worker> {
+        self.worker.as_ref()
     }
 
     /// What is put before sinks that merge.

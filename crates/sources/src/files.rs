@@ -5,6 +5,7 @@
 //! it for how a file's place in the window is kept until its last batch is dropped.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use aqueduct_core::{
     ComponentInfo, Context, Error, ErrorKind, Factory, MemoryNeed, OtherFiles, Planning, Problem, Result,
@@ -22,6 +23,7 @@ use serde::Deserialize;
 
 use crate::file_set::input::{Inputs, ListSpec, of_list, of_patterns};
 use crate::file_set::memory::need_of_files;
+use crate::file_set::open::RowsOf;
 use crate::file_set::seen::OnlyNew;
 use crate::file_set::{FileSet, Settings};
 
@@ -196,6 +198,13 @@ impl SourceConfig for Config {
     }
 
     async fn open(self: Box<Self>, cx: &Context) -> Result<Box<dyn Source>> {
+        Ok(Box::new(self.open_with(None, cx).await?))
+    }
+}
+
+impl Config {
+    /// Opens the files; `rows_of` makes the rows of each, where they are of no format that is decoded as it comes.
+    pub(crate) async fn open_with(&self, rows_of: Option<Arc<dyn RowsOf>>, cx: &Context) -> Result<FileSet> {
         let fetcher = cx.service::<Fetcher>()?.with(&self.http)?;
         fetcher.trust(self.hosts());
         let settings = Settings {
@@ -209,13 +218,12 @@ impl SourceConfig for Config {
             incremental: self.incremental.map(|Incremental { by }| OnlyNew { by, retry_gaps: None }),
             on_change: self.on_change,
             beside: ByteCount::ZERO,
+            rows_of,
         };
         let inputs = self.inputs(&fetcher, cx)?;
-        Ok(Box::new(FileSet::open(cx, fetcher, settings, |_| inputs).await?))
+        FileSet::open(cx, fetcher, settings, |_| inputs).await
     }
-}
 
-impl Config {
     /// How many files are read at once: no more than there can be.
     fn n_files(&self, max_concurrency: usize) -> usize {
         let window = self.window.unwrap_or(max_concurrency).max(1);

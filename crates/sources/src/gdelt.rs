@@ -259,6 +259,7 @@ impl SourceConfig for Config {
                 .then_some(OnlyNew { by: By::Name, retry_gaps: Some(self.retry_gaps) }),
             on_change: self.on_change,
             beside: ByteCount::ZERO,
+            rows_of: None,
         };
         let range = self.range(cx)?;
         let files = fetcher.clone();

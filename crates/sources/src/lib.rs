@@ -7,7 +7,9 @@
 //! cannot be read as they come are saved in its [`Scratch`](aqueduct_core::Scratch).
 
 use aqueduct_core::SourceFactory;
+use aqueduct_core::worker::WorkerTask;
 
+pub mod documents;
 pub mod feeds;
 mod file_set;
 pub mod files;
@@ -30,7 +32,8 @@ pub use aqueduct_primitives as primitives;
 
 /// All sources, in the order in which help lists them.
 pub const ALL: &[&dyn SourceFactory] = &[
-    &feeds::FACTORY, //
+    &documents::FACTORY, //
+    &feeds::FACTORY,
     &files::FACTORY,
     &gdelt::FACTORY,
     &generate::FACTORY,
@@ -39,3 +42,6 @@ pub const ALL: &[&dyn SourceFactory] = &[
     &stac_catalog::FACTORY,
     &stdin::FACTORY,
 ];
+
+/// What child processes do for these sources.
+pub const WORKER_TASKS: &[WorkerTask] = &[documents::WORKER_TASK];

@@ -143,6 +143,7 @@ impl SourceConfig for Config {
             incremental: None,
             on_change: OnChange::Fail,
             beside: CRAWL_BYTES,
+            rows_of: None,
         };
         let memory = cx.share().reserve(CRAWL_BYTES).await?;
         let crawl = Crawl { cx: cx.clone(), fetcher: fetcher.clone(), root, config: *self, memory };

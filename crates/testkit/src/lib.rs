@@ -4,10 +4,12 @@
 //!   tests over a whole registry list. A component is known to its suite by a row in a table of fixtures.
 //! - [`faults`]: a disk that fails when it is told to, one in memory that is crashed at any operation, a clock that
 //!   stands still.
+//! - [`pdf`]: small documents, good and hostile.
 //! - [`http`]: a scripted server that counts.
 //! - `s3`, with the feature of that name: a server that speaks S3, with faults.
 
 pub mod faults;
+pub mod pdf;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod sink_suite;

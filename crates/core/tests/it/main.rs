@@ -1,5 +1,6 @@
 //! What takes a process of its own to see.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod kill_point;
+mod worker;

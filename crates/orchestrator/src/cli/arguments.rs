@@ -1,5 +1,6 @@
 //! The arguments of each command.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use aqueduct_net::server::Listen;
@@ -114,6 +115,12 @@ pub(super) enum Command {
     /// `/metrics` is for Prometheus. All runs share one memory; one that does not fit waits its turn. Runs that had not ended
     /// go on when the server is started again. ctrl-c has them commit what is complete.
     Serve(ServeArguments),
+    /// Be a child process of a run.
+    #[command(hide = true)]
+    Worker {
+        /// Its task and its limits.
+        words: Vec<OsString>,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.

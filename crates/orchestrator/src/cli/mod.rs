@@ -26,6 +26,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use aqueduct_core::Registry;
+use aqueduct_core::worker::{self, Worker};
 use aqueduct_primitives::panic_message;
 use clap::{CommandFactory, Parser};
 use futures::FutureExt;
@@ -50,6 +51,9 @@ pub(crate) mod exit {
     /// Interrupted.
     pub(crate) const INTERRUPTED: u8 = 130;
 }
+
+/// The command by which a run starts this program once more.
+const WORKER_COMMAND: &str = "worker";
 
 /// Worker threads at most: the work that matters runs on the blocking pool, in turn.
 const MAX_WORKER_THREADS: usize = 4;
@@ -82,6 +86,10 @@ pub fn cli_main_from(registry: Registry, words: impl IntoIterator<Item: Into<OsS
             return ExitCode::from(if error.use_stderr() { exit::WRONG } else { exit::DONE });
         }
     };
+    if let Command::Worker { words } = &arguments.command {
+        return worker::serve(registry.worker_tasks(), words);
+    }
+    let registry = registry.with_worker(Worker::this_program([WORKER_COMMAND]));
     let console = Console::default();
     logging::start(&console, arguments.log_format, arguments.verbosity());
     console.tell_panics();
@@ -163,6 +171,8 @@ impl Program {
             }
             Command::Schema => self.print(|out| describe::schema(&self.registry, out)),
             Command::New { template, file } => self.tell(describe::new(template.as_deref(), file.as_deref())),
+            // Answered before there are threads.
+            Command::Worker { .. } => exit::WRONG,
             Command::Completions { shell } => self.print(|out| {
                 clap_complete::generate(shell, &mut Arguments::command(), "aqueduct", out);
                 Ok(exit::DONE)

@@ -302,6 +302,7 @@ impl Loader<'_> {
             commit: options.commit,
             http: options.http.requests,
             storage: options.storage,
+            worker: self.registry.worker().cloned(),
             adds_only: false,
             steps: Vec::new(),
             schemas: Vec::new(),

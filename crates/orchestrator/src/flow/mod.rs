@@ -41,6 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aqueduct_commit::FlowLog;
+use aqueduct_core::worker::Worker;
 use aqueduct_core::{Fs, Planning, Problem, SinkConfig, SourceConfig, StageConfig};
 use aqueduct_net::{HttpOptions, StorageOptions, StoreFs};
 use aqueduct_primitives::ByteCount;
@@ -101,6 +102,8 @@ pub struct Flow {
     pub http: HttpOptions,
     /// Credentials and endpoints of object stores.
     pub storage: StorageOptions,
+    /// How child processes are started, if the program said so.
+    pub worker: Option<Worker>,
     /// Whether rows are added to the outputs, whatever their mode.
     pub(crate) adds_only: bool,
     /// The steps, each after its inputs.
@@ -192,6 +195,7 @@ impl Flow {
     /// All of it but its steps.
     pub(crate) fn without_steps(&self) -> Self {
         Self {
+            worker: self.worker.clone(),
             name: self.name.clone(),
             file: self.file.clone(),
             run: self.run.clone(),

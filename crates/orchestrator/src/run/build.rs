@@ -151,6 +151,9 @@ fn services_of(flow: &Flow, tasks: &Tasks, mounts: Option<Mounts>) -> Result<Ser
     if let Some(mounts) = mounts {
         services.insert(Arc::new(mounts));
     }
+    if let Some(worker) = &flow.worker {
+        services.insert(Arc::new(worker.clone()));
+    }
     Ok(services)
 }
 

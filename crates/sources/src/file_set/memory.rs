@@ -23,7 +23,7 @@ const DECODER_PART: u64 = 2;
 const BATCH_PART: u64 = 8;
 
 /// The reserve of one file: with less it cannot be read, with more it is read no faster.
-fn need_of_file() -> MemoryNeed {
+pub(crate) fn need_of_file() -> MemoryNeed {
     let MemoryNeed { min, want } = memory_need();
     MemoryNeed::between(min.saturating_mul(DECODER_PART), want.saturating_mul(DECODER_PART))
 }
@@ -49,7 +49,12 @@ pub(crate) struct Division {
 impl Division {
     /// First smaller blocks, then fewer files.
     pub(crate) fn of(share: ByteCount, n_files: usize) -> Self {
-        let MemoryNeed { min, want } = need_of_file();
+        Self::by(need_of_file(), share, n_files)
+    }
+
+    /// First smaller reserves, then fewer files.
+    pub(crate) fn by(need: MemoryNeed, share: ByteCount, n_files: usize) -> Self {
+        let MemoryNeed { min, want } = need;
         let n_files = n_files.max(1);
         let per_file = ByteCount::new(share.get() / n_files as u64).clamp(min, want);
         let n_fit = usize::try_from(share.get() / per_file.get().max(1)).unwrap_or(usize::MAX);

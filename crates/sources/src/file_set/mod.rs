@@ -60,10 +60,10 @@ use serde_json::Value;
 use self::frozen::Frozen;
 use self::input::{Found, Input, Inputs, Missing, Queued};
 use self::journal::Journal;
-use self::memory::Division;
+use self::memory::{Division, need_of_file};
 use self::ndjson::Disk;
 use self::on_change::OnChange;
-use self::open::Opener;
+use self::open::{Opener, RowsOf};
 use self::progress::{Progress, SPLIT};
 use self::seen::{Ended, OnlyNew, Seen, memory_of_keys};
 use self::sift::Sift;
@@ -73,7 +73,7 @@ use self::sift::Sift;
 const MAX_EMPTY_FILES: usize = 100;
 
 /// How files are read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// How each is read.
     pub(crate) options: ReadOptions,
@@ -95,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) beside: ByteCount,
     /// What becomes of the run when one changes while it is read.
     pub(crate) on_change: OnChange,
+    /// Who makes rows of a file, where that is no format that is decoded as it comes.
+    pub(crate) rows_of: Option<Arc<dyn RowsOf>>,
 }
 
 /// Files, ready to be read.
@@ -183,13 +185,18 @@ impl FileSet {
         let (incremental, on_change) = (settings.incremental, settings.on_change);
         let keys = incremental.map_or(ByteCount::ZERO, |_| memory_of_keys(cx.share().total()));
         let others = keys.saturating_add(settings.beside);
-        let division = Division::of(cx.share().total().saturating_sub(others), window);
+        let need = settings.rows_of.as_ref().map_or_else(need_of_file, |rows_of| rows_of.need_of_file());
+        let division = Division::by(need, cx.share().total().saturating_sub(others), window);
         check_memory(cx, division)?;
         if division.n_files < window {
             tracing::debug!(window, n_files = division.n_files, "fewer files at once, to keep to the memory");
         }
-        let declared = declared_schema(&options, options.format.named())?;
-        let opener = Arc::new(Opener::new(cx, fetcher, options, origin, division, on_change));
+        let declared = match &settings.rows_of {
+            Some(rows_of) => Some(rows_of.schema()),
+            None => declared_schema(&options, options.format.named())?,
+        };
+        let opener = Opener::new(cx, fetcher, options, origin, division, on_change);
+        let opener = Arc::new(opener.with_rows_of(settings.rows_of));
         let (kept, inputs) = match cx.durable() {
             None => (None, inputs(None)),
             Some(durable) => {

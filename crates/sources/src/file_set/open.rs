@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aqueduct_core::{ByteStream, Context, RandomAccess, Result, StepMetrics};
+use aqueduct_core::{ByteStream, Context, MemoryNeed, RandomAccess, Result, StepMetrics};
 use aqueduct_formats::{
     Compression, CompressionOption, DecodeSpec, DecodedLimits, DecodedStream, InferRows, Inference,
     NeedsSpool, ReadOptions, decode, decode_file, look, look_at_file, needs_random_access,
@@ -35,7 +35,28 @@ pub(crate) struct Opener {
     pub(crate) origin: bool,
     pub(crate) division: Division,
     pub(crate) on_change: OnChange,
+    pub(crate) rows_of: Option<Arc<dyn RowsOf>>,
     spool: Spool,
+}
+
+/// Makes rows of files that are no format that is decoded as it comes.
+#[async_trait]
+pub(crate) trait RowsOf: Send + Sync {
+    /// The columns.
+    fn schema(&self) -> SchemaRef;
+
+    /// The reserve of one file.
+    fn need_of_file(&self) -> MemoryNeed;
+
+    /// The rows of a file after the first `skip`, within its reserve. `lane` is for those that are larger than
+    /// [a batch](Division::batch). Every row, good or bad, is counted.
+    async fn rows(
+        &self,
+        file: Arc<dyn RandomAccess>,
+        name: Arc<str>,
+        lane: FileLane,
+        skip: u64,
+    ) -> Result<DecodedStream>;
 }
 
 /// A file whose bytes are at hand.
@@ -70,7 +91,13 @@ impl Opener {
         on_change: OnChange,
     ) -> Self {
         let options = Arc::new(options);
-        Self { cx: cx.clone(), fetcher, options, origin, division, on_change, spool: Spool::of(cx) }
+        let spool = Spool::of(cx);
+        Self { cx: cx.clone(), fetcher, options, origin, division, on_change, rows_of: None, spool }
+    }
+
+    /// Rows are made by another, if there is one.
+    pub(crate) fn with_rows_of(self, rows_of: Option<Arc<dyn RowsOf>>) -> Self {
+        Self { rows_of, ..self }
     }
 
     /// The columns of a file, none if it has no rows to tell, and what they follow from; and the file itself, still open where
@@ -140,6 +167,12 @@ impl Opener {
         is_read: &CancellationToken,
         skip: u64,
     ) -> Result<Rows> {
+        if let Some(rows_of) = &self.rows_of {
+            let Ranged { validator, file } = self.open_on_disk(input).await?;
+            let lane = self.lane(is_read);
+            let stream = rows_of.rows(file, Arc::clone(&input.name), lane, skip).await?;
+            return Ok(Rows { validator, stream });
+        }
         let Opened { validator, bytes } = match opened {
             Some(opened) => opened,
             None => self.open(input).await?,
@@ -209,14 +242,22 @@ impl Opener {
             }
         }
         tracing::debug!(file = &*input.name, "saved to disk, for it cannot be read by range where it is");
+        self.save(input).await
+    }
+
+    /// A local file as it is; of another, a copy that is fetched once.
+    async fn open_on_disk(&self, input: &Input) -> Result<Ranged> {
+        if input.location.is_remote() { self.save(input).await } else { self.open_ranges(input).await }
+    }
+
+    async fn save(&self, input: &Input) -> Result<Ranged> {
         let (body, meta) = self.open_body(input).await?;
         let file = self.spool.save(body, self.cx.tasks()).await?;
         Ok(Ranged { validator: meta.validator(), file })
     }
 
     fn spec(&self, input: &Input, schema: &SchemaRef, is_read: &CancellationToken, skip: u64) -> DecodeSpec {
-        let largest = self.options.largest_record();
-        let lane = FileLane::new(&self.cx, largest, self.batch_bytes(), is_read.clone());
+        let lane = self.lane(is_read);
         DecodeSpec {
             name: Arc::clone(&input.name),
             options: Arc::clone(&self.options),
@@ -231,6 +272,10 @@ impl Opener {
             after: None,
             skip,
         }
+    }
+
+    fn lane(&self, is_read: &CancellationToken) -> FileLane {
+        FileLane::new(&self.cx, self.options.largest_record(), self.batch_bytes(), is_read.clone())
     }
 
     fn batch_bytes(&self) -> aqueduct_primitives::ByteCount {

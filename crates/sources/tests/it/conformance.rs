@@ -4,9 +4,11 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use aqueduct_core::worker::Worker;
 use aqueduct_core::{Clock, Positions, RunContext};
 use aqueduct_net::{Fetcher, HttpOptions, StorageOptions};
 use aqueduct_testkit::http::{Answer, Request};
+use aqueduct_testkit::pdf;
 use aqueduct_testkit::source_suite::{Fixture, Input};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use chrono::{DateTime, Utc};
@@ -17,6 +19,7 @@ aqueduct_testkit::source_suite!(aqueduct_sources::ALL, fixtures, services);
 /// One row a fixture; a source may have several.
 fn fixtures() -> Vec<Fixture> {
     vec![
+        documents(),
         listed_files(),
         files_as_they_come(),
         files_with_bad_rows(),
@@ -39,6 +42,12 @@ fn services(run: &mut RunContext) {
     let fetcher = Fetcher::new(HttpOptions::default(), StorageOptions::default(), run.tasks.clone());
     run.services.insert(Arc::new(fetcher.unwrap()));
     run.clock = Arc::new(Still);
+    run.services.insert(Arc::new(worker()));
+}
+
+/// How children are started in tests.
+pub(crate) fn worker() -> Worker {
+    Worker::new(env!("CARGO_BIN_EXE_aqueduct-sources-worker"), Vec::<String>::new())
 }
 
 /// It is always the same time.
@@ -76,6 +85,32 @@ fn ndjson(numbers: std::ops::Range<i64>) -> String {
 
 fn columns() -> Value {
     json!({"n": "int64", "text": "string"})
+}
+
+/// Three documents of two pages, whose texts together weigh as much as the rows of others.
+fn documents() -> Fixture {
+    let options = |names: Value| json!({"paths": names, "sections": {"pages": 1}});
+    let page = |name: &str, page: usize| format!("{name}-{page:06}-").repeat(17_000);
+    let document = |name: &str| {
+        let pages: Vec<_> = (1..=2).map(|number| page(name, number)).collect();
+        pdf::long_pages(&pages.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let names = ["a.pdf", "b.pdf", "c.pdf"];
+    let usual =
+        names.iter().fold(Input::of(options(json!(names))), |input, name| input.file(name, document(name)));
+    let row = |name: &str, number: usize| {
+        format!("{name}\tpage {number}\t{number}\t{number}\t{}\n", page(name, number))
+    };
+    let allowed = json!({"paths": ["none/*.pdf"], "sections": {"pages": 1}, "allow_empty": true});
+    Fixture {
+        component: "documents",
+        variant: "",
+        usual,
+        rows: names.iter().flat_map(|name| (1..=2).map(move |number| row(name, number))).collect(),
+        n_splits: 4,
+        empty: Input::of(allowed),
+        failing: Ok(Input::of(options(json!(["a.pdf"]))).file("a.pdf", pdf::locked())),
+    }
 }
 
 fn listed_files() -> Fixture {

@@ -4,6 +4,7 @@
 
 mod changes;
 mod conformance;
+mod documents;
 mod feeds;
 mod gdelt;
 mod http;

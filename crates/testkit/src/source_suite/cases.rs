@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Input, Trial};
 use crate::suite::room::{FLOW_BYTES, Rejected, Room, Share};
-use crate::suite::{Objection, Verdict, ensure, same_rows, texts};
+use crate::suite::{Objection, Verdict, ensure, same_rows};
 
 /// A source is cut off after every batch; one with more batches than this in so many places, spread over them.
 const MAX_CUTS: usize = 64;
@@ -31,7 +31,7 @@ pub async fn the_schema_is_constant(trial: Trial) -> Verdict {
     let mut rows = Vec::new();
     while let Some(batch) = stream.try_next().await? {
         ensure!(batch.schema() == schema, "said {schema:?}, and a batch has {:?}", batch.schema());
-        rows.extend(texts(batch.records()));
+        rows.extend(room.texts(batch.records()));
     }
     drop(stream);
     same_rows(&rows, &trial.fixture.rows, is_ordered)?;
@@ -98,7 +98,7 @@ pub async fn a_slow_consumer_stays_inside_the_budget(trial: Trial) -> Verdict {
     loop {
         match next_or_quiet(&trial, &room, &mut stream, held.is_empty()).await? {
             Next::Batch(batch) => {
-                rows.extend(texts(batch.records()));
+                rows.extend(room.texts(batch.records()));
                 held.push(batch);
                 check_covered(&held)?;
             }
@@ -259,7 +259,7 @@ async fn read_up_to(trial: &Trial, room: &Room, input: &Input, n_batches: usize)
     let (mut rows, mut passed, mut n_read) = (Vec::new(), Positions::default(), 0);
     while n_read < n_batches {
         let Some(batch) = stream.try_next().await? else { break };
-        rows.extend(texts(batch.records()));
+        rows.extend(room.texts(batch.records()));
         passed.merge(batch.positions().clone());
         n_read += 1;
     }
@@ -278,7 +278,7 @@ async fn read_after(
     from: &Positions,
 ) -> Result<Vec<String>, Objection> {
     let stream = trial.stream(room, input, from).await?;
-    let batches: Vec<_> = stream.map_ok(|batch| texts(batch.records())).try_collect().await?;
+    let batches: Vec<_> = stream.map_ok(|batch| room.texts(batch.records())).try_collect().await?;
     Ok(batches.concat())
 }
 

@@ -8,10 +8,11 @@ use aqueduct_core::{
     Context, Durable, Fs, MemoryNeed, Origin, Planning, Reject, RejectPolicy, RunContext, StdFs, StepContext,
 };
 use aqueduct_primitives::{Budget, ByteCount};
+use arrow::array::RecordBatch;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Objection, Verdict, ensure};
+use super::{Objection, Verdict, ensure, texts};
 use crate::faults::FixedClock;
 
 /// Rows in a batch at most: few, so that small inputs make many batches.
@@ -110,6 +111,12 @@ impl Rejected {
 }
 
 impl Room {
+    /// Rows as [`texts`] writes them, paths relative to the flow's folder.
+    pub(crate) fn texts(&self, records: &RecordBatch) -> Vec<String> {
+        let folder = format!("{}/", self.cx().base_dir().display());
+        texts(records).into_iter().map(|row| row.replace(&folder, "")).collect()
+    }
+
     /// Surroundings on a disk that works.
     pub(crate) fn new(
         folders: Folders,
