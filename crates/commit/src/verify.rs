@@ -11,7 +11,7 @@ use aqueduct_core::{Error, ErrorKind, Fs, Output, Result};
 
 use crate::disk::Disk;
 use crate::in_store::hash_object;
-use crate::layout::{HIDDEN, Layout, MANIFEST, tells_of_data};
+use crate::layout::{Layout, tells_of_data};
 use crate::{Manifest, ManifestPart};
 
 /// Parts hashed at once. Hashing waits for the disk; more would only make it seek.

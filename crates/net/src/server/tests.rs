@@ -44,7 +44,7 @@ async fn small_events_are_kept_until_all_wait_for_the_one_that_does_not_read() {
         let stream = within(memory.saturating_add(ByteCount::kib(110)), options.clone());
         let (_reader, _) = stream.shared.enter(stream.shared.start(None).unwrap());
         let cx = &mut Context::from_waker(Waker::noop());
-        for n in 1.. {
+        for n in 1..=options.queue + 1 {
             let mut send = pin!(tokio::task::unconstrained(stream.send(Event { name: "row", data: b"{}" })));
             if send.as_mut().poll(cx).is_pending() {
                 assert!(n > 500, "{n} events may wait with {memory}");

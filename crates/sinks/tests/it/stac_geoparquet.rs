@@ -193,7 +193,7 @@ async fn a_geometry_that_a_file_cannot_have_goes_by_the_policy() {
     let parts = place.write(SINK, json!({ "path": "out" }), &[bad.clone(), items(9, 1, 1)]).await.unwrap();
     let ids = parquet(&parts[0]).column_by_name("id").unwrap().as_string::<i32>().clone();
     assert_eq!(ids.iter().flatten().collect::<Vec<_>>(), ["item-0", "item-2", "item-9"]);
-    let kept = kept.0.lock().unwrap();
+    let kept = std::mem::take(&mut *kept.0.lock().unwrap());
     let told: Vec<_> = kept.iter().map(|one| (one.reason, one.origin.column.as_deref())).collect();
     assert_eq!(told, [("geometry", Some("geometry")); 2]);
     assert!(kept[0].message.contains("no well-known binary") && kept[1].message.contains("measures"));
