@@ -32,6 +32,12 @@ pub trait Keeper: Send + Sync {
     /// # Errors
     /// It cannot be made durable. The run fails, and nothing of this commit counts.
     async fn keep(&self) -> Result<Option<Value>>;
+
+    /// Told after each commit: all rows so far are public, and what [`Keeper::keep`] gave counts. `is_last`: no row of this
+    /// run follows. It is not called for a commit that failed.
+    fn committed(&self, is_last: bool) {
+        let _ = is_last;
+    }
 }
 
 impl Durable {

@@ -259,11 +259,11 @@ impl SinkConfig for Config {
         let name = self.name.as_deref().unwrap_or(own_name);
         let stream = EventStream::new(name, self.stream_options(first_id), cx.share().clone())?;
         let mounted = stream.mount(&cx.shared(Mounts::default), &format!("/streams/{name}"))?;
+        let served = Arc::new(Served { stream, _mounted: mounted });
         if let Some(durable) = cx.durable() {
-            durable.register(Arc::new(Ids(stream.clone())));
+            durable.register(Arc::clone(&served) as _);
         }
-        let event_column = self.event_column;
-        Ok(Box::new(Sse { cx: cx.clone(), stream, event_column, has_all: false, _mounted: mounted }))
+        Ok(Box::new(Sse { cx: cx.clone(), served, event_column: self.event_column, has_all: false }))
     }
 }
 
@@ -271,23 +271,39 @@ fn next_id(kept: &Value) -> u64 {
     kept.get(NEXT_ID).and_then(Value::as_u64).unwrap_or(1)
 }
 
-/// Keeps the number of the next event: later runs go on from there.
-struct Ids(EventStream);
+/// A stream that clients can come to. Its end is told when all its rows are committed; until then, to drop it is to hang up.
+struct Served {
+    stream: EventStream,
+    _mounted: Mounted,
+}
 
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stream.break_off();
+    }
+}
+
+/// Keeps the number of the next event: later runs go on from there.
 #[async_trait]
-impl Keeper for Ids {
+impl Keeper for Served {
     async fn keep(&self) -> Result<Option<Value>> {
-        Ok(Some(json!({ NEXT_ID: self.0.next_id() })))
+        Ok(Some(json!({ NEXT_ID: self.stream.next_id() })))
+    }
+
+    fn committed(&self, is_last: bool) {
+        if is_last {
+            self.stream.end();
+        }
     }
 }
 
 struct Sse {
     cx: Context,
-    stream: EventStream,
+    /// Where a run commits, its commits have it too.
+    served: Arc<Served>,
     event_column: Option<String>,
     /// All rows so far are sealed: dropped now, it has seen the end.
     has_all: bool,
-    _mounted: Mounted,
 }
 
 #[async_trait]
@@ -316,10 +332,10 @@ impl Sink for Sse {
 
 impl Drop for Sse {
     fn drop(&mut self) {
-        if self.has_all {
-            self.stream.end();
-        } else {
-            self.stream.break_off();
+        match (self.has_all, self.cx.durable()) {
+            (true, Some(_)) => {} // the last commit tells the end
+            (true, None) => self.served.stream.end(),
+            (false, _) => self.served.stream.break_off(),
         }
     }
 }
@@ -341,7 +357,7 @@ impl Sse {
         let name = |at: usize| names.as_ref().map_or(ROW, |names| names[at].as_str());
         let events = lines.iter().enumerate().map(|(at, data)| Event { name: name(at), data });
         let mut rejected = Vec::new();
-        self.stream.send_all(events, |at| rejected.push(at), |_| {}).await?;
+        self.served.stream.send_all(events, |at| rejected.push(at), |_| {}).await?;
         self.cx.metrics().bytes.add_len(text.len());
         rejected.into_iter().try_for_each(|at| self.reject(lines[at]))
     }
@@ -362,7 +378,7 @@ impl Sse {
     }
 
     fn reject(&self, data: &[u8]) -> Result<()> {
-        let limit = ByteCount::of(self.stream.max_event_bytes());
+        let limit = ByteCount::of(self.served.stream.max_event_bytes());
         let message = format!(
             "the event has {} bytes, and no more than {limit} may wait for a client; raise `queue_bytes`, or `memory`",
             data.len()
@@ -371,7 +387,7 @@ impl Sse {
             item: RejectedItem::Row,
             reason: "too long",
             message,
-            origin: Origin { file: format!("/streams/{}", self.stream.name()), ..Origin::default() },
+            origin: Origin { file: format!("/streams/{}", self.served.stream.name()), ..Origin::default() },
             raw: data[..data.len().min(MAX_RAW_BYTES)].to_vec(),
         })
     }

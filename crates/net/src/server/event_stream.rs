@@ -380,11 +380,11 @@ impl EventStream {
             .with("limit", self.shared.options.queue_bytes)
     }
 
-    /// Tells clients the end, after all events; whoever comes later gets what is kept and the end.
+    /// Tells clients the end, after all events; whoever comes later gets what is kept and the end. It has no number: that
+    /// is the first event's of the stream that goes on.
     pub fn end(&self) {
         let mut last = Events::new();
-        let id = self.shared.ring.next_id();
-        last.add(usize::MAX, |into| Event { name: "end", data: b"{}" }.encode(Some(id), into));
+        last.add(usize::MAX, |into| Event { name: "end", data: b"{}" }.encode(None, into));
         self.shared.ring.close_with(last);
     }
 

@@ -60,7 +60,26 @@ impl Committing<'_> {
         };
         self.commits.commit(parts, epoch, end).await?;
         self.rejects.are_public();
+        self.tell(end);
         Ok(())
+    }
+
+    /// Tells steps that what they keep is committed. One that panics then changes nothing of it: the next commit, or the end
+    /// of the run, finds that.
+    fn tell(&self, end: End) {
+        for (name, durable) in self.durables() {
+            if let Some(keeper) = durable.keeper() {
+                let _ = self.panics.guard(name).call(|| keeper.committed(end == End::Finish));
+            }
+        }
+    }
+
+    /// What steps keep by, with their names.
+    fn durables(&self) -> impl Iterator<Item = (&str, &Durable)> {
+        let steps = self.steps.iter().zip(self.contexts);
+        let kept = steps.filter(|(step, _)| !(self.is_trial && step.is_source));
+        let of_steps = kept.filter_map(|(_, cx)| Some((cx.step(), cx.durable()?)));
+        of_steps.chain(self.beside.iter().map(|(name, durable)| (name.as_str(), &**durable)))
     }
 
     fn judge(&self, end: End) -> Result<()> {
@@ -98,11 +117,7 @@ impl Committing<'_> {
     /// What steps keep, as far as they do.
     async fn keep(&self) -> Result<BTreeMap<String, Value>> {
         let mut kept = BTreeMap::new();
-        let steps =
-            self.steps.iter().zip(self.contexts).filter(|(step, _)| !(self.is_trial && step.is_source));
-        let of_steps = steps.filter_map(|(_, cx)| Some((cx.step(), cx.durable()?)));
-        let beside = self.beside.iter().map(|(name, durable)| (name.as_str(), &**durable));
-        for (name, durable) in of_steps.chain(beside) {
+        for (name, durable) in self.durables() {
             let Some(keeper) = durable.keeper() else { continue };
             let value = self.panics.guard(name).wait(keeper.keep()).await.flatten();
             let value = value.map_err(|error| error.with("step", name))?;

@@ -7,6 +7,8 @@ mod conformance;
 #[cfg(test)]
 mod partitions;
 #[cfg(test)]
+mod sse;
+#[cfg(test)]
 mod stac_geoparquet;
 #[cfg(test)]
 mod support;

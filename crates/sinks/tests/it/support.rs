@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aqueduct_core::{Batch, Context, Fs, Part, Problem, Result, RunContext, Sink, SinkConfig, StdFs};
+use aqueduct_core::{
+    Batch, Context, Durable, Fs, Part, Problem, Result, RunContext, Sink, SinkConfig, StdFs,
+};
 use aqueduct_primitives::{Budget, ByteCount};
 use arrow::array::{
     Array, ArrayRef, BinaryArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
@@ -32,6 +34,15 @@ impl Place {
     }
 
     pub(crate) fn with(memory: ByteCount, change: impl FnOnce(&mut RunContext)) -> Self {
+        Self::with_kept(memory, change, None)
+    }
+
+    /// A step that keeps something, and what it kept.
+    pub(crate) fn with_kept(
+        memory: ByteCount,
+        change: impl FnOnce(&mut RunContext),
+        durable: Option<Durable>,
+    ) -> Self {
         let dir = TempDir::new().unwrap();
         let stage_dir = dir.path().to_owned();
         let cx = Context::standalone_with(
@@ -41,7 +52,10 @@ impl Place {
                 run.part_run = "r1".into();
                 change(run);
             },
-            |step| step.stage_dir = Some(stage_dir),
+            |step| {
+                step.stage_dir = Some(stage_dir);
+                step.durable = durable;
+            },
         );
         Self { dir, cx: cx.unwrap() }
     }
