@@ -94,7 +94,7 @@ fn space_before(run: &Run, glyph: &Glyph) -> Option<bool> {
     let follows = run.along.dot(glyph.along) >= SAME_DIRECTION
         && (-OVERLAP..=RUN_GAP).contains(&gap)
         && shift.abs() <= SHIFT;
-    follows.then(|| glyph.after_space || gap > WORD_GAP)
+    follows.then_some(glyph.after_space || gap > WORD_GAP)
 }
 
 /// Runs that touch become one.
