@@ -185,29 +185,54 @@ impl Manifest {
     }
 
     /// Writes it to a new file, durable once the folder is; its BLAKE3.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`]: it is longer than what is read again; nothing is left of it. The disk's.
     pub(crate) fn store(&self, disk: &Disk, path: &Path) -> Result<String> {
+        self.store_within(disk, path, MAX_MANIFEST_BYTES)
+    }
+
+    fn store_within(&self, disk: &Disk, path: &Path, max_bytes: u64) -> Result<String> {
         let failed = |error: std::io::Error| Error::io("write manifest", path.display(), error);
-        let mut file =
-            std::io::BufWriter::new(Hashing { file: disk.create_new(path)?, hasher: Box::default() });
+        let mut file = std::io::BufWriter::new(Hashing {
+            file: disk.create_new(path)?,
+            hasher: Box::default(),
+            n_bytes: 0,
+        });
         serde_json::to_writer(&mut file, self).map_err(|error| failed(error.into()))?;
         file.write_all(b"\n").map_err(failed)?;
-        let Hashing { mut file, hasher } = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        let Hashing { mut file, hasher, n_bytes } =
+            file.into_inner().map_err(|error| failed(error.into_error()))?;
+        if n_bytes > max_bytes {
+            drop(file);
+            disk.remove_file(path)?;
+            return Err(too_long(self.parts.len(), n_bytes, max_bytes));
+        }
         file.sync().map_err(failed)?;
         Ok(hasher.finalize().to_hex().to_string())
     }
 }
 
-/// A file that is hashed while it is written.
+/// What could not be read again must not be committed: the output could be neither read nor written any more.
+fn too_long(n_parts: usize, n_bytes: u64, max_bytes: u64) -> Error {
+    let message = "the output has too many parts to list; write fewer and larger ones, or another output";
+    let error = Error::new(ErrorKind::Limit, "write manifest", message).with("parts", n_parts);
+    error.with("bytes", n_bytes).with("limit", max_bytes)
+}
+
+/// A file that is hashed and counted while it is written.
 struct Hashing {
     file: Box<dyn FsFile>,
     /// Boxed, for it is 2 kB.
     hasher: Box<blake3::Hasher>,
+    n_bytes: u64,
 }
 
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let n = self.file.write(bytes)?;
         self.hasher.update(&bytes[..n]);
+        self.n_bytes += n as u64;
         Ok(n)
     }
 
@@ -223,6 +248,10 @@ struct Header {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use aqueduct_core::StdFs;
+
     use super::*;
 
     #[test]
@@ -232,5 +261,25 @@ mod tests {
         assert!(newer.to_string().contains("newer"), "{newer}");
         let other = Manifest::parse(b"precious\n").unwrap_err();
         assert!(other.to_string().contains("no manifest"), "{other}");
+    }
+
+    #[test]
+    fn a_manifest_that_could_not_be_read_again_is_refused_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, path) = (Disk(Arc::new(StdFs)), dir.path().join("manifest.json"));
+        let stamp = RunStamp {
+            flow: "f".into(),
+            run_id: "r".into(),
+            mode: "append",
+            written: DateTime::UNIX_EPOCH,
+            inputs: None,
+        };
+        let manifest = Manifest::new(&stamp, Vec::new());
+        let n_bytes = manifest.encode().unwrap().len() as u64;
+        let error = manifest.store_within(&disk, &path, n_bytes - 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        assert!(error.message().contains("too many parts") && !path.exists(), "{error}");
+        manifest.store_within(&disk, &path, n_bytes).unwrap();
+        assert_eq!(Manifest::load(&disk, &path).unwrap(), Some(manifest));
     }
 }

@@ -7,9 +7,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A file of items tells of so many collections, at most: more than anybody reads in one document of each, and few enough
-/// to be held for each of a thousand files that are open.
-pub const MAX_COLLECTIONS: usize = 64;
+/// A file of items tells of so many collections, at most: few enough to be held for each of a thousand files that are open,
+/// and for what lists a hundred thousand files to stay small.
+pub const MAX_COLLECTIONS: usize = 16;
+/// A collection with a longer id is not told of.
+pub const MAX_ID_BYTES: usize = 256;
 /// A document names so many files one by one, at most.
 const MAX_ASSETS: usize = 1000;
 /// Of a STAC document.
@@ -28,7 +30,8 @@ pub const COLLECTIONS: &str = "collections.json";
 pub struct Extents {
     /// By the collection's id.
     pub collections: BTreeMap<String, Extent>,
-    /// Whether there were more than [`MAX_COLLECTIONS`]: then nothing follows from these.
+    /// Whether there were more than [`MAX_COLLECTIONS`], or one whose id is not known or longer than [`MAX_ID_BYTES`]: then
+    /// none is told of.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_more: bool,
 }
@@ -77,13 +80,21 @@ impl Extent {
 impl Extents {
     /// Adds items of a collection.
     pub fn add(&mut self, collection: &str, extent: &Extent) {
+        if self.has_more {
+            return;
+        }
         if let Some(there) = self.collections.get_mut(collection) {
             there.merge(extent);
-        } else if self.collections.len() < MAX_COLLECTIONS {
+        } else if self.collections.len() < MAX_COLLECTIONS && collection.len() <= MAX_ID_BYTES {
             self.collections.insert(collection.to_owned(), extent.clone());
         } else {
-            self.has_more = true;
+            self.give_up();
         }
+    }
+
+    /// Tells of none: there is an item whose collection is not known.
+    pub fn give_up(&mut self) {
+        *self = Self { has_more: true, ..Self::default() };
     }
 
     /// About what it takes in memory.
@@ -206,5 +217,23 @@ mod tests {
         (0..=MAX_COLLECTIONS).for_each(|n| many.add(&n.to_string(), &Extent::default()));
         assert!(documents(&[FileOfItems { extents: Some(&many), ..file }]).is_none());
         assert!(documents(&[]).is_none());
+    }
+
+    // What lists the files of an output holds this of each: it must stay small, whatever the items say.
+    #[test]
+    fn what_a_file_tells_is_small_however_many_collections_there_are_and_however_long_their_ids() {
+        let small = r#"{"collections":{},"has_more":true}"#;
+        let (mut many, mut long) = (Extents::default(), of(&[("c", Extent::default())]));
+        (0..1000).for_each(|n| many.add(&n.to_string(), &Extent::default()));
+        long.add(&"l".repeat(MAX_ID_BYTES + 1), &Extent::default());
+        long.add("d", &Extent::default());
+        for extents in [many, long] {
+            assert_eq!(serde_json::to_string(&extents).unwrap(), small);
+            assert_eq!(extents.n_bytes(), 0);
+        }
+        let mut most = Extents::default();
+        let id = |n: usize| format!("{n:0>MAX_ID_BYTES$}");
+        (0..MAX_COLLECTIONS).for_each(|n| most.add(&id(n), &extent(1, [-179.123_456_789; 4], [0, 1])));
+        assert!(!most.has_more && serde_json::to_vec(&most).unwrap().len() < 10_000);
     }
 }

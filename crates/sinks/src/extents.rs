@@ -9,11 +9,15 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
-use percent_encoding::percent_decode_str;
+
+use crate::partition::value_in;
 
 /// Adds the items of some rows. `folder` is that of the part: it may name the collection, where no column does.
 pub(crate) fn add(extents: &mut Extents, folder: &str, records: &RecordBatch) {
     let items = Items::of(folder, records);
+    if items.is_unnamed {
+        return extents.give_up();
+    }
     let mut row = 0;
     while row < records.num_rows() {
         let (first, id) = (row, items.collection(row));
@@ -31,6 +35,8 @@ pub(crate) fn add(extents: &mut Extents, folder: &str, records: &RecordBatch) {
 /// What there is of the columns that tell of it.
 struct Items {
     of_all: Option<String>,
+    /// Whether they are of a collection that nothing names: the name of its folder was too long, and was cut.
+    is_unnamed: bool,
     collections: Option<StringArray>,
     /// West, south, east, north.
     corners: Option<[Float64Array; 4]>,
@@ -47,9 +53,13 @@ impl Items {
             let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
             Some(cast(column, &micros).ok()?.as_primitive::<TimestampMicrosecondType>().clone())
         };
+        let collections = records.column_by_name("collection").and_then(texts);
+        let named = value_in(folder, "collection");
+        let has_folder = folder.split('/').any(|step| step.starts_with("collection="));
         Self {
-            of_all: collection_of(folder),
-            collections: records.column_by_name("collection").and_then(texts),
+            is_unnamed: collections.is_none() && has_folder && named.is_none(),
+            of_all: named.flatten(),
+            collections,
             corners: records.column_by_name("bbox").and_then(corners),
             at: times("datetime"),
             from: times("start_datetime"),
@@ -94,10 +104,4 @@ fn corners(boxes: &ArrayRef) -> Option<[Float64Array; 4]> {
         Float64Array::try_new(corner.values().clone(), nulls).ok()
     };
     Some([corner("xmin")?, corner("ymin")?, corner("xmax")?, corner("ymax")?])
-}
-
-/// The collection that a folder is of: `collection=VALUE`.
-fn collection_of(folder: &str) -> Option<String> {
-    let value = folder.split('/').find_map(|part| part.strip_prefix("collection="))?;
-    Some(percent_decode_str(value).decode_utf8().ok()?.into_owned())
 }

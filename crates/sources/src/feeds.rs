@@ -7,9 +7,11 @@
 //! **One bad feed never stops the others.** What fails of a feed is rejected by its name, its entries before that are given, and
 //! the next run asks it again. Where the flow fails on what is bad, it does so when all other feeds are read.
 //!
-//! **Each entry once.** An entry is given once for its `id` and `updated_at`, in all runs that are committed: its key is looked
-//! up before a batch, and noted in the poll that gives it. What is known of a feed's version counts from the batch on that ends
-//! it. Formats: see [`aqueduct_formats::feed`].
+//! **Each entry once.** An entry is given once for its `id` and `updated_at`, in all runs that are committed and in whichever
+//! feed it comes: two feeds that give one id to two entries of one time, or of none, have one row of both, and the entry that
+//! came first wins. Such feeds are to be read in flows of their own, or with `entries: all`. A key is looked up before a batch,
+//! and noted in the poll that gives it. What is known of a feed's version counts from the batch on that ends it.
+//! Formats: see [`aqueduct_formats::feed`].
 
 mod adapters;
 mod collect;
@@ -140,6 +142,7 @@ impl SourceConfig for Config {
         fetcher.trust(self.hosts());
         let n_at_once = self.n_at_once(cx.max_concurrency());
         let feeds = Box::pin(list::feeds(&self, &fetcher, cx)).await?;
+        memory::check_room(cx.share().total(), list::bytes(&feeds))?;
         let memory_of_list = cx.share().reserve(list::bytes(&feeds)).await?;
         let versions = Versions::open(cx, &feeds)?;
         let (given, memory_of_given) = match self.entries {

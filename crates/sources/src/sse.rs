@@ -45,7 +45,7 @@ use crate::file_set::open::FLUSH_LIVE_AFTER;
 use gather::{Group, columns_of_text};
 use give::Giving;
 use given::GIVEN_BYTES;
-use listen::{Ear, Happening};
+use listen::{Ear, Happening, What};
 use parse::Parser;
 use place::{Place, SPLIT, place_of};
 
@@ -272,10 +272,17 @@ impl Stream {
         let mut rest = self.ear(cx, Arc::clone(&behind))?.happenings();
         let (mut first, mut group) = (Vec::new(), Group::new(true));
         let mut until: Option<Instant> = None;
-        while !group.is_full(INFER_EVENTS, division(cx).batch()) {
+        while first.len() < INFER_EVENTS && !group.is_full(INFER_EVENTS, division(cx).batch()) {
             let Some(happening) = next_until(&mut rest, until).await? else { break };
-            group.look_at(&happening);
-            first.push(happening);
+            // Of several that only say where to go on, the last says it.
+            let is_passed = |happening: &Happening| matches!(happening.what, What::Passed);
+            match first.last_mut() {
+                Some(last) if is_passed(last) && is_passed(&happening) => *last = happening,
+                _ => {
+                    group.look_at(&happening);
+                    first.push(happening);
+                }
+            }
             until = until.or(group.has_rows().then(|| Instant::now() + INFER_FOR));
         }
         let body = Box::pin(stream::once({

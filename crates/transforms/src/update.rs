@@ -208,8 +208,9 @@ impl MapRows for Update {
     fn map(&mut self, records: RecordBatch, cx: &Context) -> Result<RecordBatch> {
         let most = cx.share().total().saturating_add(retained_bytes(&records));
         let mut rows = StructArray::from(records.clone());
+        // What one edit has made is held until the last is done.
+        let room = Room::new(most);
         for edit in &self.edits {
-            let room = Room::new(most);
             rows = apply::edited(&rows, edit, Given { batch: &records, room: &room }).map_err(failed)?;
         }
         RecordBatch::try_new(self.schema(), rows.into_parts().1)

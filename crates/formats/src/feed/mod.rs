@@ -41,18 +41,21 @@ mod xml;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
+
 use aqueduct_core::{Error, ErrorKind, Result};
 use url::Url;
 
 pub use body::document_bytes;
 pub use entry::Entry;
-pub use opml::outlines;
+pub use opml::{OutlineLimits, outlines};
 pub use rows::{FeedFacts, entries_schema, entry_records};
 
 use self::json::JsonFeed;
 use self::xml::XmlFeed;
 
-/// Elements within each other, at most. With more, a document could make its reader hold as many.
+/// Elements within each other, at most. With more, a document could make its reader hold as many. An entry that passes it is an
+/// error of its own: those after it are read.
 pub const MAX_DEPTH: usize = 128;
 /// Attributes of one element, at most.
 pub const MAX_ATTRIBUTES: usize = 256;
@@ -141,6 +144,10 @@ impl FeedReader {
 }
 
 const ONE_ENTRY: &str = "read entry";
+/// What the limit is of that elements within elements pass.
+const DEPTH: &str = "depth";
+/// Of a name that is shown in a message.
+const MAX_SHOWN_BYTES: usize = 40;
 
 /// Whether an error is about one entry alone, so that those behind it can be read.
 pub fn is_about_one_entry(error: &Error) -> bool {
@@ -160,6 +167,11 @@ fn too_large() -> Error {
     Error::new(ErrorKind::Limit, ONE_ENTRY, message)
 }
 
+fn too_deep() -> Error {
+    let message = format!("in an entry elements lie more than {MAX_DEPTH} deep; it is left out");
+    Error::new(ErrorKind::Limit, ONE_ENTRY, message)
+}
+
 /// Where a link leads: one that is whole stays as it is, others start from `base`.
 fn link_from(link: &str, base: Option<&Url>) -> Option<String> {
     let link = link.trim();
@@ -168,10 +180,16 @@ fn link_from(link: &str, base: Option<&Url>) -> Option<String> {
     }
     match (Url::parse(link), base) {
         (Err(url::ParseError::RelativeUrlWithoutBase), Some(base)) => {
-            Some(base.join(link).map_or_else(|_| link.to_owned(), String::from))
+            let whole = base.join(link).map_or_else(|_| link.to_owned(), String::from);
+            Some(whole).filter(|whole| whole.len() <= MAX_LINK_BYTES)
         }
         _ => Some(link.to_owned()),
     }
+}
+
+/// The name of an element as messages show it: short, and without what a terminal would take for a command.
+fn shown(name: &str) -> impl Display {
+    cut(name, MAX_SHOWN_BYTES).escape_debug()
 }
 
 /// A text of at most so many bytes, whole characters.

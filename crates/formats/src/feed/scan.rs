@@ -6,14 +6,16 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use aqueduct_core::Result;
+use aqueduct_core::{Error, Result};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use quick_xml::events::attributes::Attributes;
 use url::Url;
 
 use super::names::{Space, of_namespace, of_prefix};
-use super::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_LINK_BYTES, MAX_NAMESPACES, data, entity, limit, link_from};
+use super::{
+    DEPTH, MAX_ATTRIBUTES, MAX_DEPTH, MAX_LINK_BYTES, MAX_NAMESPACES, data, entity, limit, link_from, shown,
+};
 
 /// A place in a document: what is behind, and which elements are open there.
 #[derive(Clone, Debug, Default)]
@@ -114,18 +116,23 @@ pub(super) struct Scan<'t, 'p> {
     reader: Reader<&'t [u8]>,
     /// Where the reader began.
     origin: usize,
+    /// Whether what begins too deep is passed over.
+    is_leaving: bool,
     pub(super) place: &'p mut Place,
 }
 
 impl<'t, 'p> Scan<'t, 'p> {
     pub(super) fn new(text: &'t str, place: &'p mut Place) -> Self {
+        // The reader drops a byte order mark where it begins, and does not count it.
+        let rest = &text[place.at..];
+        place.at += rest.len() - rest.trim_start_matches('\u{feff}').len();
         let origin = place.at;
         let mut reader = Reader::from_str(&text[origin..]);
         let config = reader.config_mut();
         config.allow_dangling_amp = true;
         config.allow_unmatched_ends = true;
         config.check_end_names = false;
-        Self { text, reader, origin, place }
+        Self { text, reader, origin, is_leaving: false, place }
     }
 
     pub(super) fn text(&self) -> &'t str {
@@ -149,6 +156,7 @@ impl<'t, 'p> Scan<'t, 'p> {
                 data("the markup is damaged or cut off").with("byte", self.place.at).with_source(error)
             })?;
             match event {
+                Event::Start(_) | Event::Empty(_) if self.is_leaving && self.place.depth() >= MAX_DEPTH => {}
                 Event::Start(start) => {
                     let n_name_bytes = start.name().as_ref().len();
                     return self.start(self.slice(&start)?, n_name_bytes).map(Piece::Start);
@@ -176,8 +184,7 @@ impl<'t, 'p> Scan<'t, 'p> {
 
     /// The same bytes, as a part of the text.
     fn slice(&self, bytes: &[u8]) -> Result<&'t str> {
-        within(self.text, bytes)
-            .ok_or_else(|| aqueduct_core::Error::bug("read feed", "a piece of another text"))
+        within(self.text, bytes).ok_or_else(|| Error::bug("read feed", "a piece of another text"))
     }
 
     fn offset(&self, part: &str) -> usize {
@@ -187,7 +194,7 @@ impl<'t, 'p> Scan<'t, 'p> {
     fn start(&mut self, tag: &'t str, n_name_bytes: usize) -> Result<Element<'t>> {
         if self.place.depth() >= MAX_DEPTH {
             let message = format!("elements lie more than {MAX_DEPTH} deep");
-            return Err(limit("depth", message).with("byte", self.place.at));
+            return Err(limit(DEPTH, message).with("byte", self.place.at));
         }
         let name = &tag[..n_name_bytes];
         let start = self.offset(name);
@@ -210,22 +217,23 @@ impl<'t, 'p> Scan<'t, 'p> {
     /// Takes the namespace of an element for that of feeds, whatever it is called.
     pub(super) fn take_for_feed(&mut self, root: &Element<'t>) {
         if root.space == Space::Other {
-            let prefix = root.tag.split([':', ' ']).next().filter(|prefix| *prefix != root.name);
-            self.place.namespaces.push((prefix.unwrap_or_default().to_owned(), Space::Feed));
+            let prefix = root.tag[..root.n_name_bytes].split_once(':').map_or("", |(prefix, _)| prefix);
+            self.place.namespaces.push((prefix.to_owned(), Space::Feed));
         }
     }
 
     fn look_at_attributes(&mut self, element: &Element<'t>) -> Result<()> {
-        let mut n_attributes = 0;
+        let (mut n_attributes, mut has_base) = (0, false);
         for (key, value) in element.written() {
             n_attributes += 1;
             if n_attributes == MAX_ATTRIBUTES {
                 let message = format!("an element has {MAX_ATTRIBUTES} attributes or more");
                 return Err(limit("attributes", message).with("byte", self.place.at));
             }
-            if key == "xml:base" && value.len() <= MAX_LINK_BYTES {
+            if key == "xml:base" && value.len() <= MAX_LINK_BYTES && !std::mem::replace(&mut has_base, true) {
                 let base = link_from(&entity::resolved(value), self.place.base());
-                self.place.bases.extend(base.and_then(|base| Url::parse(&base).ok()));
+                let base = base.and_then(|base| Url::parse(&base).ok());
+                self.place.bases.extend(base.filter(|base| base.as_str().len() <= MAX_LINK_BYTES));
             }
             let Some(prefix) = key.strip_prefix("xmlns") else { continue };
             let prefix = match prefix.strip_prefix(':') {
@@ -279,8 +287,24 @@ impl<'t, 'p> Scan<'t, 'p> {
         }
     }
 
-    pub(super) fn cut_off(&self) -> aqueduct_core::Error {
-        let name = super::cut(self.place.innermost(self.text), 40);
+    /// Passes over what is left of the element of this depth, however deep it goes: what begins too deep is not looked at.
+    /// Does nothing where that has ended.
+    ///
+    /// # Errors
+    /// As [`Scan::skip`], but for the depth.
+    pub(super) fn leave(&mut self, depth: usize) -> Result<()> {
+        self.is_leaving = true;
+        while self.place.depth() >= depth {
+            if matches!(self.next()?, Piece::Eof) {
+                return Err(self.cut_off());
+            }
+        }
+        self.is_leaving = false;
+        Ok(())
+    }
+
+    pub(super) fn cut_off(&self) -> Error {
+        let name = shown(self.place.innermost(self.text));
         data(format!("the document ends within <{name}>: it is cut off")).with("byte", self.place.at)
     }
 }

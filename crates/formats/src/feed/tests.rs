@@ -181,7 +181,7 @@ fn documents_are_read_within_bounds_that_are_named() {
         (with_attributes(80_000, "a"), "attributes"),
         (with_attributes(200_000, "xmlns:a"), "attributes"),
         (rss(&format!("<item/>{scopes}")), "namespaces"),
-        (rss(&format!("<item/><item>{}", "<a>".repeat(1_000_000))), "depth"),
+        (format!("<rss><channel><item/><item>{}", "<a>".repeat(1_000_000)), "depth"),
     ];
     for (text, bound) in cases {
         let (n_entries, error) = read_to_error(&text);
@@ -267,8 +267,100 @@ fn lists_of_feeds_are_read_at_whatever_depth() {
     let text = "<?xml version='1.0'?><opml xml:base='http://host/x/'><head><title>t</title></head><body>
         <outline text='a'><outline xmlUrl='a.xml?b=1&amp;c=2'/><outline><outline xmlurl='http://b'/></outline></outline>
         <outline htmlUrl='http://no'/></body></opml>";
-    assert_eq!(outlines(text, None).unwrap(), ["http://host/x/a.xml?b=1&c=2", "http://b"]);
-    assert!(outlines("<rss/>", None).unwrap_err().message().contains("<rss>"));
-    assert!(outlines("<opml><body>", None).unwrap_err().message().contains("cut off"));
-    assert!(outlines("", None).is_err());
+    let of = |text| outlines(text, None, OutlineLimits { urls: 2, bytes: 100 });
+    assert_eq!(of(text).unwrap(), ["http://host/x/a.xml?b=1&c=2", "http://b"]);
+    assert!(of("<rss/>").unwrap_err().message().contains("<rss>"));
+    assert!(of("<opml><body>").unwrap_err().message().contains("cut off"));
+    assert!(of("").is_err());
+}
+
+// A list is read no further than it may go: what stands behind that is not even looked at.
+#[test]
+fn lists_of_feeds_are_bounded_while_they_are_read() {
+    let list =
+        "<opml><outline xmlUrl='http://a'/><outline xmlUrl='http://b'/><outline xmlUrl='http://c'/><cut off";
+    for limits in [OutlineLimits { urls: 2, bytes: 100 }, OutlineLimits { urls: 100, bytes: 17 }] {
+        let error = outlines(list, None, limits).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.context("limit_of")),
+            (ErrorKind::Limit, Some("outlines")),
+            "{error}"
+        );
+    }
+}
+
+// reliability 27: BOM
+#[test]
+fn byte_order_marks_are_passed_over_wherever_entries_are_looked_for() {
+    let items = "<item a='\u{e9}'><guid>1</guid></item>\u{feff}<item a='\u{e9}'>\u{feff}<guid>2</guid></item>\u{feff}";
+    for text in [format!("\u{feff}{}", rss(items)), format!("\u{feff}\u{feff}{}", rss(items))] {
+        let (title, entries) = read(&text);
+        let ids: Vec<_> = entries.iter().filter_map(|entry| entry.id.as_deref()).collect();
+        assert_eq!((title.as_deref(), ids), (Some("t"), vec!["1", "2"]));
+    }
+}
+
+// T15: a document cannot make a reader hold more than its bounds.
+#[test]
+fn bases_of_links_do_not_grow_with_each_other() {
+    let part = format!("xml:base='{}/' ", "b".repeat(MAX_LINK_BYTES / 4));
+    let scopes = format!("<x {part}>").repeat(40);
+    let text = format!(
+        "<rss xml:base='http://h/' ><channel><item {}>{scopes}<link>a</link></item></channel></rss>",
+        part.repeat(100)
+    );
+    let mut place = scan::Place::start(None);
+    let mut scan = scan::Scan::new(&text, &mut place);
+    let mut longest = 0;
+    while !matches!(scan.next().unwrap(), scan::Piece::Eof) {
+        longest = longest.max(scan.place.base().map_or(0, |base| base.as_str().len()));
+    }
+    assert!((MAX_LINK_BYTES / 2..=MAX_LINK_BYTES).contains(&longest), "{longest}");
+}
+
+#[test]
+fn the_prefix_of_a_feed_of_an_unknown_namespace_ends_where_its_name_does() {
+    let text = "<feed\nxmlns='urn:mine'><title>t</title><entry><id>1</id></entry></feed>";
+    let prefixed =
+        "<f:feed\txmlns:f='urn:mine'><f:title>t</f:title><f:entry><f:id>1</f:id></f:entry></f:feed>";
+    for text in [text, prefixed] {
+        let (title, entries) = read(text);
+        assert_eq!((title.as_deref(), entries.len()), (Some("t"), 1), "{text}");
+    }
+}
+
+// reliability 26: one bad entry
+#[test]
+fn an_entry_of_many_tags_that_are_never_closed_is_left_out_alone() {
+    let breaks = "a<br>".repeat(2 * MAX_DEPTH);
+    let bad = format!("<item><guid>1</guid><description>{breaks}</description></item>");
+    for text in [
+        rss(&format!("{bad}<item><guid>2</guid></item>")),
+        format!("<rss><channel>{bad}<item><guid>2</guid></item><title>t</title></channel></rss>"),
+        format!(
+            "<rss><channel><description>{breaks}</description><title>t</title>{bad}<item><guid>2</guid></item></channel></rss>"
+        ),
+    ] {
+        let mut feed = open(&text).unwrap();
+        assert_eq!(feed.title(), Some("t"));
+        let error = feed.next_entry().unwrap_err();
+        assert!(is_about_one_entry(&error) && error.kind() == ErrorKind::Limit, "{error}");
+        assert_eq!(feed.next_entry().unwrap().unwrap().id.as_deref(), Some("2"));
+        assert!(feed.next_entry().unwrap().is_none());
+    }
+}
+
+// T15
+#[test]
+fn names_of_a_document_reach_no_terminal_as_they_are() {
+    let name = format!("a\u{1b}[2J{}", "b".repeat(100));
+    let errors = [
+        open(&format!("<{name}></{name}>")).unwrap_err(),
+        open(&format!("<rss><channel><{name}>")).unwrap_err(),
+        outlines(&format!("<{name}></{name}>"), None, OutlineLimits { urls: 1, bytes: 1 }).unwrap_err(),
+    ];
+    for error in errors {
+        let told = error.chain();
+        assert!(told.contains("a\\u{1b}[2Jbbb") && !told.contains('\u{1b}') && told.len() < 200, "{told:?}");
+    }
 }

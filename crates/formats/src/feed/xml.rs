@@ -11,7 +11,10 @@ use url::Url;
 use super::entry::filled;
 use super::names::Space;
 use super::scan::{Element, Piece, Place, Scan};
-use super::{Entry, MAX_ENTRY_BYTES, MAX_FEED_TITLE_BYTES, cut, data, entity, link_from, too_large};
+use super::{
+    DEPTH, Entry, MAX_ENTRY_BYTES, MAX_FEED_TITLE_BYTES, cut, data, entity, link_from, shown, too_deep,
+    too_large,
+};
 
 /// A document of RSS or Atom.
 #[derive(Debug)]
@@ -54,9 +57,16 @@ impl XmlFeed {
         }
         match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Entry { about } => {
+                let depth = scan.place.depth();
                 let entry = EntryScan::new(&mut scan, about).read();
                 self.next = Next::Other;
-                entry.map(Some)
+                match entry {
+                    // Tags that are never closed, as `<br>`, lie within each other.
+                    Err(error) if error.context("limit_of") == Some(DEPTH) && scan.leave(depth).is_ok() => {
+                        Err(too_deep())
+                    }
+                    entry => entry.map(Some),
+                }
             }
             Next::Other | Next::Nothing => Ok(None),
         }
@@ -74,7 +84,7 @@ impl XmlFeed {
                 Piece::Start(root) => {
                     let message = format!(
                         "it is no feed: its outermost element is <{}>; expected rss, rdf:RDF or feed",
-                        cut(root.name, 40)
+                        shown(root.name)
                     );
                     return Err(data(message));
                 }
@@ -94,7 +104,7 @@ impl XmlFeed {
         let (mut place, mut title) = (self.place.clone(), None);
         let mut scan = Scan::new(&self.text, &mut place);
         while title.is_none() {
-            scan.skip().ok()?;
+            scan.leave(scan.place.depth()).ok()?;
             if !matches!(to_entry(&mut scan, &mut title), Ok(Next::Entry { .. })) {
                 break;
             }
@@ -135,9 +145,7 @@ fn to_entry(scan: &mut Scan<'_, '_>, title: &mut Option<String>) -> Result<Next>
             Piece::Start(element) if element.is(Space::Dc, "title") && is_in_feed && second.is_none() => {
                 second = title_in(scan, &element)?;
             }
-            Piece::Start(element) if passes_over(&element) => {
-                scan.skip()?;
-            }
+            Piece::Start(element) if passes_over(&element) => scan.leave(scan.place.depth())?,
             Piece::Eof => return Err(scan.cut_off()),
             _ => {}
         }

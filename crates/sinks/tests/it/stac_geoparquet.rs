@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use aqueduct_core::{ErrorKind, Part, Reject, RejectPolicy, Stored, StoredPart, StoredRead};
 use aqueduct_primitives::ByteCount;
-use arrow::array::{AsArray, BinaryArray, RecordBatch};
+use arrow::array::{AsArray, BinaryArray, RecordBatch, StringArray, new_null_array};
 use arrow::compute::concat_batches;
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -159,6 +159,35 @@ async fn each_part_says_where_and_when_its_items_are() {
         let ids: Vec<_> = extents.collections.keys().map(|id| format!("collection={id}")).collect();
         assert_eq!(ids, [part.name.split_once('/').unwrap().0]);
     }
+}
+
+#[tokio::test]
+async fn items_of_no_collection_are_told_of_in_none() {
+    let items = items(0, 10, 1);
+    let at = items.schema().index_of("collection").unwrap();
+    let mut columns = items.columns().to_vec();
+    columns[at] = new_null_array(columns[at].data_type(), 10);
+    let items = RecordBatch::try_new(items.schema(), columns).unwrap();
+    for options in [json!({ "path": "out" }), json!({ "path": "out", "partition_by": ["collection"] })] {
+        let place = Place::new(ByteCount::mib(32));
+        let parts = place.write(SINK, options, &[items.clone()]).await.unwrap();
+        let extents = parts[0].extents.as_ref().unwrap();
+        assert!(extents.collections.is_empty() && !extents.has_more, "{}: {extents:?}", parts[0].name);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_told_where_a_folder_is_too_short_for_the_name_of_its_collection() {
+    let items = items(0, 10, 1);
+    let at = items.schema().index_of("collection").unwrap();
+    let mut columns = items.columns().to_vec();
+    columns[at] = Arc::new(StringArray::from(vec!["c".repeat(2000); 10]));
+    let items = RecordBatch::try_new(items.schema(), columns).unwrap();
+    let place = Place::new(ByteCount::mib(32));
+    let options = json!({ "path": "out", "partition_by": ["collection"] });
+    let parts = place.write(SINK, options, &[items]).await.unwrap();
+    let extents = parts[0].extents.as_ref().unwrap();
+    assert!(extents.collections.is_empty() && extents.has_more, "{extents:?}");
 }
 
 #[derive(Debug, Default)]

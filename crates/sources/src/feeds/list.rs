@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aqueduct_core::{Context, Error, ErrorKind, Origin, Reject, RejectedItem, Result};
-use aqueduct_formats::feed;
+use aqueduct_formats::feed::{self, OutlineLimits};
 use aqueduct_net::{Fetcher, Location, Trust};
 use aqueduct_primitives::ByteCount;
 use futures::StreamExt;
@@ -117,8 +117,8 @@ impl Names {
     }
 }
 
-/// The feeds of an OPML list. A local one is the operator's own; a remote one is data. A name in it that is none is handed to
-/// the policy.
+/// The feeds of an OPML list. A local one is the operator's own; a remote one is data, of the place that the flow names: where a
+/// redirect has led counts for nothing but where its links start. A name in it that is none is handed to the policy.
 async fn add_outlines(found: &mut Names, at: &Location, fetcher: &Fetcher, cx: &Context) -> Result<()> {
     let (text, base) = opml(at, fetcher, cx).await?;
     let base = match &base {
@@ -127,9 +127,11 @@ async fn add_outlines(found: &mut Names, at: &Location, fetcher: &Fetcher, cx: &
     };
     let trust = match at {
         Location::Local(_) => Trust::Flow,
-        _ => Trust::Data { origin: base.clone() },
+        Location::Http(url) => Trust::Data { origin: Some(url.clone()) },
+        Location::Store { .. } => Trust::Data { origin: None },
     };
-    let urls = cx.tasks().compute(move || feed::outlines(&text, base.as_ref())).await??;
+    let limits = OutlineLimits { urls: MAX_FEEDS, bytes: MAX_NAMES_BYTES };
+    let urls = cx.tasks().compute(move || feed::outlines(&text, base.as_ref(), limits)).await??;
     for url in urls {
         // As readers of feeds write the scheme.
         let url = url.strip_prefix("feed://").map_or(url.clone(), |rest| format!("http://{rest}"));

@@ -37,6 +37,24 @@ pub(super) fn need(n_at_once: usize, max_feed: ByteCount) -> MemoryNeed {
     )
 }
 
+/// Checks that there is room for a list of feeds beside all that one feed takes: before anything is held, for what is held
+/// to the end is not waited for.
+///
+/// # Errors
+/// [`ErrorKind::Limit`]: the share is smaller.
+pub(super) fn check_room(share: ByteCount, list: ByteCount) -> Result<()> {
+    let (min_keys, _) = need_of_keys();
+    let lane = min_keys.saturating_add(LEAST_LANE).max(memory_of_keys(share).saturating_add(LARGE_ENTRY));
+    let needed: ByteCount = [list, RESERVE, lane].into_iter().sum();
+    if needed <= share {
+        return Ok(());
+    }
+    let message =
+        "the list of feeds leaves no memory to read them; raise `memory`, or read them in several flows";
+    let error = Error::new(ErrorKind::Limit, "list feeds", message);
+    Err(error.with("list", list).with("needed", needed).with("limit", share))
+}
+
 /// The room of a step.
 #[derive(Clone)]
 pub(super) struct Room {
@@ -99,5 +117,25 @@ impl Held {
         let turn = turn.map_err(|_| Error::cancelled("read feed"))?;
         self.lane = Some((turn, self.cx.share().reserve(needed).await?));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // MEM-2: what cannot fit is told, not waited for.
+    #[test]
+    fn a_list_that_leaves_no_room_is_refused_and_what_the_step_asks_for_is_enough() {
+        let least = need(1, ByteCount::mib(16)).min;
+        check_room(least, LIST).unwrap();
+        for share in [least, ByteCount::mib(24), ByteCount::mib(60), ByteCount::mib(96)] {
+            let fits = |list| check_room(share, list).is_ok();
+            let most = (0..96).map(ByteCount::mib).take_while(|list| fits(*list)).last().unwrap();
+            let held = most.saturating_add(memory_of_keys(share)).saturating_add(RESERVE);
+            assert!(held.saturating_add(LARGE_ENTRY) <= share, "{share}: {most}");
+            let error = check_room(share, most.saturating_add(ByteCount::mib(1))).unwrap_err();
+            assert!(error.kind() == ErrorKind::Limit && error.message().contains("`memory`"), "{error}");
+        }
     }
 }

@@ -113,8 +113,19 @@ where
     let plan = make.await?;
     let bytes = serde_json::to_vec(&plan)
         .map_err(|error| Error::bug("keep plan", "it has no JSON").with_source(error))?;
+    check_plan(bytes.len() as u64)?;
     disk.block(move |fs| write_private(fs, &dir, &path, &bytes)).await?;
     Ok(plan)
+}
+
+/// A longer plan could not be read again: the run could never go on.
+fn check_plan(n_bytes: u64) -> Result<()> {
+    if n_bytes <= MAX_PLAN_BYTES {
+        return Ok(());
+    }
+    let message = "what the run asks for is too long to be kept; ask for it in several flows";
+    let error = Error::new(ErrorKind::Limit, "keep plan", message);
+    Err(error.with("bytes", n_bytes).with("limit", MAX_PLAN_BYTES))
 }
 
 fn read_if_there(fs: &dyn Fs, path: &Path) -> Result<Option<Vec<u8>>> {
@@ -337,5 +348,26 @@ impl Looked<'_> {
             self.fetched.push((slice, page));
         }
         Ok(self.seen.n_rows() >= n_rows || self.fetched.len() >= MAX_SAMPLE_PAGES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aqueduct_primitives::Budget;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_plan_that_could_not_be_read_again_is_refused_before_anything_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let durable = Durable::new(None, dir.path().join("kept"), dir.path().join("run"));
+        let memory = Budget::new("test", ByteCount::mib(1));
+        let keep = |step: &mut aqueduct_core::StepContext| step.durable = Some(durable);
+        let cx = Context::standalone_with(&memory, |_| {}, keep).unwrap();
+        let long = "x".repeat(MAX_PLAN_BYTES as usize);
+        let error = planned(&cx, async { Ok(long) }).await.unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Limit, "keep plan"), "{error}");
+        assert_eq!(planned(&cx, async { Ok("short".to_owned()) }).await.unwrap(), "short");
+        assert_eq!(planned(&cx, async { Ok("other".to_owned()) }).await.unwrap(), "short", "as it was kept");
     }
 }

@@ -160,10 +160,18 @@ impl Group {
 
     /// Takes in the text of what came, which goes on later.
     pub(super) fn look_at(&mut self, happening: &Happening) {
-        let What::Event(event, reservation) = &happening.what else { return };
+        self.n_bytes = self.n_bytes.saturating_add(EVENT_BYTES + happening.id.len());
+        let (event, reservation) = match &happening.what {
+            What::Passed => return,
+            What::Rejected(reject) => {
+                self.n_bytes = self.n_bytes.saturating_add(reject.message.len() + reject.raw.len());
+                return;
+            }
+            What::Event(event, reservation) => (event, reservation),
+        };
         let is_large = reservation.size() > ByteCount::ZERO;
-        self.n_bytes =
-            if is_large { usize::MAX } else { self.n_bytes.saturating_add(EVENT_BYTES + event.data.len()) };
+        let n_bytes = if is_large { usize::MAX } else { event.name.len() + event.data.len() };
+        self.n_bytes = self.n_bytes.saturating_add(n_bytes);
         if let Rows::Json(lines) = &mut self.rows {
             append_line(lines, event.data.clone());
             self.ids.push(Arc::clone(&happening.id));

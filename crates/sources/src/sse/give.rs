@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Stream;
 use super::gather::Group;
-use super::listen::Happening;
+use super::listen::{Happening, shown};
 use super::place::behind;
 use crate::file_set::memory::Division;
 use crate::file_set::open::FLUSH_LIVE_AFTER;
@@ -74,7 +74,7 @@ impl Giving {
         };
         for mut reject in part.rejects {
             if let Some(id) = reject.origin.row.take().and_then(|row| group.id_behind(row)) {
-                reject.message = format!("{} (the event with id `{id}`)", reject.message);
+                reject.message = format!("{} (the event with id `{}`)", reject.message, shown(id));
             }
             self.cx.reject(reject)?;
         }

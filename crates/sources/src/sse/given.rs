@@ -33,7 +33,7 @@ impl Given {
     pub(super) fn behind(id: &str) -> Self {
         let mut given = Self::default();
         if !id.is_empty() {
-            given.insert(digest(&[id]), None);
+            given.insert(digest(&[id.as_bytes()]), None);
         }
         given
     }
@@ -51,17 +51,29 @@ impl Given {
 
     /// Whether an id is one that comes again.
     pub(super) fn repeats(&self, id: &str) -> bool {
-        self.repeats && self.by_id.contains_key(&digest(&[id]))
+        self.repeats && self.by_id.contains_key(&digest(&[id.as_bytes()]))
     }
 
     /// Whether an event is new; if it is, it is given from now on.
     pub(super) fn take(&mut self, event: &Event) -> bool {
-        if !event.has_own_id || event.id.is_empty() {
+        let Event { id, has_own_id, name, data } = event;
+        !has_own_id || self.take_parts(id, &[name.as_bytes(), data.as_bytes()])
+    }
+
+    /// The same of an event with an id of its own that is larger than it may be: how large, and how its data starts.
+    pub(super) fn take_large(&mut self, id: &str, n_bytes: u64, start: &[u8]) -> bool {
+        self.take_parts(id, &[&n_bytes.to_le_bytes(), start])
+    }
+
+    fn take_parts(&mut self, id: &str, parts: &[&[u8]]) -> bool {
+        if id.is_empty() {
             return true;
         }
-        let (id, whole) = (digest(&[&event.id]), digest(&[&event.id, &event.name, &event.data]));
+        let (id, whole) = (digest(&[id.as_bytes()]), digest(&[&[id.as_bytes()][..], parts].concat()));
         let is_known = match self.by_id.get(&id) {
-            Some(given) => !self.was_restarted || *given == Some(whole),
+            // A server that was started again gives its ids anew, and may not say so.
+            Some(Some(given)) => *given == whole,
+            Some(None) => !self.was_restarted,
             None => false,
         };
         if self.repeats && is_known {
@@ -82,10 +94,10 @@ impl Given {
     }
 }
 
-fn digest(texts: &[&str]) -> u128 {
+fn digest(parts: &[&[u8]]) -> u128 {
     let mut hasher = blake3::Hasher::new();
-    for text in texts {
-        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
     let mut first = [0; 16];
     hasher.finalize_xof().fill(&mut first);
@@ -113,6 +125,19 @@ mod tests {
         let without = Event { has_own_id: false, ..event("7", "x") };
         given.begin();
         assert!(given.take(&without), "an event without an id of its own cannot be known again");
+    }
+
+    #[test]
+    fn an_id_that_comes_again_with_another_event_is_new() {
+        let mut given = Given::behind("9");
+        given.begin();
+        assert!(given.take(&event("1", "a")) && given.take(&event("2", "b")));
+        assert!(given.take_large("3", 100, b"c"));
+        given.begin();
+        assert!(!given.take(&event("1", "a")) && !given.take_large("3", 100, b"c"), "sent again");
+        assert!(given.take(&event("2", "other")), "by a server that was started again");
+        given.begin();
+        assert!(given.take_large("3", 100, b"d") && given.take_large("1", 1, b"a"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const MAX_ID_BYTES: usize = 1 << 10;
 /// A connection on which signs of life came for so long has brought something, though no event came.
 const STEADY_AFTER: Duration = Duration::from_secs(30);
 
-/// Of what a server says about its stream, so much is shown.
+/// Of a text of the server, so much is shown.
 const SHOWN_CHARS: usize = 200;
 
 /// What came, and the id behind it: the source goes on there.
@@ -156,11 +156,9 @@ impl Listening {
                 }
                 Some(What::Passed)
             }
-            Found::TooLarge { id, n_bytes, start } => {
+            Found::TooLarge { id, has_own_id, n_bytes, start } => {
                 drop(self.release());
-                self.go_on_behind(Arc::clone(&id));
-                self.n_new += 1;
-                Some(What::Rejected(self.too_large(&id, n_bytes, start)))
+                Some(self.large_event(id, has_own_id, n_bytes, start))
             }
             Found::Event(event) => self.event(event),
         })
@@ -192,10 +190,23 @@ impl Listening {
         Some(What::Event(event, held))
     }
 
+    /// An event that is larger than it may be is rejected once, and does not move the place back when it comes again.
+    fn large_event(&mut self, id: Arc<str>, has_own_id: bool, n_bytes: u64, start: Vec<u8>) -> What {
+        if has_own_id && !self.given.take_large(&id, n_bytes, &start) {
+            self.ear.cx.metrics().rows_duplicate.add(1);
+            return What::Passed;
+        }
+        let reject = self.too_large(&id, n_bytes, start);
+        if has_own_id {
+            self.go_on_behind(id);
+        }
+        self.n_new += 1;
+        What::Rejected(reject)
+    }
+
     /// What our own server says about a stream: its end, that it has begun anew, that events are no longer there.
     fn is_control(&mut self, event: &Event) -> bool {
-        let (name, last) = (&self.ear.name, &self.ear.last_id);
-        let said: String = event.data.chars().take(SHOWN_CHARS).collect();
+        let (name, last, said) = (&self.ear.name, shown(&self.ear.last_id), shown(&event.data));
         match event.name.as_str() {
             "end" => self.is_over = true,
             "lagged" => {
@@ -249,7 +260,7 @@ impl Listening {
     }
 
     fn too_large(&self, id: &str, n_bytes: u64, start: Vec<u8>) -> Reject {
-        let most = self.ear.parser.max_bytes();
+        let (most, id) = (self.ear.parser.max_bytes(), shown(id));
         let message = format!(
             "the event behind id `{id}` has {n_bytes} bytes of data; expected at most {most} (`max_record_bytes`), no more than \
              data in flight has room for, and an id and a type of a few KiB"
@@ -257,4 +268,15 @@ impl Listening {
         let origin = Origin { file: self.ear.name.to_string(), ..Origin::default() };
         Reject { item: RejectedItem::Row, reason: "too large", message, origin, raw: start }
     }
+}
+
+/// A text of the server as messages show it: short, and without what a terminal would take for a command.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).fold(String::new(), |mut shown, character| {
+        match character {
+            '"' | '\'' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+        shown
+    })
 }

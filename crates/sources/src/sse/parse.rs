@@ -44,6 +44,7 @@ pub(crate) enum Found {
     /// An event that is larger than it may be is behind, with the start of its data.
     TooLarge {
         id: Arc<str>,
+        has_own_id: bool,
         n_bytes: u64,
         start: Vec<u8>,
     },
@@ -155,6 +156,10 @@ impl Parser {
     /// Takes bytes off the front until something is found. Nothing, when all are taken.
     pub(crate) fn feed(&mut self, bytes: &mut &[u8]) -> Option<Found> {
         while let Some(first) = self.behind_bom(bytes) {
+            // The next line may bring a line end, and nothing else that would ask for room.
+            if self.is_full() {
+                return Some(Found::Full);
+            }
             if std::mem::take(&mut self.after_cr) && first == b'\n' {
                 *bytes = &bytes[1..];
                 continue;
@@ -175,6 +180,11 @@ impl Parser {
             }
         }
         None
+    }
+
+    /// Whether the event that is open can have more data only with more room.
+    fn is_full(&self) -> bool {
+        !self.is_too_large && self.data.len() >= self.room && self.room < self.max_bytes
     }
 
     /// The first byte that is no part of a byte order mark at the very start.
@@ -238,6 +248,9 @@ impl Parser {
         if field == Field::Data {
             if self.n_data_lines > 0 {
                 self.n_data_bytes += 1;
+                if !self.is_too_large && self.data.len() >= self.room {
+                    self.give_up();
+                }
                 if !self.is_too_large {
                     self.data.push(b'\n');
                 }
@@ -289,7 +302,7 @@ impl Parser {
         match field {
             Field::Data | Field::Other => {}
             Field::Retry => return digits(&self.value).filter(|_| !self.value_is_long).map(Found::Retry),
-            Field::Event | Field::Id if self.value_is_long => self.is_too_large = true,
+            Field::Event | Field::Id if self.value_is_long => self.give_up(),
             Field::Event => self.event = String::from_utf8_lossy(&self.value).into_owned(),
             Field::Id if self.value.contains(&0) => {}
             Field::Id => {
@@ -313,7 +326,7 @@ impl Parser {
             return has_moved.then_some(Found::Id(id));
         }
         if is_too_large {
-            return Some(Found::TooLarge { id, n_bytes, start: data });
+            return Some(Found::TooLarge { id, has_own_id, n_bytes, start: data });
         }
         let name = if name.is_empty() { "message".to_owned() } else { name };
         Some(Found::Event(Event { id, has_own_id, name, data: text_of(data) }))

@@ -113,12 +113,41 @@ fn what_is_larger_than_it_may_be_is_passed_over_and_the_next_event_is_read() {
     assert_eq!((parser.room(), parser.max_bytes()), (8, 16));
     parser.grow(16);
     let start = b"0123456789abcdef".to_vec();
-    assert_eq!(parser.feed(&mut bytes), Some(Found::TooLarge { id: "1".into(), n_bytes: 19, start }));
+    assert_eq!(
+        parser.feed(&mut bytes),
+        Some(Found::TooLarge { id: "1".into(), has_own_id: true, n_bytes: 19, start })
+    );
     parser.shrink(8);
     assert_eq!(parser.feed(&mut bytes), Some(event("2", "message", "ok")));
     let long = format!("id: {}\ndata: x\n\n", "7".repeat(MAX_FIELD_BYTES + 1));
-    let told = Found::TooLarge { id: "2".into(), n_bytes: 1, start: Vec::new() };
+    let told = Found::TooLarge { id: "2".into(), has_own_id: false, n_bytes: 1, start: Vec::new() };
     assert_eq!(parser.feed(&mut long.as_bytes()), Some(told));
+}
+
+// T15: no event takes more memory than there is room for, whatever its lines are.
+#[test]
+fn lines_of_data_without_a_value_take_room_as_others_do() {
+    for line in ["data\n", "data:\n", "data: \n"] {
+        let mut parser = Parser::new(8, 16);
+        let stream = format!("{}\ndata: ok\n\n", line.repeat(100));
+        let mut bytes = stream.as_bytes();
+        assert_eq!(parser.feed(&mut bytes), Some(Found::Full), "{line:?}");
+        assert_eq!(parser.data.len(), 8);
+        parser.grow(16);
+        let start = vec![b'\n'; 16];
+        let told = Found::TooLarge { id: "".into(), has_own_id: false, n_bytes: 99, start };
+        assert_eq!(parser.feed(&mut bytes), Some(told));
+        assert_eq!(parser.feed(&mut bytes), Some(event("", "message", "ok")));
+    }
+}
+
+#[test]
+fn an_event_with_a_field_that_is_too_long_keeps_no_more_data_than_is_shown() {
+    let mut parser = Parser::new(MAX, MAX);
+    let (name, data) = ("n".repeat(MAX_FIELD_BYTES + 1), "d".repeat(MAX / 2));
+    let mut bytes = &format!("id: 1\ndata: {data}\nevent: {name}\n")[..].as_bytes()[..];
+    assert_eq!(parser.feed(&mut bytes), None);
+    assert!(parser.data.capacity() <= SHOWN_BYTES, "{}", parser.data.capacity());
 }
 
 /// The standard's steps over the whole text at once.

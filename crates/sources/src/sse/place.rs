@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 /// The one split of a stream.
 pub(super) const SPLIT: &str = "events";
 
-/// Behind an event, or where none has an id.
+/// Behind an event. An empty id is a place, too, for it takes that of an earlier one: nothing can be asked for behind it.
 pub(super) fn behind(id: &str) -> Positions {
-    if id.is_empty() { Positions::default() } else { Positions::of(SPLIT, json!({ "id": id })) }
+    Positions::of(SPLIT, json!({ "id": id }))
 }
 
 /// Where an earlier process of the run stopped.

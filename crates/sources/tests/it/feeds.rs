@@ -294,6 +294,39 @@ async fn lists_name_feeds_and_remote_ones_are_trusted_no_further() {
     assert_eq!(flow.server.asked("/news/a.xml").len(), 1);
 }
 
+// T1, T7: credentials belong to the origin that the flow names, wherever its list is found.
+#[tokio::test]
+async fn a_list_that_was_moved_to_another_origin_gets_no_credentials_there() {
+    let mut flow = Flow::new().await;
+    let elsewhere = Server::start().await;
+    let theirs = serve(&elsewhere, "/theirs/a.xml", rss(["theirs"]), "\"1\"");
+    let own = serve(&flow.server, "/own.xml", rss(["own"]), "\"1\"");
+    let list = elsewhere.file(
+        "/theirs/list.opml",
+        format!("<opml><body><outline xmlUrl='a.xml'/><outline xmlUrl='{own}'/></body></opml>"),
+    );
+    let url = flow.server.route("/list.opml", move |_| Answer::new(302).header("Location", &list));
+    let ran = flow.run(json!({"opml": url, "auth": {"bearer": "tok-123"}})).await;
+    assert_eq!(ran.ids(), ["own", "theirs"], "links start from where the list is: {theirs}");
+    let sent = |server: &Server, path: &str| server.asked(path)[0].header("authorization").map(str::to_owned);
+    assert_eq!(sent(&elsewhere, "/theirs/list.opml"), None);
+    assert_eq!(sent(&elsewhere, "/theirs/a.xml"), None);
+    assert_eq!(sent(&flow.server, "/own.xml").as_deref(), Some("Bearer tok-123"));
+}
+
+// MEM-2: a list that leaves no memory is told before anything waits for it.
+#[tokio::test]
+async fn a_list_that_leaves_no_memory_to_read_it_is_an_error_that_names_memory() {
+    let flow = Flow::new().await;
+    let url = |n: usize| format!("http://127.0.0.1:9/{n:0>400}\n");
+    flow.write("urls.txt", (0..8000).map(url).collect::<String>());
+    let cx = context(flow.dir.path(), ByteCount::mib(20), None, None);
+    let config = FACTORY.configure(json!({"urls": {"file": "urls.txt"}})).unwrap();
+    let error = config.open(&cx).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    assert!(error.message().contains("`memory`"), "{error}");
+}
+
 // reliability 8, 14; MEM-2
 #[tokio::test]
 async fn a_feed_larger_than_it_may_be_is_rejected_and_large_ones_take_turns() {

@@ -238,6 +238,103 @@ async fn an_event_that_is_too_large_is_rejected_by_its_id_and_large_ones_pass() 
     room.check_all_is_back().await;
 }
 
+// reliability: a server that was started again gives its ids anew
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_begins_its_ids_anew_without_a_word_loses_no_event() {
+    let server = Server::start().await;
+    let answers = vec![
+        events("id: 1\ndata: a\n\nid: 2\ndata: b\n\n").hang_up(),
+        events("id: 1\ndata: c\n\nid: 2\ndata: d\n\nevent: end\ndata\n\n"),
+    ];
+    let url = server.route("/events", in_turn(answers));
+    let room = room(None);
+    let rows = read(&room, json!({"url": url})).await.unwrap();
+    assert_eq!(texts(&rows, "data"), ["a", "b", "c", "d"]);
+    assert_eq!(room.cx.metrics().rows_duplicate.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_too_large_and_comes_again_is_rejected_once_and_moves_no_place_back() {
+    let server = Server::start().await;
+    let first = format!("id: 1\ndata: {}\n\nid: 2\ndata: b\n\n", "x".repeat(2000));
+    let answers = vec![
+        events(first.clone()).hang_up(),
+        events(first.split_inclusive("\n\n").next().unwrap()).hang_up(),
+        events(format!("{first}event: end\ndata\n\n")),
+    ];
+    let url = server.route("/events", in_turn(answers));
+    let (tolerant, rejects) = Room::tolerant();
+    let rows = read(&tolerant, json!({"url": url, "max_record_bytes": "1KiB"})).await.unwrap();
+    assert_eq!(texts(&rows, "data"), ["b"]);
+    assert_eq!(ids_asked(&server), [None, Some("2".into()), Some("2".into())]);
+    assert_eq!(rejects.all().len(), 1);
+    assert_eq!(tolerant.cx.metrics().rows_duplicate.get(), 3);
+}
+
+// A place that cannot be asked for takes that of an earlier one: a run that goes on gives no event twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_an_id_that_cannot_be_sent_there_is_no_place() {
+    let server = Server::start().await;
+    for id in ["id", "id: a\tb"] {
+        let stream = format!("id: 1\ndata: a\n\n{id}\ndata: b\n\n");
+        let url = server.route("/events", move |_| events(stream.clone()).hang());
+        let room = room(None);
+        let mut batches = room.stream(&FACTORY, json!({"url": url})).await.unwrap();
+        let (mut n_rows, mut place) = (0, None);
+        while n_rows < 2 {
+            let batch = next(&mut batches).await;
+            n_rows += batch.num_rows();
+            place = batch.positions().get("events").cloned().or(place);
+        }
+        assert_eq!(place, Some(json!({"id": ""})));
+        let source = room.open(&FACTORY, json!({"url": url})).await.unwrap();
+        let mut again = source.run(room.cx.clone(), Positions::of("events", json!({"id": ""})));
+        drop((batches, again.next().await));
+        assert_eq!(ids_asked(&server).pop(), Some(None));
+    }
+}
+
+// T15
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_says_reaches_no_terminal_as_it_is() {
+    let server = Server::start().await;
+    let long = "9".repeat(900);
+    let stream = format!(
+        "id: \u{9b}{long}\ndata: a\n\nevent: lagged\ndata: \u{1b}[2J{long}\n\nevent: restart\ndata: \u{1b}[2J\n\nevent: end\ndata\n\n"
+    );
+    let url = server.route("/events", move |_| events(stream.clone()));
+    let room = room(None);
+    read(&room, json!({"url": url})).await.unwrap();
+    let gaps = room.cx.notices().gaps.first();
+    assert_eq!(gaps.len(), 2);
+    assert!(gaps.iter().all(|gap| !gap.chars().any(char::is_control) && gap.len() < 700), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| gap.contains("\\u{9b}99") && gap.contains("\\u{1b}[2J")), "{gaps:?}");
+}
+
+// MEM-1: what comes before the first event is held within bounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_schema_what_only_says_where_to_go_on_is_not_held() {
+    let server = Server::start().await;
+    let ids: String = (0..5000).map(|n| format!("id: {n}\n\n")).collect();
+    let stream = format!("{ids}id: x\ndata: {{\"n\":1}}\n\nevent: end\ndata\n\n");
+    let url = server.route("/events", move |_| events(stream.clone()));
+    let room = room(None);
+    let rows = read(&room, json!({"url": url, "format": "json"})).await.unwrap();
+    assert_eq!(numbers(&rows, "n"), [1]);
+    assert_eq!(kept(&room.cx).await["id"], "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_schema_columns_are_not_looked_for_behind_a_thousand_bad_events() {
+    let server = Server::start().await;
+    let bad = format!("data: {}\n\n", "x".repeat(2000)).repeat(1000);
+    let url = server.route("/events", move |_| events(bad.clone()).hang());
+    let (tolerant, _) = Room::tolerant();
+    let options = json!({"url": url, "format": "json", "max_record_bytes": "1KiB"});
+    let told = tolerant.open(&FACTORY, options).await.err();
+    assert!(told.is_none_or(|error| error.kind() == ErrorKind::Data));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_is_sent_and_shown_nowhere() {
     let server = Server::start().await;

@@ -75,7 +75,7 @@ impl Rows<'_> {
     }
 }
 
-/// The memory that is left for what one edit makes: looked at before it is made.
+/// The memory that is left for what all edits of a batch make: looked at before it is made.
 pub(super) struct Room(Cell<u64>);
 
 impl Room {

@@ -203,6 +203,25 @@ async fn what_long_lists_make_of_a_wide_value_is_made_in_halves() {
     }
 }
 
+// MEM-1: what several edits make is held together.
+#[tokio::test]
+async fn what_several_edits_make_has_one_room() {
+    let wide = "w".repeat(10_000);
+    let list = vec![json!({"a": 1}); 100];
+    let rows: Vec<_> = (0..64).map(|n| json!({"id": n, "wide": wide, "list": list}).to_string()).collect();
+    let rows = batch_of(&format!("[{}]", rows.join(",")));
+    // 1 MB a row and edit; the step has 16 MB.
+    let set: serde_json::Map<_, _> = (0..6).map(|n| (format!("list.*.b{n}"), json!("{wide}"))).collect();
+    let bench = Bench::new();
+    let mut stream = bench.stream("update", json!({ "set": set }), vec![rows]);
+    let mut n_rows = 0;
+    while let Some(batch) = futures::TryStreamExt::try_next(&mut stream).await.unwrap() {
+        assert!(aqueduct_core::retained_bytes(batch.records()) < bench.cx.flow().total());
+        n_rows += batch.num_rows();
+    }
+    assert_eq!(n_rows, 64);
+}
+
 #[tokio::test]
 async fn one_row_of_which_too_much_would_come_is_an_error_that_says_so() {
     let list = vec![json!({"a": 1}); 5000];
