@@ -181,6 +181,46 @@ async fn the_next_server_goes_on_with_what_had_not_ended() {
     again.close().await;
 }
 
+// The thread that answers requests has a runtime of its own, which is gone before the runs are.
+#[tokio::test]
+async fn a_run_is_carried_out_where_the_runs_were_opened_wherever_it_is_asked_for() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let asking = runs.clone();
+    let elsewhere = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(asking.start(request("a", 1))).unwrap()
+    });
+    let job = elsewhere.await.unwrap();
+    house.flows.gate.add_permits(1);
+    stands_at(&job, JobStatus::Done).await;
+    runs.close().await;
+}
+
+// Whoever asked has hung up while the run was being kept.
+#[tokio::test]
+async fn a_run_goes_on_when_nobody_waits_for_its_start() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let is_listed = async {
+        while runs.active().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = is_listed => {}
+        _ = runs.start(request("a", 1)) => {}
+    }
+    let job = runs.active().remove(0);
+    stands_at(&job, JobStatus::Running).await;
+    runs.cancel(&job.id).await.unwrap();
+    stands_at(&job, JobStatus::Interrupted).await;
+    house.flows.gate.add_permits(1);
+    stands_at(&runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
+    runs.close().await;
+}
+
 #[tokio::test]
 async fn a_run_that_panics_has_failed_and_the_server_goes_on() {
     let house = House::new();
