@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::begin::Asked;
 use super::execute::execute;
+use super::listen::open_sinks;
 use super::{Program, exit};
 use crate::flow::{Flow, Head, RunIdentity, Schedule, SecretMode, Settings, load};
 use crate::plan::plan;
@@ -28,6 +29,8 @@ pub(super) struct FolderFlows {
     /// What a run may ask for at most.
     pub(super) memory: ByteCount,
     pub(super) allows_exec: bool,
+    /// Whether others than this machine's own processes can ask.
+    pub(super) is_public: bool,
     /// Where sinks serve their streams.
     pub(super) mounts: Mounts,
 }
@@ -61,6 +64,7 @@ impl FolderFlows {
         for flow in &flows {
             self.program.console.add_masks(&flow.masks);
             self.check_exec(flow)?;
+            self.check_tokens(flow)?;
         }
         Ok(flows)
     }
@@ -70,6 +74,17 @@ impl FolderFlows {
             None => Ok(()),
             Some(step) => Err(Refused::Wrong(format!(
                 "step `{}` starts a program, which this server does not allow; start it with --allow-exec",
+                step.name
+            ))),
+        }
+    }
+
+    /// What a flow serves has a token of its own: that of the server lets in those who start flows.
+    fn check_tokens(&self, flow: &Flow) -> Result<(), Refused> {
+        match open_sinks(flow).next().filter(|_| self.is_public) {
+            None => Ok(()),
+            Some(step) => Err(Refused::Wrong(format!(
+                "step `{}` gives its rows to whoever comes, and this server can be reached from other machines; give it a `token`",
                 step.name
             ))),
         }

@@ -68,6 +68,18 @@ impl Runner<'_> {
         }
     }
 
+    /// The flows as the file has them now, which may have been edited since it was listened for them.
+    fn load(&self, run: RunIdentity) -> Result<Vec<Flow>, u8> {
+        let flows = self.program.load_for(&self.arguments.flow, run)?;
+        match self.listening.as_ref().map_or(Ok(()), |listening| listening.check(&flows)) {
+            Ok(()) => Ok(flows),
+            Err(error) => {
+                self.program.say_error(&error.chain());
+                Err(exit::WRONG)
+            }
+        }
+    }
+
     /// Turn after turn until told to stop; the code of the last one. A turn that fails is told, and the next comes all the same.
     async fn turns(&self, schedule: &Schedule) -> u8 {
         let mut code = exit::DONE;
@@ -75,7 +87,7 @@ impl Runner<'_> {
         tracing::info!("runs {}; ctrl-c ends it", schedule.text());
         turns::each(schedule, &SystemClock, &self.stop, async |n_skipped| {
             let run = RunIdentity::default();
-            code = match self.program.load_for(&self.arguments.flow, run.clone()) {
+            code = match self.load(run.clone()) {
                 Ok(flows) => self.turn(run, flows, start, n_skipped).await,
                 Err(code) => code,
             };
@@ -88,7 +100,7 @@ impl Runner<'_> {
 
     /// All entries of the matrix, one after the other; the exit code.
     async fn turn(&self, run: RunIdentity, flows: Vec<Flow>, start: Start, turns_skipped: u64) -> u8 {
-        let reload = |run| self.program.load_for(&self.arguments.flow, run);
+        let reload = |run| self.load(run);
         let mut ended = Vec::new();
         for flow in flows {
             let options = RunOptions {
