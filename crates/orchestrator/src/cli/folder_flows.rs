@@ -36,12 +36,13 @@ pub(super) struct FolderFlows {
 }
 
 impl FolderFlows {
-    /// The flows of one file, one for each entry of its matrix, within the server's memory.
+    /// The flows of one file, one for each entry of its matrix, each within so much memory.
     fn load(
         &self,
         request: &StartRequest,
         run: RunIdentity,
         secrets: SecretMode,
+        max_memory: ByteCount,
     ) -> Result<Vec<Flow>, Refused> {
         let path = self.folder.find(&request.flow).map_err(|error| match error {
             NotFound::Unknown { .. } => Refused::Unknown(error.to_string()),
@@ -51,8 +52,8 @@ impl FolderFlows {
         let set = request.set.clone().into_iter().collect();
         let mut settings = Settings { set, secrets, run, ..Settings::from_env() };
         let mut flows = self.load_file(&path, &settings)?;
-        if flows.iter().any(|flow| flow.memory > self.memory) {
-            settings.memory = Some(self.memory);
+        if flows.iter().any(|flow| flow.memory > max_memory) {
+            settings.memory = Some(max_memory);
             flows = self.load_file(&path, &settings)?;
         }
         Ok(flows)
@@ -124,7 +125,7 @@ impl Flows for FolderFlows {
         let heads = files.filter_map(|file| file.head.ok()).filter(|head| head.schedule.is_some());
         let load = |head: Head| {
             let request = StartRequest { flow: head.name, ..StartRequest::default() };
-            let flows = self.load(&request, RunIdentity::default(), SecretMode::Hidden);
+            let flows = self.load(&request, RunIdentity::default(), SecretMode::Hidden, self.memory);
             Some((request.flow, flows.ok()?.into_iter().next()?.schedule?))
         };
         heads.filter_map(load).collect()
@@ -132,7 +133,7 @@ impl Flows for FolderFlows {
 
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
         let mut wanted = Wanted::default();
-        for flow in self.load(request, RunIdentity::default(), SecretMode::Hidden)? {
+        for flow in self.load(request, RunIdentity::default(), SecretMode::Hidden, self.memory)? {
             plan(&flow).map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
             wanted.memory = wanted.memory.max(flow.memory);
             wanted.locks.push(flow.state_dir.join(flow.lock_name()).display().to_string());
@@ -144,7 +145,7 @@ impl Flows for FolderFlows {
         &self,
         run: RunIdentity,
         request: &StartRequest,
-        goes_on: bool,
+        (admitted, goes_on): (ByteCount, bool),
         options: RunOptions,
     ) -> Outcome {
         let options = RunOptions { mounts: Some(self.mounts.clone()), ..options };
@@ -152,7 +153,8 @@ impl Flows for FolderFlows {
         let program =
             Program { console, registry: self.program.registry.clone(), log_format: self.program.log_format };
         let reload = |run| {
-            self.load(request, run, SecretMode::Read).map_err(|refused| {
+            // The file may have been edited since it was admitted.
+            self.load(request, run, SecretMode::Read, admitted).map_err(|refused| {
                 program.say_error(&refused.to_string());
                 exit::WRONG
             })

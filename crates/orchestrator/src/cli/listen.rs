@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aqueduct_core::{Error, ErrorKind, Result, Serving};
 use aqueduct_net::Secret;
 use aqueduct_net::server::{Listen, Server, ServerLimits};
-use aqueduct_primitives::Budget;
+use aqueduct_primitives::{Budget, ByteCount};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
@@ -155,7 +155,7 @@ impl Flows for OneFlow {
         Err(Refused::NotHere)
     }
 
-    async fn run(&self, _: RunIdentity, _: &StartRequest, _: bool, _: RunOptions) -> Outcome {
+    async fn run(&self, _: RunIdentity, _: &StartRequest, _: (ByteCount, bool), _: RunOptions) -> Outcome {
         Outcome { status: JobStatus::Failed, error: Some(Refused::NotHere.to_string()), reports: Vec::new() }
     }
 }

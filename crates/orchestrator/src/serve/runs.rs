@@ -41,12 +41,13 @@ pub(crate) trait Flows: Send + Sync {
     /// There is no such flow, or something is wrong with it or with what was asked.
     fn check(&self, request: &StartRequest) -> std::result::Result<Wanted, Refused>;
 
-    /// Carries a run out, as the name that it has; `goes_on` if an earlier server began it.
+    /// Carries a run out, as the name that it has, within the memory that it was admitted with; `goes_on` if an earlier server
+    /// began it.
     async fn run(
         &self,
         run: RunIdentity,
         request: &StartRequest,
-        goes_on: bool,
+        (admitted, goes_on): (ByteCount, bool),
         options: RunOptions,
     ) -> Outcome;
 }
@@ -543,7 +544,7 @@ impl Inner {
             ..RunOptions::default()
         };
         let run = RunIdentity { id: job.id.clone(), started: job.asked };
-        let work = self.flows.run(run, &job.request, goes_on, options);
+        let work = self.flows.run(run, &job.request, (admitted.bytes(), goes_on), options);
         let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
             Outcome::failed(format!("a defect: it panicked: {}", panic_message(&*panic)))
         });

@@ -41,7 +41,7 @@ impl Flows for Fake {
         &self,
         _: RunIdentity,
         request: &StartRequest,
-        goes_on: bool,
+        (_, goes_on): (ByteCount, bool),
         options: RunOptions,
     ) -> Outcome {
         if request.flow == "panics" {
