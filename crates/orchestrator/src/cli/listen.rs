@@ -66,6 +66,11 @@ impl Listening {
         if self.is_public { need_tokens(flows, self.server.address()) } else { Ok(()) }
     }
 
+    /// What is there now is all there is until the next turn: nobody is to wait for more.
+    pub(super) fn has_started(&self) {
+        self.server.mounts().set_starting(false);
+    }
+
     /// Shows a run from now on; with the options that it needs for that.
     pub(super) fn show(&self, flow: &Flow, options: RunOptions) -> (Arc<Job>, RunOptions) {
         let job = self.runs.show(flow.run.id.clone(), &flow.name, flow.memory);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aqueduct_commit::Start;
-use aqueduct_core::{Fs, StdFs, SystemClock};
+use aqueduct_core::{Clock, Fs, StdFs, SystemClock};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -80,17 +80,27 @@ impl Runner<'_> {
         }
     }
 
+    fn has_started(&self) {
+        self.listening.iter().for_each(Listening::has_started);
+    }
+
     /// Turn after turn until told to stop; the code of the last one. A turn that fails is told, and the next comes all the same.
     async fn turns(&self, schedule: &Schedule) -> u8 {
         let mut code = exit::DONE;
         let mut start = self.start();
         tracing::info!("runs {}; ctrl-c ends it", schedule.text());
+        let now = SystemClock.now();
+        if schedule.first(now).is_none_or(|turn| turn.due > now) {
+            self.has_started();
+        }
         turns::each(schedule, &SystemClock, &self.stop, async |n_skipped| {
             let run = RunIdentity::default();
             code = match self.load(run.clone()) {
                 Ok(flows) => self.turn(run, flows, start, n_skipped).await,
                 Err(code) => code,
             };
+            // A turn that did not begin has opened nothing.
+            self.has_started();
             // What was asked for the start is asked for once.
             start = Start::Resume;
         })

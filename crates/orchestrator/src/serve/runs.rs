@@ -82,6 +82,9 @@ pub(crate) enum Refused {
     /// Nothing is started here.
     #[error("this server shows a run that was started by hand; `aqueduct serve` starts flows")]
     NotHere,
+    /// Nothing is stopped here.
+    #[error("this server shows a run that was started by hand; ctrl-c there stops it")]
+    NotOurs,
     /// It runs already.
     #[error("the flow is running already, as {id}; wait for it, or cancel it")]
     Busy { id: String },
