@@ -13,13 +13,13 @@ use super::begin::Asked;
 use super::execute::execute;
 use super::listen::open_sinks;
 use super::{Program, exit};
-use crate::flow::{Flow, Head, RunIdentity, Schedule, SecretMode, Settings, load};
+use crate::flow::{Flow, RunIdentity, Schedule, SecretMode, Settings, load};
 use crate::ledger::Ledger;
 use crate::plan::plan;
 use crate::progress::ProgressKind;
 use crate::report::{Report, Status};
 use crate::run::RunOptions;
-use crate::serve::{FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, StartRequest, Wanted};
+use crate::serve::{FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, Schedules, StartRequest, Wanted};
 
 /// The component that runs programs: only where the operator allows it.
 const EXEC: &str = "exec";
@@ -52,13 +52,33 @@ impl FolderFlows {
             NotFound::Unreadable(_) => Refused::Failed(error.to_string()),
         })?;
         let set = request.set.clone().into_iter().collect();
-        let mut settings = Settings { set, secrets, run, ..Settings::from_env() };
-        let mut flows = self.load_file(&path, &settings)?;
-        if flows.iter().any(|flow| flow.memory > max_memory) {
-            settings.memory = Some(max_memory);
-            flows = self.load_file(&path, &settings)?;
+        let settings = Settings { set, secrets, run, ..Settings::from_env() };
+        self.load_within(&path, settings, max_memory)
+    }
+
+    fn load_within(
+        &self,
+        path: &Path,
+        mut settings: Settings,
+        max_memory: ByteCount,
+    ) -> Result<Vec<Flow>, Refused> {
+        let flows = self.load_file(path, &settings)?;
+        if flows.iter().all(|flow| flow.memory <= max_memory) {
+            return Ok(flows);
         }
-        Ok(flows)
+        settings.memory = Some(max_memory);
+        self.load_file(path, &settings)
+    }
+
+    /// When the flow of a file runs, as a turn of it would be loaded; nothing, if it has no schedule.
+    fn schedule(&self, file: &FlowFile) -> Result<Option<(String, Schedule)>, String> {
+        let head = file.head.clone()?;
+        if head.schedule.is_none() {
+            return Ok(None);
+        }
+        let flows = self.load_within(&file.path, Settings::from_env(), self.memory);
+        let first = flows.map_err(|refused| refused.to_string())?.into_iter().next();
+        Ok(first.and_then(|flow| flow.schedule).map(|schedule| (head.name, schedule)))
     }
 
     fn load_file(&self, path: &Path, settings: &Settings) -> Result<Vec<Flow>, Refused> {
@@ -130,15 +150,10 @@ impl Flows for FolderFlows {
         Ok(files.into_iter().map(told).collect())
     }
 
-    fn schedules(&self) -> Vec<(String, Schedule)> {
-        let files = self.folder.files().unwrap_or_default().into_iter();
-        let heads = files.filter_map(|file| file.head.ok()).filter(|head| head.schedule.is_some());
-        let load = |head: Head| {
-            let request = StartRequest { flow: head.name, ..StartRequest::default() };
-            let flows = self.load(&request, RunIdentity::default(), SecretMode::Hidden, self.memory);
-            Some((request.flow, flows.ok()?.into_iter().next()?.schedule?))
-        };
-        heads.filter_map(load).collect()
+    fn schedules(&self) -> Result<Schedules, Refused> {
+        let files = self.folder.files().map_err(Refused::Failed)?.into_iter();
+        let read = files.filter_map(|file| Some((self.schedule(&file).transpose()?, file.path)));
+        Ok(read.map(|(read, path)| (path, read)).collect())
     }
 
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aqueduct_core::{Clock, Result, SystemClock, run_id};
@@ -21,6 +22,10 @@ use crate::process_memory::{self, ProcessMemory};
 use crate::report::Report;
 use crate::run::RunOptions;
 
+/// The flows that run again and again, and when, by their files. A file that cannot be read is there with what is wrong: it
+/// may be one of them.
+pub(crate) type Schedules = BTreeMap<PathBuf, std::result::Result<(String, Schedule), String>>;
+
 /// The flows that can be started.
 #[async_trait]
 pub(crate) trait Flows: Send + Sync {
@@ -30,9 +35,12 @@ pub(crate) trait Flows: Send + Sync {
     /// They cannot be listed.
     fn list(&self) -> std::result::Result<Vec<Value>, Refused>;
 
-    /// Those that run again and again, by name. Blocks on the disk.
-    fn schedules(&self) -> Vec<(String, Schedule)> {
-        Vec::new()
+    /// Those that run again and again. Blocks on the disk.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn schedules(&self) -> std::result::Result<Schedules, Refused> {
+        Ok(Schedules::new())
     }
 
     /// What a run would take, if it can be started. Blocks on the disk, reads no secret, touches nothing.
@@ -353,9 +361,13 @@ impl Runs {
     }
 
     /// The flows that run again and again.
-    pub(super) async fn schedules(&self) -> Vec<(String, Schedule)> {
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub(super) async fn schedules(&self) -> std::result::Result<Schedules, Refused> {
         let flows = Arc::clone(&self.inner.flows);
-        self.inner.tasks.block(move || flows.schedules()).await.unwrap_or_default()
+        let read = self.inner.tasks.block(move || flows.schedules()).await;
+        read.map_err(|error| Refused::Failed(format!("the flows were not read: {error}")))?
     }
 
     /// One turn of a flow was left out.
