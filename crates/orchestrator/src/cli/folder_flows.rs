@@ -85,7 +85,6 @@ impl FolderFlows {
         let flows = load(path, settings, &self.program.registry)
             .map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
         for flow in &flows {
-            self.program.console.add_masks(&flow.masks);
             self.check_exec(flow)?;
             self.check_tokens(flow)?;
         }
@@ -159,11 +158,16 @@ impl Flows for FolderFlows {
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
         let mut wanted = Wanted::default();
         for flow in self.load(request, RunIdentity::default(), SecretMode::Hidden, self.memory)? {
-            plan(&flow).map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
+            plan(&flow).map_err(|errors| Refused::Wrong(flow.masks.mask(&errors.to_string())))?;
+            wanted.masks = wanted.masks.and(&flow.masks);
             wanted.memory = wanted.memory.max(flow.memory);
             wanted.locks.push(flow.state_dir.join(flow.lock_name()).display().to_string());
         }
         Ok(wanted)
+    }
+
+    fn accept(&self, wanted: &Wanted) {
+        self.program.console.add_masks(&wanted.masks);
     }
 
     async fn run(
@@ -179,10 +183,12 @@ impl Flows for FolderFlows {
             Program { console, registry: self.program.registry.clone(), log_format: self.program.log_format };
         let reload = |run| {
             // The file may have been edited since it was admitted.
-            self.load(request, run, SecretMode::Read, admitted).map_err(|refused| {
+            let flows = self.load(request, run, SecretMode::Read, admitted).map_err(|refused| {
                 program.say_error(&refused.to_string());
                 exit::WRONG
-            })
+            })?;
+            flows.iter().for_each(|flow| program.console.add_masks(&flow.masks));
+            Ok(flows)
         };
         let mut outcome = Outcome { status: JobStatus::Done, error: None, reports: Vec::new() };
         let Ok(flows) = reload(run.clone()) else { return Outcome::failed(heard.text()) };

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Admission, Admitted, Ticket};
 use super::metrics::FlowLabels;
 use super::{Counts, Job, JobStatus, MAX_KEPT_RUNS, Records, RunRecord, StartRequest};
-use crate::flow::{RunIdentity, Schedule};
+use crate::flow::{Masks, RunIdentity, Schedule};
 use crate::process_memory::{self, ProcessMemory};
 use crate::report::Report;
 use crate::run::RunOptions;
@@ -49,6 +49,9 @@ pub(crate) trait Flows: Send + Sync {
     /// There is no such flow, or something is wrong with it or with what was asked.
     fn check(&self, request: &StartRequest) -> std::result::Result<Wanted, Refused>;
 
+    /// The run is not refused any more: from here on it is shown, without what must not be.
+    fn accept(&self, _: &Wanted) {}
+
     /// Carries a run out, as the name that it has, within the memory that it was admitted with; `goes_on` if an earlier server
     /// began it.
     async fn run(
@@ -61,12 +64,14 @@ pub(crate) trait Flows: Send + Sync {
 }
 
 /// What a run takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
     /// Of the server's memory, as long as it runs.
     pub(crate) memory: ByteCount,
     /// What no other run may hold meanwhile.
     pub(crate) locks: Vec<String>,
+    /// What must not be shown of it.
+    pub(crate) masks: Masks,
 }
 
 /// How a run ended.
@@ -225,7 +230,7 @@ impl Runs {
     pub(crate) fn show(&self, id: String, flow: &str, memory: ByteCount) -> Arc<Job> {
         let request = StartRequest { flow: flow.to_owned(), ..StartRequest::default() };
         let now = self.inner.clock.now();
-        let job = Arc::new(Job::new(id, request, now, Wanted { memory, locks: Vec::new() }));
+        let job = Arc::new(Job::new(id, request, now, Wanted { memory, ..Wanted::default() }));
         job.begin(now);
         self.inner.lock().jobs.push(Arc::clone(&job));
         job
@@ -253,6 +258,7 @@ impl Runs {
             }
             match inner.check(&job.request).await {
                 Ok(wanted) => {
+                    inner.flows.accept(&wanted);
                     let ticket = inner.queue(&job, wanted);
                     let work = Arc::clone(inner).carry_out(Arc::clone(&job), ticket, goes_on);
                     inner.spawn(&mut inner.lock(), &job, work);
@@ -488,6 +494,7 @@ impl Inner {
         if board.jobs.iter().filter(waits).count() >= self.limits.max_waiting {
             return Err(Refused::Full { n: self.limits.max_waiting });
         }
+        self.flows.accept(&wanted);
         let mut asked = self.clock.now();
         while board.jobs.iter().any(|job| job.id == run_id(asked)) {
             asked += chrono::TimeDelta::nanoseconds(1);

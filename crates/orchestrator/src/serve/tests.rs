@@ -47,7 +47,7 @@ impl Flows for Fake {
             "wrong" => Err(Refused::Wrong("flow.yaml:1:1: sink: missing".into())),
             name => {
                 let mb = request.set.get("mb").and_then(|mb| mb.parse().ok()).unwrap_or(10);
-                Ok(Wanted { memory: ByteCount::mb(mb), locks: vec![name.to_owned()] })
+                Ok(Wanted { memory: ByteCount::mb(mb), locks: vec![name.to_owned()], ..Wanted::default() })
             }
         }
     }
