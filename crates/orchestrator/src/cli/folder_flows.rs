@@ -19,7 +19,9 @@ use crate::plan::plan;
 use crate::progress::ProgressKind;
 use crate::report::{Report, Status};
 use crate::run::RunOptions;
-use crate::serve::{FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, Schedules, StartRequest, Wanted};
+use crate::serve::{
+    FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, Schedules, StartRequest, Wanted,
+};
 
 /// The component that runs programs: only where the operator allows it.
 const EXEC: &str = "exec";
@@ -216,5 +218,128 @@ impl Flows for FolderFlows {
             }
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::fake::serving_registry;
+    use crate::logging::{Console, LogFormat};
+
+    const ONE: &str = "name: one\nsource: { files: { paths: [a.csv] } }\n";
+
+    struct House {
+        dir: tempfile::TempDir,
+        flows: FolderFlows,
+    }
+
+    impl House {
+        fn with(is_public: bool, files: &[(&str, String)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            let program = Program {
+                registry: serving_registry(),
+                console: Console::default(),
+                log_format: LogFormat::default(),
+            };
+            let flows = FolderFlows {
+                program,
+                folder: Folder { dir: dir.path().to_owned() },
+                memory: ByteCount::mb(800),
+                allows_exec: false,
+                is_public,
+                mounts: Mounts::default(),
+            };
+            Self { dir, flows }
+        }
+
+        /// How the flow `one` of these fakes ends, which fail when they are opened.
+        async fn run(&self, run: &RunIdentity, admitted: ByteCount, goes_on: bool) -> Outcome {
+            let options = RunOptions::default();
+            self.flows.run(run.clone(), &request(), (admitted, goes_on), options).await
+        }
+    }
+
+    fn request() -> StartRequest {
+        StartRequest { flow: "one".to_owned(), ..StartRequest::default() }
+    }
+
+    // T12; contract "sse": where others can come a stream without a token is refused
+    #[test]
+    fn what_anybody_could_read_is_not_started_where_others_can_come() {
+        let check = |is_public, token: &str| {
+            let text = format!("{ONE}sink: {{ live: {{{token}}} }}\n");
+            House::with(is_public, &[("one.yaml", text)]).flows.check(&request())
+        };
+        let Err(Refused::Wrong(told)) = check(true, "") else { panic!("it was not refused") };
+        assert!(told.contains("step `sink`") && told.contains("`token`"), "{told}");
+        assert!(check(true, "token: tok-4711").is_ok());
+        assert!(check(false, "").is_ok());
+    }
+
+    // MEM-1: the file was edited while its run waited
+    #[tokio::test]
+    async fn a_run_keeps_to_the_memory_that_it_was_admitted_with() {
+        let house =
+            House::with(false, &[("one.yaml", format!("{ONE}sink: {{ discard: {{}} }}\nmemory: 500MB\n"))]);
+        let ended = house.run(&RunIdentity::default(), ByteCount::mb(200), false).await;
+        assert_eq!(ended.reports[0].memory_limit_bytes, 200_000_000);
+    }
+
+    // S1.15: a server that is started again does not do again what was done
+    #[tokio::test]
+    async fn entries_that_were_done_before_are_not_run_again() {
+        let text = format!(
+            "{ONE}sink: {{ parquet: {{ path: \"out/${{n}}\" }} }}\nmatrix: [{{ n: 1 }}, {{ n: 2 }}]\n"
+        );
+        let house = House::with(false, &[("one.yaml", text)]);
+        let run = RunIdentity::default();
+        let statuses = |ended: &Outcome| ended.reports.iter().map(|report| report.status).collect::<Vec<_>>();
+        let first = house.run(&run, ByteCount::mb(500), false).await;
+        assert_eq!(statuses(&first), [Status::Failed, Status::Failed]);
+        let done = Report { status: Status::Done, ..first.reports[0].clone() };
+        Ledger::new(&StdFs, &house.dir.path().join(".aqueduct")).keep(&done).unwrap();
+        let again = house.run(&run, ByteCount::mb(500), true).await;
+        assert_eq!(statuses(&again), [Status::Done, Status::Failed]);
+        let another =
+            house.run(&RunIdentity { id: "another".to_owned(), ..run }, ByteCount::mb(500), true).await;
+        assert_eq!(statuses(&another), [Status::Failed, Status::Failed]);
+    }
+
+    #[test]
+    fn files_whose_schedule_cannot_be_read_are_told() {
+        let flow = |rest: &str| format!("{ONE}sink: {{ discard: {{}} }}\n{rest}");
+        let house = House::with(
+            false,
+            &[
+                ("often.yaml", flow("every: 5m\n")),
+                ("once.yaml", flow("")),
+                ("wrong.yaml", flow("every: 5m\nmemroy: 1GB\n")),
+                ("half.yaml", "name: [\n".to_owned()),
+            ],
+        );
+        let read = house.flows.schedules().unwrap();
+        let at = |name: &str| read.get(&house.dir.path().join(name));
+        assert!(matches!(at("often.yaml"), Some(Ok((name, _))) if name == "one"));
+        assert!(at("once.yaml").is_none());
+        assert!(matches!(at("wrong.yaml"), Some(Err(told)) if told.contains("memroy")));
+        assert!(matches!(at("half.yaml"), Some(Err(told)) if told.contains("half.yaml")));
+    }
+
+    // T11: what is refused leaves nothing behind
+    #[test]
+    fn only_what_is_accepted_is_masked_from_then_on() {
+        let text = "name: one\nsource: { files: { paths: [a.csv], headers: { authorization: \"${KEY}\" } } }\n\
+                    sink: { discard: {} }\n";
+        let house = House::with(false, &[("one.yaml", text.to_owned())]);
+        let set = [("KEY".to_owned(), "hunter2-hunter2".to_owned())].into();
+        let wanted = house.flows.check(&StartRequest { set, ..request() }).unwrap();
+        let console = &house.flows.program.console;
+        assert_eq!(console.masked("hunter2-hunter2"), "hunter2-hunter2");
+        house.flows.accept(&wanted);
+        assert_eq!(console.masked("hunter2-hunter2"), "***");
     }
 }

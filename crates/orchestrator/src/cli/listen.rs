@@ -95,6 +95,11 @@ impl Listening {
         self.runs.has_ended(job, outcome).await;
     }
 
+    #[cfg(test)]
+    pub(super) fn address(&self) -> &str {
+        self.server.address()
+    }
+
     /// Tells all who watch the end.
     pub(super) async fn close(self) {
         self.runs.close().await;
@@ -162,5 +167,36 @@ impl Flows for OneFlow {
 
     async fn run(&self, _: RunIdentity, _: &StartRequest, _: (ByteCount, bool), _: RunOptions) -> Outcome {
         Outcome { status: JobStatus::Failed, error: Some(Refused::NotHere.to_string()), reports: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::fake::serving_registry;
+    use crate::flow::{Settings, load};
+
+    fn flows(sink: &str) -> Vec<Flow> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flow.yaml");
+        std::fs::write(&file, format!("name: one\nsource: {{ files: {{ paths: [a] }} }}\nsink: {sink}\n"))
+            .unwrap();
+        load(&file, &Settings::default(), &serving_registry()).unwrap()
+    }
+
+    // T12; contract "sse"
+    #[test]
+    fn where_others_can_come_each_stream_has_a_token() {
+        let public = "0.0.0.0:8787".parse().unwrap();
+        for sink in ["{ live: {} }", "{ discard: {} }"] {
+            let told = access(&public, &flows(sink)).unwrap_err().to_string();
+            assert!(told.contains("give every `sse` of the flow a `token`"), "{told}");
+        }
+        assert!(access(&public, &flows("{ live: { token: tok-4711 } }")).unwrap().is_public);
+        let local = access(&"127.0.0.1:8787".parse().unwrap(), &flows("{ live: {} }")).unwrap();
+        assert!(!local.is_public && local.token.is_none());
+        // A file that was edited before its next turn.
+        assert!(need_tokens(&flows("{ live: {} }"), "0.0.0.0:8787").is_err());
+        assert!(need_tokens(&flows("{ discard: {} }"), "0.0.0.0:8787").is_ok());
     }
 }

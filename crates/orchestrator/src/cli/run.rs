@@ -176,3 +176,66 @@ fn write_report(path: &Path, reports: &[&Report]) -> std::io::Result<()> {
     file.write_all(&serde_json::to_vec_pretty(&value)?)?;
     fs.rename(&staged, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::cli::arguments::{Arguments, Command};
+    use crate::logging::{Console, LogFormat};
+
+    async fn is_healthy(address: &str) -> bool {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let text = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        socket.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer.starts_with("HTTP/1.1 200 ")
+    }
+
+    /// Returns when a flow with this schedule, whose file is then gone, is healthy between its turns.
+    async fn is_healthy_between_turns(schedule: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flow.yaml");
+        let text = "name: one\nsource: { files: { paths: [a] } }\nsink: { discard: {} }\n";
+        std::fs::write(&file, format!("{text}{schedule}\n")).unwrap();
+        let words = ["aqueduct", "run", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        let Command::Run(arguments) = Arguments::try_parse_from(words).unwrap().command else {
+            panic!("not run")
+        };
+        let program = Program {
+            registry: crate::flow::fake::registry(),
+            console: Console::default(),
+            log_format: LogFormat::default(),
+        };
+        let Ok(flows) = program.load_for(&arguments.flow, RunIdentity::default()) else {
+            panic!("not loaded")
+        };
+        let listening = Listening::of(&program, &flows, arguments.listen.as_ref()).unwrap();
+        let address = listening.as_ref().unwrap().address().to_owned();
+        assert!(!is_healthy(&address).await);
+        std::fs::remove_file(&file).unwrap();
+        let schedule = flows[0].schedule.clone().unwrap();
+        let runner =
+            Runner { program: &program, arguments: &arguments, stop: CancellationToken::new(), listening };
+        let asking = async { while !is_healthy(&address).await {} };
+        tokio::select! {
+            _ = runner.turns(&schedule) => panic!("it ended"),
+            () = asking => {}
+        }
+        runner.listening.unwrap().close().await;
+    }
+
+    #[tokio::test]
+    async fn a_flow_that_waits_for_its_turn_is_healthy() {
+        is_healthy_between_turns("cron: '0 0 1 1 *'").await;
+    }
+
+    #[tokio::test]
+    async fn a_flow_whose_turn_did_not_begin_is_healthy() {
+        is_healthy_between_turns("every: 5m").await;
+    }
+}

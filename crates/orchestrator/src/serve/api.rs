@@ -105,7 +105,9 @@ impl Api {
         match refused {
             Refused::Unknown(_) => self.error(StatusCode::NOT_FOUND, &message),
             Refused::Wrong(_) => self.error(StatusCode::BAD_REQUEST, &message),
-            Refused::NotHere | Refused::NotOurs => with(self.error(StatusCode::METHOD_NOT_ALLOWED, &message), ALLOW, "GET"),
+            Refused::NotHere | Refused::NotOurs => {
+                with(self.error(StatusCode::METHOD_NOT_ALLOWED, &message), ALLOW, "GET")
+            }
             Refused::Busy { id } => {
                 let answer = self.json(StatusCode::CONFLICT, json!({ "error": message, "run": id }));
                 with(answer, LOCATION, &format!("/runs/{id}"))

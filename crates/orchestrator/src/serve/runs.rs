@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, Ticket};
 use super::metrics::FlowLabels;
-use super::{Counts, Job, JobStatus, MAX_KEPT_RUNS, Records, RunRecord, StartRequest};
+use super::{Counts, Job, JobStatus, MAX_KEPT_RUNS, Records, StartRequest};
 use crate::flow::{Masks, RunIdentity, Schedule};
 use crate::process_memory::{self, ProcessMemory};
 use crate::report::Report;

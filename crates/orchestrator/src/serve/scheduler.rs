@@ -84,7 +84,9 @@ impl Scheduler {
     fn tell(&mut self, wrong: BTreeMap<PathBuf, String>) {
         for (file, error) in wrong.iter().filter(|(file, error)| self.told.get(*file) != Some(error)) {
             match self.known.get(file) {
-                Some(known) => tracing::error!(flow = known.flow, "it keeps the schedule that it had: {error}"),
+                Some(known) => {
+                    tracing::error!(flow = known.flow, "it keeps the schedule that it had: {error}")
+                }
                 None => tracing::error!("if it has a schedule, it is not started by it: {error}"),
             }
         }
