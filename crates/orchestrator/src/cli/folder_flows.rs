@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use aqueduct_commit::Start;
+use aqueduct_core::StdFs;
 use aqueduct_net::server::Mounts;
 use aqueduct_primitives::ByteCount;
 use async_trait::async_trait;
@@ -10,13 +11,17 @@ use serde_json::{Value, json};
 
 use super::begin::Asked;
 use super::execute::execute;
+use super::listen::open_sinks;
 use super::{Program, exit};
-use crate::flow::{Flow, Head, RunIdentity, Schedule, SecretMode, Settings, load};
+use crate::flow::{Flow, RunIdentity, Schedule, SecretMode, Settings, load};
+use crate::ledger::Ledger;
 use crate::plan::plan;
 use crate::progress::ProgressKind;
-use crate::report::Status;
+use crate::report::{Report, Status};
 use crate::run::RunOptions;
-use crate::serve::{FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, StartRequest, Wanted};
+use crate::serve::{
+    FlowFile, Flows, Folder, JobStatus, NotFound, Outcome, Refused, Schedules, StartRequest, Wanted,
+};
 
 /// The component that runs programs: only where the operator allows it.
 const EXEC: &str = "exec";
@@ -28,17 +33,20 @@ pub(super) struct FolderFlows {
     /// What a run may ask for at most.
     pub(super) memory: ByteCount,
     pub(super) allows_exec: bool,
+    /// Whether others than this machine's own processes can ask.
+    pub(super) is_public: bool,
     /// Where sinks serve their streams.
     pub(super) mounts: Mounts,
 }
 
 impl FolderFlows {
-    /// The flows of one file, one for each entry of its matrix, within the server's memory.
+    /// The flows of one file, one for each entry of its matrix, each within so much memory.
     fn load(
         &self,
         request: &StartRequest,
         run: RunIdentity,
         secrets: SecretMode,
+        max_memory: ByteCount,
     ) -> Result<Vec<Flow>, Refused> {
         let path = self.folder.find(&request.flow).map_err(|error| match error {
             NotFound::Unknown { .. } => Refused::Unknown(error.to_string()),
@@ -46,21 +54,41 @@ impl FolderFlows {
             NotFound::Unreadable(_) => Refused::Failed(error.to_string()),
         })?;
         let set = request.set.clone().into_iter().collect();
-        let mut settings = Settings { set, secrets, run, ..Settings::from_env() };
-        let mut flows = self.load_file(&path, &settings)?;
-        if flows.iter().any(|flow| flow.memory > self.memory) {
-            settings.memory = Some(self.memory);
-            flows = self.load_file(&path, &settings)?;
+        let settings = Settings { set, secrets, run, ..Settings::from_env() };
+        self.load_within(&path, settings, max_memory)
+    }
+
+    fn load_within(
+        &self,
+        path: &Path,
+        mut settings: Settings,
+        max_memory: ByteCount,
+    ) -> Result<Vec<Flow>, Refused> {
+        let flows = self.load_file(path, &settings)?;
+        if flows.iter().all(|flow| flow.memory <= max_memory) {
+            return Ok(flows);
         }
-        Ok(flows)
+        settings.memory = Some(max_memory);
+        self.load_file(path, &settings)
+    }
+
+    /// When the flow of a file runs, as a turn of it would be loaded; nothing, if it has no schedule.
+    fn schedule(&self, file: &FlowFile) -> Result<Option<(String, Schedule)>, String> {
+        let head = file.head.clone()?;
+        if head.schedule.is_none() {
+            return Ok(None);
+        }
+        let flows = self.load_within(&file.path, Settings::from_env(), self.memory);
+        let first = flows.map_err(|refused| refused.to_string())?.into_iter().next();
+        Ok(first.and_then(|flow| flow.schedule).map(|schedule| (head.name, schedule)))
     }
 
     fn load_file(&self, path: &Path, settings: &Settings) -> Result<Vec<Flow>, Refused> {
         let flows = load(path, settings, &self.program.registry)
             .map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
         for flow in &flows {
-            self.program.console.add_masks(&flow.masks);
             self.check_exec(flow)?;
+            self.check_tokens(flow)?;
         }
         Ok(flows)
     }
@@ -70,6 +98,17 @@ impl FolderFlows {
             None => Ok(()),
             Some(step) => Err(Refused::Wrong(format!(
                 "step `{}` starts a program, which this server does not allow; start it with --allow-exec",
+                step.name
+            ))),
+        }
+    }
+
+    /// What a flow serves has a token of its own: that of the server lets in those who start flows.
+    fn check_tokens(&self, flow: &Flow) -> Result<(), Refused> {
+        match open_sinks(flow).next().filter(|_| self.is_public) {
+            None => Ok(()),
+            Some(step) => Err(Refused::Wrong(format!(
+                "step `{}` gives its rows to whoever comes, and this server can be reached from other machines; give it a `token`",
                 step.name
             ))),
         }
@@ -90,6 +129,14 @@ impl FolderFlows {
     }
 }
 
+/// The report of a flow that an earlier server has run to its end, as part of this run. What the ledger calls done is public.
+fn done_before(flow: &Flow) -> Option<Report> {
+    let report = Ledger::new(&StdFs, &flow.state_dir).run(&flow.run.id).ok()??;
+    // Begun again for a file that changed it has a number behind its name.
+    let is_its = report.run_id.strip_prefix(&flow.run.id).is_some_and(|n| n.is_empty() || n.starts_with('r'));
+    (is_its && report.flow == flow.name && report.status == Status::Done).then_some(report)
+}
+
 #[async_trait]
 impl Flows for FolderFlows {
     fn list(&self) -> Result<Vec<Value>, Refused> {
@@ -104,32 +151,32 @@ impl Flows for FolderFlows {
         Ok(files.into_iter().map(told).collect())
     }
 
-    fn schedules(&self) -> Vec<(String, Schedule)> {
-        let files = self.folder.files().unwrap_or_default().into_iter();
-        let heads = files.filter_map(|file| file.head.ok()).filter(|head| head.schedule.is_some());
-        let load = |head: Head| {
-            let request = StartRequest { flow: head.name, ..StartRequest::default() };
-            let flows = self.load(&request, RunIdentity::default(), SecretMode::Hidden);
-            Some((request.flow, flows.ok()?.into_iter().next()?.schedule?))
-        };
-        heads.filter_map(load).collect()
+    fn schedules(&self) -> Result<Schedules, Refused> {
+        let files = self.folder.files().map_err(Refused::Failed)?.into_iter();
+        let read = files.filter_map(|file| Some((self.schedule(&file).transpose()?, file.path)));
+        Ok(read.map(|(read, path)| (path, read)).collect())
     }
 
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
         let mut wanted = Wanted::default();
-        for flow in self.load(request, RunIdentity::default(), SecretMode::Hidden)? {
-            plan(&flow).map_err(|errors| Refused::Wrong(self.program.console.masked(&errors.to_string())))?;
+        for flow in self.load(request, RunIdentity::default(), SecretMode::Hidden, self.memory)? {
+            plan(&flow).map_err(|errors| Refused::Wrong(flow.masks.mask(&errors.to_string())))?;
+            wanted.masks = wanted.masks.and(&flow.masks);
             wanted.memory = wanted.memory.max(flow.memory);
             wanted.locks.push(flow.state_dir.join(flow.lock_name()).display().to_string());
         }
         Ok(wanted)
     }
 
+    fn accept(&self, wanted: &Wanted) {
+        self.program.console.add_masks(&wanted.masks);
+    }
+
     async fn run(
         &self,
         run: RunIdentity,
         request: &StartRequest,
-        goes_on: bool,
+        (admitted, goes_on): (ByteCount, bool),
         options: RunOptions,
     ) -> Outcome {
         let options = RunOptions { mounts: Some(self.mounts.clone()), ..options };
@@ -137,14 +184,21 @@ impl Flows for FolderFlows {
         let program =
             Program { console, registry: self.program.registry.clone(), log_format: self.program.log_format };
         let reload = |run| {
-            self.load(request, run, SecretMode::Read).map_err(|refused| {
+            // The file may have been edited since it was admitted.
+            let flows = self.load(request, run, SecretMode::Read, admitted).map_err(|refused| {
                 program.say_error(&refused.to_string());
                 exit::WRONG
-            })
+            })?;
+            flows.iter().for_each(|flow| program.console.add_masks(&flow.masks));
+            Ok(flows)
         };
         let mut outcome = Outcome { status: JobStatus::Done, error: None, reports: Vec::new() };
         let Ok(flows) = reload(run.clone()) else { return Outcome::failed(heard.text()) };
         for flow in flows {
+            if let Some(report) = done_before(&flow).filter(|_| goes_on) {
+                outcome.reports.push(report);
+                continue;
+            }
             let start = self.start_of(&flow, &run, request, goes_on);
             let asked = Asked { flow, run: run.clone(), start, reload: &reload };
             let ended = Box::pin(execute(&program, asked, options.clone(), ProgressKind::None)).await;
@@ -164,5 +218,128 @@ impl Flows for FolderFlows {
             }
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::fake::serving_registry;
+    use crate::logging::{Console, LogFormat};
+
+    const ONE: &str = "name: one\nsource: { files: { paths: [a.csv] } }\n";
+
+    struct House {
+        dir: tempfile::TempDir,
+        flows: FolderFlows,
+    }
+
+    impl House {
+        fn with(is_public: bool, files: &[(&str, String)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            let program = Program {
+                registry: serving_registry(),
+                console: Console::default(),
+                log_format: LogFormat::default(),
+            };
+            let flows = FolderFlows {
+                program,
+                folder: Folder { dir: dir.path().to_owned() },
+                memory: ByteCount::mb(800),
+                allows_exec: false,
+                is_public,
+                mounts: Mounts::default(),
+            };
+            Self { dir, flows }
+        }
+
+        /// How the flow `one` of these fakes ends, which fail when they are opened.
+        async fn run(&self, run: &RunIdentity, admitted: ByteCount, goes_on: bool) -> Outcome {
+            let options = RunOptions::default();
+            self.flows.run(run.clone(), &request(), (admitted, goes_on), options).await
+        }
+    }
+
+    fn request() -> StartRequest {
+        StartRequest { flow: "one".to_owned(), ..StartRequest::default() }
+    }
+
+    // T12; contract "sse": where others can come a stream without a token is refused
+    #[test]
+    fn what_anybody_could_read_is_not_started_where_others_can_come() {
+        let check = |is_public, token: &str| {
+            let text = format!("{ONE}sink: {{ live: {{{token}}} }}\n");
+            House::with(is_public, &[("one.yaml", text)]).flows.check(&request())
+        };
+        let Err(Refused::Wrong(told)) = check(true, "") else { panic!("it was not refused") };
+        assert!(told.contains("step `sink`") && told.contains("`token`"), "{told}");
+        assert!(check(true, "token: tok-4711").is_ok());
+        assert!(check(false, "").is_ok());
+    }
+
+    // MEM-1: the file was edited while its run waited
+    #[tokio::test]
+    async fn a_run_keeps_to_the_memory_that_it_was_admitted_with() {
+        let house =
+            House::with(false, &[("one.yaml", format!("{ONE}sink: {{ discard: {{}} }}\nmemory: 500MB\n"))]);
+        let ended = house.run(&RunIdentity::default(), ByteCount::mb(200), false).await;
+        assert_eq!(ended.reports[0].memory_limit_bytes, 200_000_000);
+    }
+
+    // S1.15: a server that is started again does not do again what was done
+    #[tokio::test]
+    async fn entries_that_were_done_before_are_not_run_again() {
+        let text = format!(
+            "{ONE}sink: {{ parquet: {{ path: \"out/${{n}}\" }} }}\nmatrix: [{{ n: 1 }}, {{ n: 2 }}]\n"
+        );
+        let house = House::with(false, &[("one.yaml", text)]);
+        let run = RunIdentity::default();
+        let statuses = |ended: &Outcome| ended.reports.iter().map(|report| report.status).collect::<Vec<_>>();
+        let first = house.run(&run, ByteCount::mb(500), false).await;
+        assert_eq!(statuses(&first), [Status::Failed, Status::Failed]);
+        let done = Report { status: Status::Done, ..first.reports[0].clone() };
+        Ledger::new(&StdFs, &house.dir.path().join(".aqueduct")).keep(&done).unwrap();
+        let again = house.run(&run, ByteCount::mb(500), true).await;
+        assert_eq!(statuses(&again), [Status::Done, Status::Failed]);
+        let another =
+            house.run(&RunIdentity { id: "another".to_owned(), ..run }, ByteCount::mb(500), true).await;
+        assert_eq!(statuses(&another), [Status::Failed, Status::Failed]);
+    }
+
+    #[test]
+    fn files_whose_schedule_cannot_be_read_are_told() {
+        let flow = |rest: &str| format!("{ONE}sink: {{ discard: {{}} }}\n{rest}");
+        let house = House::with(
+            false,
+            &[
+                ("often.yaml", flow("every: 5m\n")),
+                ("once.yaml", flow("")),
+                ("wrong.yaml", flow("every: 5m\nmemroy: 1GB\n")),
+                ("half.yaml", "name: [\n".to_owned()),
+            ],
+        );
+        let read = house.flows.schedules().unwrap();
+        let at = |name: &str| read.get(&house.dir.path().join(name));
+        assert!(matches!(at("often.yaml"), Some(Ok((name, _))) if name == "one"));
+        assert!(at("once.yaml").is_none());
+        assert!(matches!(at("wrong.yaml"), Some(Err(told)) if told.contains("memroy")));
+        assert!(matches!(at("half.yaml"), Some(Err(told)) if told.contains("half.yaml")));
+    }
+
+    // T11: what is refused leaves nothing behind
+    #[test]
+    fn only_what_is_accepted_is_masked_from_then_on() {
+        let text = "name: one\nsource: { files: { paths: [a.csv], headers: { authorization: \"${KEY}\" } } }\n\
+                    sink: { discard: {} }\n";
+        let house = House::with(false, &[("one.yaml", text.to_owned())]);
+        let set = [("KEY".to_owned(), "hunter2-hunter2".to_owned())].into();
+        let wanted = house.flows.check(&StartRequest { set, ..request() }).unwrap();
+        let console = &house.flows.program.console;
+        assert_eq!(console.masked("hunter2-hunter2"), "hunter2-hunter2");
+        house.flows.accept(&wanted);
+        assert_eq!(console.masked("hunter2-hunter2"), "***");
     }
 }

@@ -1,18 +1,19 @@
 //! `run --listen`: a run that can be watched.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, Result};
+use aqueduct_core::{Error, ErrorKind, Result, Serving};
 use aqueduct_net::Secret;
 use aqueduct_net::server::{Listen, Server, ServerLimits};
-use aqueduct_primitives::Budget;
+use aqueduct_primitives::{Budget, ByteCount};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::Program;
 use super::execute::Executed;
 use super::serve::{CONNECTIONS_BYTES, url};
-use crate::flow::{Flow, RunIdentity, StepKind};
+use crate::flow::{Flow, RunIdentity, Step, StepKind};
 use crate::run::RunOptions;
 use crate::serve::{
     Access, EVENTS_BYTES, Flows, Job, JobStatus, Outcome, Refused, Runs, Site, StartRequest, Wanted,
@@ -20,6 +21,8 @@ use crate::serve::{
 
 /// Shows the runs of one flow, beside the flow's own streams. Its own memory stands beside `memory`, with what libraries take.
 pub(super) struct Listening {
+    /// Whether others than this machine's own processes can ask.
+    is_public: bool,
     server: Server,
     site: Site,
     runs: Runs,
@@ -32,12 +35,11 @@ impl Listening {
     /// The address cannot be had, or others could reach it without a token.
     pub(super) fn of(program: &Program, flows: &[Flow], asked: Option<&Listen>) -> Result<Option<Self>> {
         let Some(first) = flows.first() else { return Ok(None) };
-        let tokens = tokens(flows);
-        if asked.is_none() && tokens.is_empty() {
+        if asked.is_none() && serving(flows).next().is_none() {
             return Ok(None);
         }
         let listen = asked.cloned().unwrap_or_default();
-        let access = access(&listen, &tokens)?;
+        let access = access(&listen, flows)?;
         let server =
             Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
         // Its streams are there when the flow's steps are open.
@@ -49,10 +51,24 @@ impl Listening {
             schedule: first.schedule.as_ref().map(|schedule| schedule.text()),
         };
         let runs = Runs::shown_only(Arc::new(one), Budget::new("memory", memory));
+        let is_public = access.is_public;
         let events = Budget::new("watchers", EVENTS_BYTES);
         let site = Site::mount(&server, runs.clone(), program.console.clone(), access, events)?;
         tracing::info!("showing the run at {}", url(server.address()));
-        Ok(Some(Self { server, site, runs }))
+        Ok(Some(Self { is_public, server, site, runs }))
+    }
+
+    /// Whether these flows, read again for another turn, may be served here too.
+    ///
+    /// # Errors
+    /// Others than this machine could read their rows without a token.
+    pub(super) fn check(&self, flows: &[Flow]) -> Result<()> {
+        if self.is_public { need_tokens(flows, self.server.address()) } else { Ok(()) }
+    }
+
+    /// What is there now is all there is until the next turn: nobody is to wait for more.
+    pub(super) fn has_started(&self) {
+        self.server.mounts().set_starting(false);
     }
 
     /// Shows a run from now on; with the options that it needs for that.
@@ -79,6 +95,11 @@ impl Listening {
         self.runs.has_ended(job, outcome).await;
     }
 
+    #[cfg(test)]
+    pub(super) fn address(&self) -> &str {
+        self.server.address()
+    }
+
     /// Tells all who watch the end.
     pub(super) async fn close(self) {
         self.runs.close().await;
@@ -88,24 +109,43 @@ impl Listening {
 }
 
 /// Who may look: those who may read the first of the streams, where others than this machine can come.
-fn access(listen: &Listen, tokens: &[Option<String>]) -> Result<Access> {
-    let token = tokens.iter().flatten().next().map(Secret::new);
-    let is_public = !listen.is_loopback();
-    if is_public && (token.is_none() || tokens.contains(&None)) {
-        let message = "it can be reached from other machines; give every `sse` of the flow a `token`, or listen at 127.0.0.1";
-        return Err(Error::new(ErrorKind::Config, "listen", message).with("address", listen));
+fn access(listen: &Listen, flows: &[Flow]) -> Result<Access> {
+    if listen.is_loopback() {
+        return Ok(Access::default());
     }
-    Ok(Access { token: token.filter(|_| is_public), is_public })
+    let token = serving(flows).find_map(|(_, serving)| serving.token);
+    if token.is_none() {
+        return Err(can_be_reached(listen));
+    }
+    need_tokens(flows, listen)?;
+    Ok(Access { token: token.map(Secret::new), is_public: true })
 }
 
-/// What each sink that serves asks of who comes.
-fn tokens(flows: &[Flow]) -> Vec<Option<String>> {
+/// That no sink gives its rows to whoever comes.
+fn need_tokens(flows: &[Flow], address: impl Display) -> Result<()> {
+    match flows.iter().flat_map(open_sinks).next() {
+        None => Ok(()),
+        Some(step) => Err(can_be_reached(address).with("step", &step.name)),
+    }
+}
+
+fn can_be_reached(address: impl Display) -> Error {
+    let message = "it can be reached from other machines; give every `sse` of the flow a `token`, or listen at 127.0.0.1";
+    Error::new(ErrorKind::Config, "listen", message).with("address", address)
+}
+
+/// The sinks that give their rows to whoever comes.
+pub(super) fn open_sinks(flow: &Flow) -> impl Iterator<Item = &Step> {
+    serving(std::slice::from_ref(flow)).filter(|(_, serving)| serving.token.is_none()).map(|(step, _)| step)
+}
+
+/// The sinks that serve, and what each of them asks of who comes.
+fn serving(flows: &[Flow]) -> impl Iterator<Item = (&Step, Serving)> {
     let steps = flows.iter().flat_map(|flow| &flow.steps);
-    let serving = steps.filter_map(|step| match &step.kind {
-        StepKind::Sink(sink) => sink.serving(),
+    steps.filter_map(|step| match &step.kind {
+        StepKind::Sink(sink) => Some((step, sink.serving()?)),
         _ => None,
-    });
-    serving.map(|serving| serving.token).collect()
+    })
 }
 
 /// The flow that runs, as it is listed.
@@ -125,7 +165,38 @@ impl Flows for OneFlow {
         Err(Refused::NotHere)
     }
 
-    async fn run(&self, _: RunIdentity, _: &StartRequest, _: bool, _: RunOptions) -> Outcome {
+    async fn run(&self, _: RunIdentity, _: &StartRequest, _: (ByteCount, bool), _: RunOptions) -> Outcome {
         Outcome { status: JobStatus::Failed, error: Some(Refused::NotHere.to_string()), reports: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::fake::serving_registry;
+    use crate::flow::{Settings, load};
+
+    fn flows(sink: &str) -> Vec<Flow> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flow.yaml");
+        std::fs::write(&file, format!("name: one\nsource: {{ files: {{ paths: [a] }} }}\nsink: {sink}\n"))
+            .unwrap();
+        load(&file, &Settings::default(), &serving_registry()).unwrap()
+    }
+
+    // T12; contract "sse"
+    #[test]
+    fn where_others_can_come_each_stream_has_a_token() {
+        let public = "0.0.0.0:8787".parse().unwrap();
+        for sink in ["{ live: {} }", "{ discard: {} }"] {
+            let told = access(&public, &flows(sink)).unwrap_err().to_string();
+            assert!(told.contains("give every `sse` of the flow a `token`"), "{told}");
+        }
+        assert!(access(&public, &flows("{ live: { token: tok-4711 } }")).unwrap().is_public);
+        let local = access(&"127.0.0.1:8787".parse().unwrap(), &flows("{ live: {} }")).unwrap();
+        assert!(!local.is_public && local.token.is_none());
+        // A file that was edited before its next turn.
+        assert!(need_tokens(&flows("{ live: {} }"), "0.0.0.0:8787").is_err());
+        assert!(need_tokens(&flows("{ discard: {} }"), "0.0.0.0:8787").is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aqueduct_commit::Start;
-use aqueduct_core::{Fs, StdFs, SystemClock};
+use aqueduct_core::{Clock, Fs, StdFs, SystemClock};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -68,17 +68,39 @@ impl Runner<'_> {
         }
     }
 
+    /// The flows as the file has them now, which may have been edited since it was listened for them.
+    fn load(&self, run: RunIdentity) -> Result<Vec<Flow>, u8> {
+        let flows = self.program.load_for(&self.arguments.flow, run)?;
+        match self.listening.as_ref().map_or(Ok(()), |listening| listening.check(&flows)) {
+            Ok(()) => Ok(flows),
+            Err(error) => {
+                self.program.say_error(&error.chain());
+                Err(exit::WRONG)
+            }
+        }
+    }
+
+    fn has_started(&self) {
+        self.listening.iter().for_each(Listening::has_started);
+    }
+
     /// Turn after turn until told to stop; the code of the last one. A turn that fails is told, and the next comes all the same.
     async fn turns(&self, schedule: &Schedule) -> u8 {
         let mut code = exit::DONE;
         let mut start = self.start();
         tracing::info!("runs {}; ctrl-c ends it", schedule.text());
+        let now = SystemClock.now();
+        if schedule.first(now).is_none_or(|turn| turn.due > now) {
+            self.has_started();
+        }
         turns::each(schedule, &SystemClock, &self.stop, async |n_skipped| {
             let run = RunIdentity::default();
-            code = match self.program.load_for(&self.arguments.flow, run.clone()) {
+            code = match self.load(run.clone()) {
                 Ok(flows) => self.turn(run, flows, start, n_skipped).await,
                 Err(code) => code,
             };
+            // A turn that did not begin has opened nothing.
+            self.has_started();
             // What was asked for the start is asked for once.
             start = Start::Resume;
         })
@@ -88,7 +110,7 @@ impl Runner<'_> {
 
     /// All entries of the matrix, one after the other; the exit code.
     async fn turn(&self, run: RunIdentity, flows: Vec<Flow>, start: Start, turns_skipped: u64) -> u8 {
-        let reload = |run| self.program.load_for(&self.arguments.flow, run);
+        let reload = |run| self.load(run);
         let mut ended = Vec::new();
         for flow in flows {
             let options = RunOptions {
@@ -153,4 +175,67 @@ fn write_report(path: &Path, reports: &[&Report]) -> std::io::Result<()> {
     let mut file = fs.create_new(&staged)?;
     file.write_all(&serde_json::to_vec_pretty(&value)?)?;
     fs.rename(&staged, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::cli::arguments::{Arguments, Command};
+    use crate::logging::{Console, LogFormat};
+
+    async fn is_healthy(address: &str) -> bool {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let text = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        socket.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer.starts_with("HTTP/1.1 200 ")
+    }
+
+    /// Returns when a flow with this schedule, whose file is then gone, is healthy between its turns.
+    async fn is_healthy_between_turns(schedule: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flow.yaml");
+        let text = "name: one\nsource: { files: { paths: [a] } }\nsink: { discard: {} }\n";
+        std::fs::write(&file, format!("{text}{schedule}\n")).unwrap();
+        let words = ["aqueduct", "run", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        let Command::Run(arguments) = Arguments::try_parse_from(words).unwrap().command else {
+            panic!("not run")
+        };
+        let program = Program {
+            registry: crate::flow::fake::registry(),
+            console: Console::default(),
+            log_format: LogFormat::default(),
+        };
+        let Ok(flows) = program.load_for(&arguments.flow, RunIdentity::default()) else {
+            panic!("not loaded")
+        };
+        let listening = Listening::of(&program, &flows, arguments.listen.as_ref()).unwrap();
+        let address = listening.as_ref().unwrap().address().to_owned();
+        assert!(!is_healthy(&address).await);
+        std::fs::remove_file(&file).unwrap();
+        let schedule = flows[0].schedule.clone().unwrap();
+        let runner =
+            Runner { program: &program, arguments: &arguments, stop: CancellationToken::new(), listening };
+        let asking = async { while !is_healthy(&address).await {} };
+        tokio::select! {
+            _ = runner.turns(&schedule) => panic!("it ended"),
+            () = asking => {}
+        }
+        runner.listening.unwrap().close().await;
+    }
+
+    #[tokio::test]
+    async fn a_flow_that_waits_for_its_turn_is_healthy() {
+        is_healthy_between_turns("cron: '0 0 1 1 *'").await;
+    }
+
+    #[tokio::test]
+    async fn a_flow_whose_turn_did_not_begin_is_healthy() {
+        is_healthy_between_turns("every: 5m").await;
+    }
 }

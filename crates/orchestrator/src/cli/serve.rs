@@ -81,6 +81,7 @@ async fn serve_until(
         folder: Folder { dir: arguments.folder.clone() },
         memory: memory.total(),
         allows_exec: arguments.allow_exec,
+        is_public: access.is_public,
         mounts: mounts.clone(),
     };
     let records = Records::new(Arc::new(StdFs), state_dir.join("serve"));

@@ -276,6 +276,36 @@ impl SinkConfig for Discard {
     }
 }
 
+/// Gives its rows to those who come.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Live {
+    token: Option<String>,
+}
+
+#[async_trait]
+impl SinkConfig for Live {
+    fn output(&self, _: &Planning) -> Option<Output> {
+        None
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    fn serving(&self) -> Option<Serving> {
+        Some(Serving { token: self.token.clone() })
+    }
+
+    fn memory(&self, _: &Planning) -> MemoryNeed {
+        MemoryNeed::default()
+    }
+
+    async fn open(self: Box<Self>, _: SchemaRef, _: &Context) -> Result<Box<dyn Sink>> {
+        Err(Error::bug("open", "a fake"))
+    }
+}
+
 const fn info(name: &'static str, example: &'static str) -> ComponentInfo {
     ComponentInfo { name, summary: "A fake", example }
 }
@@ -289,6 +319,13 @@ static JOIN: Factory<Join> = Factory::new(info("join", "join: { with: other }"))
 static ONCE: Factory<Once> = Factory::new(info("once", "once: {}"));
 static PARQUET: Factory<Parquet> = Factory::new(info("parquet", "parquet: { path: out }"));
 static DISCARD: Factory<Discard> = Factory::new(info("discard", "discard: {}"));
+
+static LIVE: Factory<Live> = Factory::new(info("live", "live: {}"));
+
+/// With a sink that serves.
+pub(crate) fn serving_registry() -> Registry {
+    registry().with_sinks(&[&LIVE])
+}
 
 pub(crate) fn registry() -> Registry {
     Registry::new()

@@ -139,6 +139,13 @@ pub(crate) struct Admitted {
     memory: Option<Reservation>,
 }
 
+impl Admitted {
+    /// The memory that it came with.
+    pub(crate) fn bytes(&self) -> ByteCount {
+        self.memory.as_ref().map_or(ByteCount::ZERO, Reservation::size)
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         drop(self.memory.take());

@@ -87,6 +87,9 @@ impl Api {
     }
 
     async fn cancel(&self, id: &str) -> Response<Bytes> {
+        if !self.runs.starts_runs() && self.runs.job(id).is_some() {
+            return self.refuse(&Refused::NotOurs);
+        }
         match self.runs.cancel(id).await {
             // It goes on until what is complete is committed.
             Some(job) if !job.status().has_ended() => {
@@ -102,7 +105,9 @@ impl Api {
         match refused {
             Refused::Unknown(_) => self.error(StatusCode::NOT_FOUND, &message),
             Refused::Wrong(_) => self.error(StatusCode::BAD_REQUEST, &message),
-            Refused::NotHere => with(self.error(StatusCode::METHOD_NOT_ALLOWED, &message), ALLOW, "GET"),
+            Refused::NotHere | Refused::NotOurs => {
+                with(self.error(StatusCode::METHOD_NOT_ALLOWED, &message), ALLOW, "GET")
+            }
             Refused::Busy { id } => {
                 let answer = self.json(StatusCode::CONFLICT, json!({ "error": message, "run": id }));
                 with(answer, LOCATION, &format!("/runs/{id}"))

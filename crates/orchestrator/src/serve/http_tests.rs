@@ -22,6 +22,10 @@ impl Served {
     async fn with(access: Access) -> Self {
         let house = House::new();
         let runs = house.serve(Limits { max_runs: 2, max_waiting: 1 }).await;
+        Self::of(house, runs, access)
+    }
+
+    fn of(house: House, runs: Runs, access: Access) -> Self {
         let budget = |name: &str| Budget::new(name, ByteCount::mib(4));
         let server =
             Server::bind(&"127.0.0.1:0".parse().unwrap(), ServerLimits::default(), budget("connections"))
@@ -191,5 +195,20 @@ async fn metrics_hold_no_names_of_runs_and_stay_as_many() {
     assert!(text.contains("aqueduct_runs_total{status=\"done\"} 41"), "{text}");
     let ids = served.runs.page(&tests::all()).runs;
     assert!(ids.iter().all(|run| !text.contains(run["id"].as_str().unwrap())));
+    served.close().await;
+}
+
+// `run --listen`: who may read its streams may not stop it
+#[tokio::test]
+async fn a_run_that_is_only_shown_is_not_stopped() {
+    let served = Served::of(House::new(), tests::shown_only(), Access::default());
+    let job = served.runs.show("r1".to_owned(), "a", ByteCount::mb(1));
+    let (status, head, body) = served.ask("DELETE /runs/r1", "", "").await;
+    assert_eq!(status, 405);
+    assert!(head.contains("allow: GET"), "{head}");
+    assert!(json(&body)["error"].as_str().unwrap().contains("ctrl-c"), "{body}");
+    assert!(!job.is_cancelled() && !job.stop.is_cancelled());
+    assert_eq!(served.status("DELETE /runs/r2", "", "").await, 404);
+    served.runs.has_ended(&job, Outcome::interrupted()).await;
     served.close().await;
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aqueduct_core::Result;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -71,6 +72,8 @@ pub(crate) struct Job {
     /// Cancelled when it is to stop.
     pub(crate) stop: CancellationToken,
     state: Mutex<State>,
+    /// Whether its end is kept on disk. Held while its record is written, so that the last one written is the last one taken.
+    is_end_kept: Mutex<bool>,
     /// Sent whenever it stands elsewhere.
     changes: watch::Sender<JobStatus>,
 }
@@ -127,7 +130,7 @@ impl Job {
             last: Counts::default(),
         };
         let (stop, changes) = (CancellationToken::new(), watch::Sender::new(JobStatus::Waiting));
-        Self { id, request, asked, stop, state: Mutex::new(state), changes }
+        Self { id, request, asked, stop, state: Mutex::new(state), is_end_kept: Mutex::default(), changes }
     }
 
     /// A run as an earlier server left it.
@@ -231,8 +234,32 @@ impl Job {
         self.lock().metered()
     }
 
-    /// As it is kept.
-    pub(crate) fn record(&self, reports: Vec<Report>) -> RunRecord {
+    /// Has `write` keep where it stands, or how it has ended, with nobody else writing meanwhile. Nothing, once its end is kept.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub(crate) fn keep(
+        &self,
+        ended: Option<Outcome>,
+        now: DateTime<Utc>,
+        write: impl FnOnce(&RunRecord) -> Result<()>,
+    ) -> Result<()> {
+        let mut is_end_kept = self.is_end_kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_end_kept {
+            return Ok(());
+        }
+        *is_end_kept = ended.is_some();
+        let left = self.record();
+        write(&match ended {
+            None => left,
+            Some(Outcome { status, error, reports }) => {
+                RunRecord { status, finished: Some(now), error, reports, ..left }
+            }
+        })
+    }
+
+    fn record(&self) -> RunRecord {
         let state = self.lock();
         RunRecord {
             id: self.id.clone(),
@@ -243,7 +270,7 @@ impl Job {
             started: state.started,
             finished: state.finished,
             error: state.error.clone(),
-            reports,
+            reports: Vec::new(),
         }
     }
 
@@ -340,5 +367,28 @@ impl Counts {
             spilled_bytes: sum(|report| report.spilled_bytes),
             turns_skipped: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_written_one_at_a_time_and_none_after_the_end() {
+        let job = Job::new("r1".to_owned(), StartRequest::default(), Utc::now(), Wanted::default());
+        let mut written = Vec::new();
+        let mut keep = |ended| {
+            job.keep(ended, Utc::now(), |record| {
+                assert!(job.is_end_kept.try_lock().is_err());
+                written.push(record.status);
+                Ok(())
+            })
+        };
+        keep(None).unwrap();
+        keep(Some(Outcome::failed("no".to_owned()))).unwrap();
+        // Told to stop a moment too late.
+        keep(None).unwrap();
+        assert_eq!(written, [JobStatus::Waiting, JobStatus::Failed]);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) use folder::{FlowFile, Folder, NotFound};
 pub(crate) use job::{Counts, Job, JobStatus};
 pub(crate) use records::{Records, RunRecord};
 pub(crate) use request::StartRequest;
-pub(crate) use runs::{Flows, Limits, Outcome, Query, Refused, Runs, Wanted};
+pub(crate) use runs::{Flows, Limits, Outcome, Query, Refused, Runs, Schedules, Wanted};
 pub(crate) use scheduler::keep_starting;
 pub(crate) use site::{Access, Site};
 

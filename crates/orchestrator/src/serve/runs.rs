@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aqueduct_core::{Clock, Result, SystemClock, run_id};
@@ -9,15 +10,21 @@ use aqueduct_primitives::{Budget, ByteCount, Task, Tasks, panic_message};
 use async_trait::async_trait;
 use futures::FutureExt;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, Ticket};
 use super::metrics::FlowLabels;
-use super::{Counts, Job, JobStatus, MAX_KEPT_RUNS, Records, RunRecord, StartRequest};
-use crate::flow::{RunIdentity, Schedule};
+use super::{Counts, Job, JobStatus, MAX_KEPT_RUNS, Records, StartRequest};
+use crate::flow::{Masks, RunIdentity, Schedule};
 use crate::process_memory::{self, ProcessMemory};
 use crate::report::Report;
 use crate::run::RunOptions;
+
+/// The flows that run again and again, and when, by their files. A file that cannot be read is there with what is wrong: it
+/// may be one of them.
+pub(crate) type Schedules = BTreeMap<PathBuf, std::result::Result<(String, Schedule), String>>;
 
 /// The flows that can be started.
 #[async_trait]
@@ -28,9 +35,12 @@ pub(crate) trait Flows: Send + Sync {
     /// They cannot be listed.
     fn list(&self) -> std::result::Result<Vec<Value>, Refused>;
 
-    /// Those that run again and again, by name. Blocks on the disk.
-    fn schedules(&self) -> Vec<(String, Schedule)> {
-        Vec::new()
+    /// Those that run again and again. Blocks on the disk.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn schedules(&self) -> std::result::Result<Schedules, Refused> {
+        Ok(Schedules::new())
     }
 
     /// What a run would take, if it can be started. Blocks on the disk, reads no secret, touches nothing.
@@ -39,23 +49,29 @@ pub(crate) trait Flows: Send + Sync {
     /// There is no such flow, or something is wrong with it or with what was asked.
     fn check(&self, request: &StartRequest) -> std::result::Result<Wanted, Refused>;
 
-    /// Carries a run out, as the name that it has; `goes_on` if an earlier server began it.
+    /// The run is not refused any more: from here on it is shown, without what must not be.
+    fn accept(&self, _: &Wanted) {}
+
+    /// Carries a run out, as the name that it has, within the memory that it was admitted with; `goes_on` if an earlier server
+    /// began it.
     async fn run(
         &self,
         run: RunIdentity,
         request: &StartRequest,
-        goes_on: bool,
+        (admitted, goes_on): (ByteCount, bool),
         options: RunOptions,
     ) -> Outcome;
 }
 
 /// What a run takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
     /// Of the server's memory, as long as it runs.
     pub(crate) memory: ByteCount,
     /// What no other run may hold meanwhile.
     pub(crate) locks: Vec<String>,
+    /// What must not be shown of it.
+    pub(crate) masks: Masks,
 }
 
 /// How a run ended.
@@ -79,6 +95,9 @@ pub(crate) enum Refused {
     /// Nothing is started here.
     #[error("this server shows a run that was started by hand; `aqueduct serve` starts flows")]
     NotHere,
+    /// Nothing is stopped here.
+    #[error("this server shows a run that was started by hand; ctrl-c there stops it")]
+    NotOurs,
     /// It runs already.
     #[error("the flow is running already, as {id}; wait for it, or cancel it")]
     Busy { id: String },
@@ -123,6 +142,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     process: Arc<ProcessMemory>,
     tasks: Tasks,
+    /// Where runs are carried out: who asks for one may be on a thread that answers requests.
+    handle: Handle,
     closing: CancellationToken,
     board: Mutex<Board>,
 }
@@ -161,7 +182,8 @@ pub(crate) struct Page {
 }
 
 impl Runs {
-    /// The runs that are kept, under this budget; those that had not ended go on.
+    /// The runs that are kept, under this budget; those that had not ended go on. All of them, and those that are started
+    /// later from wherever, run on the runtime that this is called on.
     ///
     /// # Errors
     /// What is kept cannot be read.
@@ -192,6 +214,7 @@ impl Runs {
             limits,
             clock,
             tasks: Tasks::default(),
+            handle: Handle::current(),
             closing: CancellationToken::new(),
             board: Mutex::default(),
         };
@@ -207,7 +230,7 @@ impl Runs {
     pub(crate) fn show(&self, id: String, flow: &str, memory: ByteCount) -> Arc<Job> {
         let request = StartRequest { flow: flow.to_owned(), ..StartRequest::default() };
         let now = self.inner.clock.now();
-        let job = Arc::new(Job::new(id, request, now, Wanted { memory, locks: Vec::new() }));
+        let job = Arc::new(Job::new(id, request, now, Wanted { memory, ..Wanted::default() }));
         job.begin(now);
         self.inner.lock().jobs.push(Arc::clone(&job));
         job
@@ -234,7 +257,12 @@ impl Runs {
                 continue;
             }
             match inner.check(&job.request).await {
-                Ok(wanted) => inner.begin(&job, wanted, goes_on),
+                Ok(wanted) => {
+                    inner.flows.accept(&wanted);
+                    let ticket = inner.queue(&job, wanted);
+                    let work = Arc::clone(inner).carry_out(Arc::clone(&job), ticket, goes_on);
+                    inner.spawn(&mut inner.lock(), &job, work);
+                }
                 Err(refused) => inner.end(&job, Outcome::failed(refused.to_string())).await,
             }
         }
@@ -248,24 +276,23 @@ impl Runs {
     /// As [`Refused`] says; nothing was touched.
     ///
     /// # Cancel safety
-    /// Dropping the future before it is done may leave a run that waits, which is listed.
+    /// Dropping the future leaves a run that goes on as if it was waited for, or none.
     pub(crate) async fn start(&self, request: StartRequest) -> std::result::Result<Arc<Job>, Refused> {
         let inner = &self.inner;
         let wanted = inner.check(&request).await?;
-        let job = inner.enter(request, &wanted)?;
-        if let Err(error) = inner.keep(job.record(Vec::new())).await {
-            inner.lock().jobs.retain(|other| other.id != job.id);
-            return Err(Refused::Failed(error.chain()));
+        let (sender, begun) = oneshot::channel();
+        let job = inner.enter(request, wanted, sender)?;
+        match begun.await {
+            Ok(begun) => begun.map(|()| job),
+            Err(_) => Err(Refused::Failed("the run was not begun".to_owned())),
         }
-        inner.begin(&job, wanted, false);
-        Ok(job)
     }
 
     /// Has a run stop: what is complete is committed, as at ctrl-c. Nothing, if there is no such run.
     pub(crate) async fn cancel(&self, id: &str) -> Option<Arc<Job>> {
         let job = self.job(id)?;
         if job.cancel()
-            && let Err(error) = self.inner.keep(job.record(Vec::new())).await
+            && let Err(error) = self.inner.keep(&job, None).await
         {
             tracing::warn!(run = id, error = error.chain(), "that it was cancelled is not kept");
         }
@@ -340,9 +367,13 @@ impl Runs {
     }
 
     /// The flows that run again and again.
-    pub(super) async fn schedules(&self) -> Vec<(String, Schedule)> {
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub(super) async fn schedules(&self) -> std::result::Result<Schedules, Refused> {
         let flows = Arc::clone(&self.inner.flows);
-        self.inner.tasks.block(move || flows.schedules()).await.unwrap_or_default()
+        let read = self.inner.tasks.block(move || flows.schedules()).await;
+        read.map_err(|error| Refused::Failed(format!("the flows were not read: {error}")))?
     }
 
     /// One turn of a flow was left out.
@@ -444,8 +475,13 @@ impl Inner {
         checked.map_err(|error| Refused::Failed(format!("the flow was not read: {error}")))?
     }
 
-    /// A run that is listed from now on.
-    fn enter(&self, request: StartRequest, wanted: &Wanted) -> std::result::Result<Arc<Job>, Refused> {
+    /// A run that is listed from now on, and that a task of its own begins; `told` is told when it is kept and has its place.
+    fn enter(
+        self: &Arc<Self>,
+        request: StartRequest,
+        wanted: Wanted,
+        told: oneshot::Sender<std::result::Result<(), Refused>>,
+    ) -> std::result::Result<Arc<Job>, Refused> {
         let mut board = self.lock();
         // Looked at under the lock: who closes looks for those that are listed after it has said so.
         if self.closing.is_cancelled() {
@@ -458,23 +494,49 @@ impl Inner {
         if board.jobs.iter().filter(waits).count() >= self.limits.max_waiting {
             return Err(Refused::Full { n: self.limits.max_waiting });
         }
+        self.flows.accept(&wanted);
         let mut asked = self.clock.now();
         while board.jobs.iter().any(|job| job.id == run_id(asked)) {
             asked += chrono::TimeDelta::nanoseconds(1);
         }
         let job = Arc::new(Job::new(run_id(asked), request, asked, wanted.clone()));
         board.jobs.push(Arc::clone(&job));
+        let work = Arc::clone(self).begin(Arc::clone(&job), wanted, told);
+        self.spawn(&mut board, &job, work);
         Ok(job)
     }
 
-    /// Queues a run, and carries it out when its turn comes.
-    fn begin(self: &Arc<Self>, job: &Arc<Job>, wanted: Wanted, goes_on: bool) {
-        let ticket = self.admission.queue(wanted.memory);
-        job.queued(wanted, ticket.number);
-        let work = Arc::clone(self).carry_out(Arc::clone(job), ticket, goes_on);
-        let mut board = self.lock();
+    /// Has a task of its own work on a run, which nobody but its end ends.
+    fn spawn(&self, board: &mut Board, job: &Job, work: impl Future<Output = ()> + Send + 'static) {
+        let _on_the_runtime = self.handle.enter();
         board.work.retain(|_, task| !task.is_finished());
         board.work.insert(job.id.clone(), self.tasks.spawn(work));
+    }
+
+    /// Keeps a run that is new, queues it, and carries it out when its turn comes.
+    async fn begin(
+        self: Arc<Self>,
+        job: Arc<Job>,
+        wanted: Wanted,
+        told: oneshot::Sender<std::result::Result<(), Refused>>,
+    ) {
+        if let Err(error) = self.keep(&job, None).await {
+            self.lock().jobs.retain(|other| other.id != job.id);
+            job.end(self.clock.now(), &Outcome::failed(error.chain()));
+            drop(told.send(Err(Refused::Failed(error.chain()))));
+            return;
+        }
+        let ticket = self.queue(&job, wanted);
+        // Who asked may be gone: the run goes on.
+        drop(told.send(Ok(())));
+        self.carry_out(job, ticket, false).await;
+    }
+
+    /// The place of a run among those that wait.
+    fn queue(&self, job: &Job, wanted: Wanted) -> Ticket {
+        let ticket = self.admission.queue(wanted.memory);
+        job.queued(wanted, ticket.number);
+        ticket
     }
 
     async fn carry_out(self: Arc<Self>, job: Arc<Job>, mut ticket: Ticket, goes_on: bool) {
@@ -494,7 +556,7 @@ impl Inner {
 
     async fn carry_on(&self, job: &Arc<Job>, admitted: Admitted, goes_on: bool) {
         job.begin(self.clock.now());
-        if let Err(error) = self.keep(job.record(Vec::new())).await {
+        if let Err(error) = self.keep(job, None).await {
             return self.end(job, Outcome::failed(error.chain())).await;
         }
         let options = RunOptions {
@@ -504,7 +566,7 @@ impl Inner {
             ..RunOptions::default()
         };
         let run = RunIdentity { id: job.id.clone(), started: job.asked };
-        let work = self.flows.run(run, &job.request, goes_on, options);
+        let work = self.flows.run(run, &job.request, (admitted.bytes(), goes_on), options);
         let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
             Outcome::failed(format!("a defect: it panicked: {}", panic_message(&*panic)))
         });
@@ -516,19 +578,7 @@ impl Inner {
     async fn end(&self, job: &Arc<Job>, outcome: Outcome) {
         let is_over =
             outcome.status != JobStatus::Interrupted || !self.closing.is_cancelled() || job.is_cancelled();
-        let left = job.record(Vec::new());
-        let kept = if is_over {
-            let ended = RunRecord {
-                status: outcome.status,
-                finished: Some(self.clock.now()),
-                error: outcome.error.clone(),
-                reports: outcome.reports.clone(),
-                ..left
-            };
-            self.keep(ended).await
-        } else {
-            Ok(())
-        };
+        let kept = if is_over { self.keep(job, Some(&outcome)).await } else { Ok(()) };
         if let Err(error) = kept {
             tracing::error!(run = job.id, error = error.chain(), "how it ended is not kept");
         }
@@ -541,9 +591,11 @@ impl Inner {
         self.forget_oldest().await;
     }
 
-    async fn keep(&self, record: RunRecord) -> Result<()> {
+    /// Keeps where a run stands, or how it has ended. Where its end is kept nothing else is any more.
+    async fn keep(&self, job: &Arc<Job>, ended: Option<&Outcome>) -> Result<()> {
         let Some(records) = self.records.clone() else { return Ok(()) };
-        self.tasks.block(move || records.keep(&record)).await?
+        let (job, ended, now) = (Arc::clone(job), ended.cloned(), self.clock.now());
+        self.tasks.block(move || job.keep(ended, now, |record| records.keep(record))).await?
     }
 
     /// Of those that have ended, all beyond the number that is kept.

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aqueduct_core::{StdFs, SystemClock};
 use aqueduct_primitives::{Budget, ByteCount};
@@ -6,12 +6,22 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::flow::{RunIdentity, Schedule};
+use crate::flow::RunIdentity;
 use crate::run::RunOptions;
 
 /// Flows that run until they are let go, or told to stop.
 pub(super) struct Fake {
     pub(super) gate: Semaphore,
+    /// What is wrong with its one scheduled flow.
+    unread: Mutex<Option<String>>,
+    /// Why its flows cannot be listed.
+    unlisted: Mutex<Option<Refused>>,
+}
+
+impl Fake {
+    fn new() -> Self {
+        Self { gate: Semaphore::new(0), unread: Mutex::default(), unlisted: Mutex::default() }
+    }
 }
 
 #[async_trait]
@@ -20,10 +30,15 @@ impl Flows for Fake {
         Ok(vec![serde_json::json!({ "name": "a" })])
     }
 
-    fn schedules(&self) -> Vec<(String, Schedule)> {
+    fn schedules(&self) -> Result<Schedules, Refused> {
+        if let Some(refused) = self.unlisted.lock().unwrap().clone() {
+            return Err(refused);
+        }
         let text = "name: a\nsource: { files: { paths: [a] } }\nsink: { discard: {} }\nevery: 10m\n";
         let flow = crate::flow::fake::load_yaml(text).unwrap().remove(0);
-        vec![("a".to_owned(), flow.schedule.unwrap())]
+        let read = self.unread.lock().unwrap().clone();
+        let read = read.map_or_else(|| Ok(("a".to_owned(), flow.schedule.unwrap())), Err);
+        Ok([("a.yaml".into(), read)].into())
     }
 
     fn check(&self, request: &StartRequest) -> Result<Wanted, Refused> {
@@ -32,7 +47,7 @@ impl Flows for Fake {
             "wrong" => Err(Refused::Wrong("flow.yaml:1:1: sink: missing".into())),
             name => {
                 let mb = request.set.get("mb").and_then(|mb| mb.parse().ok()).unwrap_or(10);
-                Ok(Wanted { memory: ByteCount::mb(mb), locks: vec![name.to_owned()] })
+                Ok(Wanted { memory: ByteCount::mb(mb), locks: vec![name.to_owned()], ..Wanted::default() })
             }
         }
     }
@@ -41,7 +56,7 @@ impl Flows for Fake {
         &self,
         _: RunIdentity,
         request: &StartRequest,
-        goes_on: bool,
+        (_, goes_on): (ByteCount, bool),
         options: RunOptions,
     ) -> Outcome {
         if request.flow == "panics" {
@@ -66,7 +81,7 @@ pub(super) struct House {
 
 impl House {
     pub(super) fn new() -> Self {
-        Self { state: tempfile::tempdir().unwrap(), flows: Arc::new(Fake { gate: Semaphore::new(0) }) }
+        Self { state: tempfile::tempdir().unwrap(), flows: Arc::new(Fake::new()) }
     }
 
     pub(super) async fn serve(&self, limits: Limits) -> Runs {
@@ -79,8 +94,7 @@ impl House {
 
 /// Runs of nobody.
 pub(super) fn shown_only() -> Runs {
-    let flows = Fake { gate: Semaphore::new(0) };
-    Runs::shown_only(Arc::new(flows), Budget::new("memory", ByteCount::mb(1)))
+    Runs::shown_only(Arc::new(Fake::new()), Budget::new("memory", ByteCount::mb(1)))
 }
 
 pub(super) fn request(flow: &str, mb: u64) -> StartRequest {
@@ -181,6 +195,46 @@ async fn the_next_server_goes_on_with_what_had_not_ended() {
     again.close().await;
 }
 
+// The thread that answers requests has a runtime of its own, which is gone before the runs are.
+#[tokio::test]
+async fn a_run_is_carried_out_where_the_runs_were_opened_wherever_it_is_asked_for() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let asking = runs.clone();
+    let elsewhere = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(asking.start(request("a", 1))).unwrap()
+    });
+    let job = elsewhere.await.unwrap();
+    house.flows.gate.add_permits(1);
+    stands_at(&job, JobStatus::Done).await;
+    runs.close().await;
+}
+
+// Whoever asked has hung up while the run was being kept.
+#[tokio::test]
+async fn a_run_goes_on_when_nobody_waits_for_its_start() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let is_listed = async {
+        while runs.active().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = is_listed => {}
+        _ = runs.start(request("a", 1)) => {}
+    }
+    let job = runs.active().remove(0);
+    stands_at(&job, JobStatus::Running).await;
+    runs.cancel(&job.id).await.unwrap();
+    stands_at(&job, JobStatus::Interrupted).await;
+    house.flows.gate.add_permits(1);
+    stands_at(&runs.start(request("a", 1)).await.unwrap(), JobStatus::Done).await;
+    runs.close().await;
+}
+
 #[tokio::test]
 async fn a_run_that_panics_has_failed_and_the_server_goes_on() {
     let house = House::new();
@@ -215,7 +269,7 @@ async fn runs_are_listed_page_by_page_and_searched() {
 
 /// A clock that is moved by hand.
 #[derive(Debug)]
-struct ByHand(std::sync::Mutex<chrono::DateTime<chrono::Utc>>);
+struct ByHand(Mutex<chrono::DateTime<chrono::Utc>>);
 
 impl aqueduct_core::Clock for ByHand {
     fn now(&self) -> chrono::DateTime<chrono::Utc> {
@@ -228,7 +282,7 @@ impl aqueduct_core::Clock for ByHand {
 async fn a_flow_with_a_schedule_is_started_when_it_is_due() {
     let house = House::new();
     let runs = house.serve(Limits::default()).await;
-    let clock = ByHand(std::sync::Mutex::new("2026-03-01T10:00:00Z".parse().unwrap()));
+    let clock = ByHand(Mutex::new("2026-03-01T10:00:00Z".parse().unwrap()));
     let pass = |minutes| *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(minutes);
     let mut scheduler = super::scheduler::Scheduler::default();
     let mut look = async || scheduler.look(&runs, &clock).await.unwrap().format("%H:%M").to_string();
@@ -244,5 +298,33 @@ async fn a_flow_with_a_schedule_is_started_when_it_is_due() {
     pass(31);
     assert_eq!((look().await.as_str(), runs.counted()["a"].turns_skipped), ("10:50", 3));
     assert_eq!(runs.page(&all()).total, 2);
+    runs.close().await;
+}
+
+// A flow file that is being edited, or a disk that fails for a moment
+#[tokio::test]
+async fn a_schedule_that_cannot_be_read_for_a_while_keeps_its_turns() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let clock = ByHand(Mutex::new("2026-03-01T10:00:00Z".parse().unwrap()));
+    let mut scheduler = super::scheduler::Scheduler::default();
+    house.flows.gate.add_permits(2);
+    let mut look = async |minutes| {
+        *clock.0.lock().unwrap() += chrono::TimeDelta::minutes(minutes);
+        let next = scheduler.look(&runs, &clock).await.unwrap().format("%H:%M").to_string();
+        (next, runs.page(&all()).total)
+    };
+    assert_eq!(look(0).await, ("10:10".to_owned(), 1));
+    *house.flows.unread.lock().unwrap() = Some("a.yaml:1:1: half a file".to_owned());
+    assert_eq!(look(1).await, ("10:10".to_owned(), 1));
+    *house.flows.unread.lock().unwrap() = None;
+    *house.flows.unlisted.lock().unwrap() = Some(Refused::Failed("flows: cannot be read".to_owned()));
+    assert_eq!(look(1).await, ("10:10".to_owned(), 1));
+    *house.flows.unlisted.lock().unwrap() = None;
+    // As if nothing had been.
+    assert_eq!(look(1).await, ("10:10".to_owned(), 1));
+    let first = runs.page(&all()).runs[0]["id"].as_str().unwrap().to_owned();
+    stands_at(&runs.job(&first).unwrap(), JobStatus::Done).await;
+    assert_eq!(look(8).await, ("10:20".to_owned(), 2));
     runs.close().await;
 }
