@@ -145,7 +145,8 @@ fn lines_of_data_without_a_value_take_room_as_others_do() {
 fn an_event_with_a_field_that_is_too_long_keeps_no_more_data_than_is_shown() {
     let mut parser = Parser::new(MAX, MAX);
     let (name, data) = ("n".repeat(MAX_FIELD_BYTES + 1), "d".repeat(MAX / 2));
-    let mut bytes = &format!("id: 1\ndata: {data}\nevent: {name}\n")[..].as_bytes()[..];
+    let stream = format!("id: 1\ndata: {data}\nevent: {name}\n");
+    let mut bytes = stream.as_bytes();
     assert_eq!(parser.feed(&mut bytes), None);
     assert!(parser.data.capacity() <= SHOWN_BYTES, "{}", parser.data.capacity());
 }
