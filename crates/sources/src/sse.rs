@@ -76,7 +76,7 @@ pub struct Config {
     /// The columns and their types, in order. With `format: json` and without it they are inferred from the events of the
     /// first half second.
     #[serde(default, deserialize_with = "ordered_columns")]
-    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    #[schemars(with = "std::collections::BTreeMap<String, String>", extend("default" = {}))]
     pub schema: Vec<(String, String)>,
     /// What to do with a member that is no column.
     #[serde(default)]
