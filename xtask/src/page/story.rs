@@ -22,6 +22,9 @@ const VIEWS: [View; 4] = [
     View { name: "phone-dark", width: 360, height: 740, is_dark: true },
 ];
 
+/// What is looked at in one go.
+type Chapter = fn(&Browser, &House) -> Result<()>;
+
 /// All of it.
 ///
 /// # Errors
@@ -29,7 +32,7 @@ const VIEWS: [View; 4] = [
 pub(super) fn tell(browser: &Browser, house: &House) -> Result<()> {
     browser.look(DESK)?;
     browser.open(&house.origin())?;
-    let chapters: [(&str, fn(&Browser, &House) -> Result<()>); 9] = [
+    let chapters: [(&str, Chapter); 9] = [
         ("flows are listed", flows_are_listed),
         ("all runs are listed, page by page", runs_are_paged),
         ("a run is found", runs_are_found),

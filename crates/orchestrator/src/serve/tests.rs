@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use aqueduct_core::{StdFs, SystemClock};
-use aqueduct_primitives::{Budget, ByteCount};
+use aqueduct_primitives::{Budget, ByteCount, Tasks};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
@@ -201,7 +201,7 @@ async fn a_run_is_carried_out_where_the_runs_were_opened_wherever_it_is_asked_fo
     let house = House::new();
     let runs = house.serve(Limits::default()).await;
     let asking = runs.clone();
-    let elsewhere = tokio::task::spawn_blocking(move || {
+    let elsewhere = Tasks::default().block(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(asking.start(request("a", 1))).unwrap()
     });

@@ -170,7 +170,7 @@ async fn items_of_no_collection_are_told_of_in_none() {
     let items = RecordBatch::try_new(items.schema(), columns).unwrap();
     for options in [json!({ "path": "out" }), json!({ "path": "out", "partition_by": ["collection"] })] {
         let place = Place::new(ByteCount::mib(32));
-        let parts = place.write(SINK, options, &[items.clone()]).await.unwrap();
+        let parts = place.write(SINK, options, std::slice::from_ref(&items)).await.unwrap();
         let extents = parts[0].extents.as_ref().unwrap();
         assert!(extents.collections.is_empty() && !extents.has_more, "{}: {extents:?}", parts[0].name);
     }

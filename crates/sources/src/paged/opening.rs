@@ -364,7 +364,7 @@ mod tests {
         let memory = Budget::new("test", ByteCount::mib(1));
         let keep = |step: &mut aqueduct_core::StepContext| step.durable = Some(durable);
         let cx = Context::standalone_with(&memory, |_| {}, keep).unwrap();
-        let long = "x".repeat(MAX_PLAN_BYTES as usize);
+        let long = "x".repeat(usize::try_from(MAX_PLAN_BYTES).unwrap());
         let error = planned(&cx, async { Ok(long) }).await.unwrap_err();
         assert_eq!((error.kind(), error.operation()), (ErrorKind::Limit, "keep plan"), "{error}");
         assert_eq!(planned(&cx, async { Ok("short".to_owned()) }).await.unwrap(), "short");
