@@ -201,7 +201,8 @@ async fn a_run_is_carried_out_where_the_runs_were_opened_wherever_it_is_asked_fo
     let house = House::new();
     let runs = house.serve(Limits::default()).await;
     let asking = runs.clone();
-    let elsewhere = Tasks::default().block(move || {
+    let tasks = Tasks::default();
+    let elsewhere = tasks.block(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(asking.start(request("a", 1))).unwrap()
     });
