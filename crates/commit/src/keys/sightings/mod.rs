@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aqueduct_core::{Error, ErrorKind, Fs, Result, kill_point};
+use aqueduct_core::{Error, ErrorKind, Fs, Result};
 use aqueduct_primitives::ByteCount;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -180,7 +180,6 @@ impl Sightings {
             self.next_number = self.next_number.max(number);
             if !self.commits.names(name) {
                 self.home.remove(name)?;
-                kill_point("recovery.keys.removed");
             }
         }
         match self.runs.iter().find(|run| !there.contains(&run.name)) {
@@ -293,7 +292,6 @@ impl Sightings {
             }
         }
         self.runs.push(writer.end()?);
-        kill_point("keys.run.merged");
         merged.into_iter().try_for_each(|run| self.let_go(run.name))
     }
 
