@@ -299,9 +299,7 @@ impl EventStream {
     /// # Errors
     /// Something is there already.
     pub fn mount(&self, mounts: &Mounts, path: &str) -> Result<super::Mounted> {
-        let mounted = mounts.streams(path, Arc::new(self.clone()))?;
-        mounts.meter(&self.shared);
-        Ok(mounted)
+        Ok(mounts.streams(path, Arc::new(self.clone()))?.metering(&self.shared))
     }
 
     /// Sends one event; its number. Returns when every client sees it that is not slow.

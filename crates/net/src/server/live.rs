@@ -23,6 +23,9 @@ const BYTES_AT_ONCE: usize = 256 << 10;
 /// A client has nothing to say after its request; one that goes on is hung up on.
 const MAX_CHATTER_BYTES: usize = 4 << 10;
 
+/// After the end of a stream, a client may take all it has not had yet as long as a peer may take nothing, so many times.
+const STALLS_AFTER_END: u32 = 3;
+
 const HEARTBEAT: &[u8] = b":\n";
 
 /// Sends until the end of the stream, or until the client is gone or cut off.
@@ -117,8 +120,13 @@ impl Sending {
     }
 
     fn time_is_up(&mut self, now: Instant) -> Option<Evicted> {
+        let is_closed = self.subscriber.stream.ring.is_closed();
+        if is_closed {
+            // The timer goes off within the time of a stall, however much is taken; from its first time on, so long.
+            self.ends_at = self.ends_at.min(now + self.write_stall * STALLS_AFTER_END);
+        }
         if now >= self.ends_at {
-            return Some(Evicted::Age);
+            return Some(if is_closed { Evicted::Slow } else { Evicted::Age });
         }
         if self.is_blocked {
             return (now >= self.taken_at + self.write_stall).then_some(Evicted::Stalled);
@@ -289,5 +297,24 @@ mod tests {
         }
         assert!(!sending.text.is_empty());
         assert!(matches!(sending.send_some(&socket, cx), Sent::Over(Some(Evicted::Slow))));
+    }
+
+    // reliability.md 59
+    #[tokio::test(start_paused = true)]
+    async fn after_the_end_a_client_that_takes_a_byte_now_and_then_is_not_waited_for_long() {
+        let stream = stream();
+        let mut sending = client_of(&stream);
+        stream.end();
+        let mut seconds = 0;
+        let why = loop {
+            assert!(seconds < 120, "it is still there");
+            tokio::time::advance(Duration::from_secs(10)).await;
+            seconds += 10;
+            (sending.is_blocked, sending.taken_at) = (true, Instant::now());
+            if let Some(why) = sending.time_is_up(Instant::now()) {
+                break why;
+            }
+        };
+        assert_eq!((why, seconds), (Evicted::Slow, 10 + 60));
     }
 }

@@ -1,7 +1,7 @@
 //! What a server serves where: put there while it runs, and taken away by whoever put it there.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use aqueduct_core::{Error, ErrorKind, Result};
 use async_trait::async_trait;
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::sync::watch;
 
+use super::event_stream::Shared as Stream;
 use super::head::RequestHead;
 use super::refusal::Refusal;
 use super::subscriber::Subscriber;
@@ -48,7 +49,7 @@ struct Shared {
     routes: Mutex<Vec<(Pattern, Route)>>,
     token: RwLock<Option<Secret>>,
     is_starting: watch::Sender<bool>,
-    metered: Mutex<Vec<std::sync::Weak<super::event_stream::Shared>>>,
+    metered: Mutex<Vec<Weak<Stream>>>,
 }
 
 impl Mounts {
@@ -106,7 +107,7 @@ impl Mounts {
             return Err(Error::new(ErrorKind::Config, "serve", message).with("path", pattern));
         }
         routes.push((pattern.clone(), route));
-        Ok(Mounted { mounts: self.clone(), pattern })
+        Ok(Mounted { mounts: self.clone(), pattern, metered: None })
     }
 
     /// Who answers a path: of several that fit, the longest pattern.
@@ -118,22 +119,15 @@ impl Mounts {
 
     /// Streams that tell of themselves, by their names.
     pub fn stream_stats(&self) -> Vec<(String, super::StreamStats)> {
-        let mut metered = self.shared.metered.lock().unwrap_or_else(PoisonError::into_inner);
-        metered.retain(|stream| stream.strong_count() > 0);
-        metered
-            .iter()
-            .filter_map(std::sync::Weak::upgrade)
-            .map(|stream| (stream.name().to_owned(), stream.stats()))
-            .collect()
+        let metered: Vec<_> = self.metered().iter().filter_map(Weak::upgrade).collect();
+        metered.iter().map(|stream| (stream.name().to_owned(), stream.stats())).collect()
     }
 
-    pub(super) fn meter(&self, stream: &Arc<super::event_stream::Shared>) {
-        let mut metered = self.shared.metered.lock().unwrap_or_else(PoisonError::into_inner);
-        metered.retain(|stream| stream.strong_count() > 0);
-        metered.push(Arc::downgrade(stream));
+    fn metered(&self) -> MutexGuard<'_, Vec<Weak<Stream>>> {
+        self.shared.metered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn routes(&self) -> std::sync::MutexGuard<'_, Vec<(Pattern, Route)>> {
+    fn routes(&self) -> MutexGuard<'_, Vec<(Pattern, Route)>> {
         self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,10 +144,26 @@ impl fmt::Debug for Mounts {
 pub struct Mounted {
     mounts: Mounts,
     pattern: Pattern,
+    metered: Option<Weak<Stream>>,
+}
+
+impl Mounted {
+    /// Tells of a stream as long as it is mounted, whoever still reads it after.
+    pub(super) fn metering(mut self, stream: &Arc<Stream>) -> Self {
+        let metered = Arc::downgrade(stream);
+        self.mounts.metered().push(Weak::clone(&metered));
+        {
+            self.metered = Some(metered);
+            self
+        }
+    }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        if let Some(own) = &self.metered {
+            self.mounts.metered().retain(|stream| !stream.ptr_eq(own));
+        }
         let removed = {
             let mut routes = self.mounts.routes();
             let at = routes.iter().position(|(pattern, _)| *pattern == self.pattern);

@@ -54,3 +54,12 @@ async fn small_events_are_kept_until_all_wait_for_the_one_that_does_not_read() {
         assert_eq!(stream.shared.ring.oldest_id(), 1, "dropped while it had room, with {memory}");
     }
 }
+
+#[test]
+fn a_stream_is_told_of_as_long_as_it_is_mounted() {
+    let (stream, mounts) = (stream(EventStreamOptions::default()), Mounts::default());
+    let mounted = stream.mount(&mounts, "/streams/news").unwrap();
+    assert_eq!(mounts.stream_stats().len(), 1);
+    drop(mounted);
+    assert!(mounts.stream_stats().is_empty());
+}
