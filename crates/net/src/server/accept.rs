@@ -56,6 +56,8 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) n_open: AtomicUsize,
+    /// Those of them that found no place but one for asking whether the server is well.
+    pub(super) n_for_health: AtomicUsize,
     pub(super) n_unread: AtomicUsize,
     pub(super) n_streams: AtomicUsize,
     pub(super) n_accepted: AtomicU64,
@@ -136,12 +138,13 @@ pub(super) struct Admission {
 impl Admission {
     fn of(shared: &Arc<Shared>, peer: Option<IpAddr>) -> Option<Self> {
         let (limits, counts) = (&shared.limits, &shared.counts);
-        let n_open = counts.n_open.load(Relaxed);
+        let n_for_health = counts.n_for_health.load(Relaxed);
+        let n_others = counts.n_open.load(Relaxed).saturating_sub(n_for_health);
         let memory = shared.budget.try_reserve(CONNECTION_BYTES).ok();
-        let is_for_health = n_open >= limits.max_connections
+        let is_for_health = n_others >= limits.max_connections
             || counts.n_unread.load(Relaxed) >= limits.max_unread
             || memory.is_none();
-        if is_for_health && n_open >= limits.max_connections + limits.reserved_for_health {
+        if is_for_health && n_for_health >= limits.reserved_for_health {
             return None;
         }
         let peer = peer.filter(|peer| !peer.is_loopback());
@@ -154,6 +157,7 @@ impl Admission {
             *n += 1;
         }
         counts.n_open.fetch_add(1, Relaxed);
+        counts.n_for_health.fetch_add(usize::from(is_for_health), Relaxed);
         counts.n_unread.fetch_add(1, Relaxed);
         let is_unread = AtomicBool::new(true);
         Some(Self { shared: Arc::clone(shared), peer, is_for_health, is_unread, is_stream: false, memory })
@@ -188,6 +192,7 @@ impl Drop for Admission {
         self.has_asked();
         let counts = &self.shared.counts;
         counts.n_open.fetch_sub(1, Relaxed);
+        counts.n_for_health.fetch_sub(usize::from(self.is_for_health), Relaxed);
         if self.is_stream {
             counts.n_streams.fetch_sub(1, Relaxed);
         }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Of the files that the process may have open, so many are for what it does beside serving: sources, outputs, logs.
+const FILES_FOR_FLOWS: usize = 256;
+
 /// The limits of a server. Those of a stream are [its options](super::EventStreamOptions).
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
@@ -31,6 +34,23 @@ pub struct ServerLimits {
     pub hosts: Vec<String>,
 }
 
+impl ServerLimits {
+    /// These limits in this process.
+    pub(super) fn within_process(self) -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        self.within_files(files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX)))
+    }
+
+    /// These limits where so many files may be open: each connection is one.
+    fn within_files(mut self, files: usize) -> Self {
+        // Where there are few, they are shared in halves.
+        let others = FILES_FOR_FLOWS.saturating_add(self.reserved_for_health);
+        let for_connections = files.saturating_sub(others).max(files / 2);
+        self.max_connections = self.max_connections.min(for_connections);
+        self
+    }
+}
+
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
@@ -47,5 +67,16 @@ impl Default for ServerLimits {
             close_timeout: Duration::from_secs(5),
             hosts: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_connections_than_files() {
+        let max = |files| ServerLimits::default().within_files(files).max_connections;
+        assert_eq!((max(usize::MAX), max(100_000), max(1024), max(64)), (20_000, 20_000, 752, 32));
     }
 }

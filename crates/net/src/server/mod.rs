@@ -127,7 +127,7 @@ impl Server {
         let address = bound.address();
         let (mounts, counts) = (Mounts::default(), Arc::<Counts>::default());
         let shared = Arc::new(Shared {
-            limits,
+            limits: limits.within_process(),
             mounts: mounts.clone(),
             counts: Arc::clone(&counts),
             is_unix: matches!(bound, Bound::Unix(..)),

@@ -28,8 +28,12 @@ impl Live {
     }
 
     fn within(options: EventStreamOptions, limits: ServerLimits) -> Self {
+        Self::with_memory(options, limits, ByteCount::mib(24))
+    }
+
+    fn with_memory(options: EventStreamOptions, limits: ServerLimits, own: ByteCount) -> Self {
         let memory = Budget::new("live", ByteCount::mib(64));
-        let own = Budget::new("server", ByteCount::mib(24));
+        let own = Budget::new("server", own);
         let server = Server::bind(&"127.0.0.1:0".parse().unwrap(), limits, own).unwrap();
         let stream = EventStream::new("news", options, memory.clone()).unwrap();
         let mounted = stream.mount(&server.mounts(), "/streams/news").unwrap();
@@ -291,4 +295,20 @@ async fn a_stream_that_is_to_wait_loses_nothing_for_a_slow_reader() -> io::Resul
     sends.await.unwrap();
     assert_eq!(String::from_utf8_lossy(&text).matches("event: row").count(), 300);
     Ok(())
+}
+
+// reliability.md 60
+#[tokio::test]
+async fn places_for_asking_whether_it_is_well_are_counted_where_memory_is_short_too() {
+    let limits = ServerLimits { reserved_for_health: 3, ..ServerLimits::default() };
+    let live = Live::with_memory(options(), limits, ByteCount::kib(8));
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(TcpStream::connect(live.address()).await.unwrap());
+    }
+    live.until("all came", |live| live.server.stats().n_accepted == 10).await;
+    let stats = live.server.stats();
+    assert_eq!((stats.n_connections, stats.n_full), (2 + 3, 5));
+    drop(clients);
+    live.until("all are gone", |live| live.server.stats().n_connections == 0).await;
 }
