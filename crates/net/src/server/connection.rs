@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aqueduct_primitives::{ByteCount, Reservation};
 use http::{Method, StatusCode, header};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -23,13 +24,17 @@ const HEALTH: &str = "/healthz";
 /// When who found no place should come again.
 const RETRY_AFTER_SECONDS: u64 = 60;
 
+/// When who found no memory for a request's body should come again.
+const BODY_SOON_SECONDS: u64 = 1;
+
 /// When who came too early should come again.
 const STARTED_SOON_SECONDS: u64 = 1;
 
 /// What a request gets.
 enum Answer {
     Stream(Subscriber),
-    Page(Arc<dyn Pages>, Vec<u8>),
+    /// With what was read of the request, and the memory for its body.
+    Page(Arc<dyn Pages>, Vec<u8>, Reservation),
     Refused(Refusal),
 }
 
@@ -52,7 +57,7 @@ pub(super) async fn serve(
             shared.wake_clients_of(&subscriber.stream);
             Box::pin(live::send(&socket, subscriber, &shared.limits)).await;
         }
-        Answer::Page(pages, read) => {
+        Answer::Page(pages, read, _memory) => {
             let answered = page::answer(socket, read, peer, pages, &shared.limits);
             let _ = timeout(shared.limits.page_timeout, Box::pin(answered)).await;
         }
@@ -97,7 +102,7 @@ async fn route(
     if head.path == HEALTH && matches!(head.method, Method::GET | Method::HEAD) {
         return match shared.mounts.is_starting() {
             true => Err(Refusal::busy("starting", STARTED_SOON_SECONDS)),
-            false => Ok(Answer::Page(Arc::clone(&shared.health), read)),
+            false => page(Arc::clone(&shared.health), head, read, shared),
         };
     }
     if admission.is_for_health() {
@@ -109,9 +114,23 @@ async fn route(
         Route::Pages(pages) => {
             guard::check_site(head, &[])?;
             guard::check_token(head, shared.mounts.token().as_ref())?;
-            Ok(Answer::Page(pages, read))
+            page(pages, head, read, shared)
         }
     }
+}
+
+/// A page, where it may be asked and there is memory for what the request brings.
+fn page(
+    pages: Arc<dyn Pages>,
+    head: &RequestHead,
+    read: Vec<u8>,
+    shared: &Shared,
+) -> Result<Answer, Refusal> {
+    pages.admit(head)?;
+    let n_bytes = guard::body_bytes(head, shared.limits.max_body_bytes)?;
+    let memory = shared.budget.try_reserve(ByteCount::of(n_bytes));
+    let memory = memory.map_err(|_| Refusal::busy("no memory for the request's body", BODY_SOON_SECONDS))?;
+    Ok(Answer::Page(pages, read, memory))
 }
 
 /// Says no. What the peer has still to say is read away for a moment: a socket that is closed with bytes unread takes its

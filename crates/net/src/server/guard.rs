@@ -92,6 +92,28 @@ pub(super) fn check_get(head: &RequestHead, allowed_origin: Option<&str>) -> Res
     }
 }
 
+/// The most bytes that the body of a request may have. Refuses one that is larger than the limit, and one where a request
+/// has none (RFC 9110, section 9.3).
+pub(super) fn body_bytes(head: &RequestHead, limit: usize) -> Result<usize, Refusal> {
+    let n_bytes = match (head.text(&header::CONTENT_LENGTH)?, head.text(&header::TRANSFER_ENCODING)?) {
+        (None, None) => 0,
+        (_, Some(_)) => limit,
+        (Some(length), None) => match length.parse() {
+            Ok(n_bytes) => n_bytes,
+            Err(_) => return Err(Refusal::bad_request("`Content-Length` is no number of bytes")),
+        },
+    };
+    if n_bytes > limit {
+        let text = format!("the body has {n_bytes} bytes, and {limit} at most are read");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    let may_have_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    if n_bytes > 0 && !may_have_one {
+        return Err(Refusal::bad_request(format!("a {} has no body", head.method)));
+    }
+    Ok(n_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

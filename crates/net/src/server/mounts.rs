@@ -18,7 +18,15 @@ use crate::Secret;
 /// Answers requests that are no streams. Called on the server's thread: what takes long belongs elsewhere.
 #[async_trait]
 pub trait Pages: Send + Sync {
-    /// The answer. Host, site and token were checked.
+    /// Whether this may be asked. Said before anything of the request's body is read; host, site and token were checked.
+    ///
+    /// # Errors
+    /// The answer instead.
+    fn admit(&self, _head: &RequestHead) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// The answer to what was [admitted](Pages::admit).
     async fn answer(&self, request: Request<Bytes>) -> Response<Bytes>;
 }
 

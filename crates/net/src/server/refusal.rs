@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 pub struct Refusal {
     /// The status to answer with.
     pub status: StatusCode,
-    /// Headers beside those that every answer has.
+    /// Headers, with the kind of the text, beside those that every answer has.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What is wrong and what to do, for a person.
     pub text: String,
@@ -17,7 +17,15 @@ pub struct Refusal {
 impl Refusal {
     /// With a status and a text.
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, headers: Vec::new(), text: text.into() }
+        let text_kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        Self { status, headers: vec![(header::CONTENT_TYPE, text_kind)], text: text.into() }
+    }
+
+    /// With a text that is JSON.
+    #[must_use]
+    pub fn json(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != header::CONTENT_TYPE);
+        self.with(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
     /// 400.
@@ -60,15 +68,12 @@ impl Refusal {
         *response.status_mut() = self.status;
         response.headers_mut().extend(self.headers);
         response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        response
     }
 
     /// The whole answer, for a connection that nobody else answers on.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut head = format!(
-            "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",
+            "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-Length: {}\r\n",
             self.status.as_str(),
             self.status.canonical_reason().unwrap_or_default(),
             self.text.len() + 1

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use aqueduct_net::Secret;
 use aqueduct_net::server::{
-    Event, EventStream, EventStreamOptions, Mounted, Replay, Server, ServerLimits, SlowClient,
+    Event, EventStream, EventStreamOptions, Mounted, Pages, Refusal, Replay, RequestHead, Server,
+    ServerLimits, SlowClient,
 };
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
 use aqueduct_testkit::swarm::{Swarm, now_us};
@@ -311,4 +312,46 @@ async fn places_for_asking_whether_it_is_well_are_counted_where_memory_is_short_
     assert_eq!((stats.n_connections, stats.n_full), (2 + 3, 5));
     drop(clients);
     live.until("all are gone", |live| live.server.stats().n_connections == 0).await;
+}
+
+/// Says how many bytes came, to who is not called `stranger`.
+struct Counting;
+
+#[async_trait::async_trait]
+impl Pages for Counting {
+    fn admit(&self, head: &RequestHead) -> Result<(), Refusal> {
+        if head.headers.contains_key("stranger") { Err(Refusal::unauthorized()) } else { Ok(()) }
+    }
+
+    async fn answer(&self, request: http::Request<bytes::Bytes>) -> http::Response<bytes::Bytes> {
+        http::Response::new(request.body().len().to_string().into())
+    }
+}
+
+// reliability.md 60, T12
+#[tokio::test]
+async fn of_a_body_nothing_is_read_before_it_may_come_and_has_its_memory() {
+    let live = Live::with_memory(options(), ServerLimits::default(), ByteCount::kib(512));
+    let _counting = live.server.mounts().pages("/count", Arc::new(Counting)).unwrap();
+    let ask = async |method: &str, headers: &str, body: &str| {
+        let mut client = TcpStream::connect(live.address()).await.unwrap();
+        let text = format!("{method} /count HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}");
+        client.write_all(text.as_bytes()).await.unwrap();
+        rest(client).await.chars().skip(9).collect::<String>()
+    };
+    let said = ask("POST", "Content-Length: 5\r\n", "12345").await;
+    assert!(said.starts_with("200 ") && said.ends_with("\r\n\r\n5"), "{said}");
+    // None of these bodies ever comes.
+    for (method, headers, expected) in [
+        ("POST", "Stranger: yes\r\nContent-Length: 5\r\n", "401 "),
+        ("GET", "Content-Length: 5\r\n", "400 "),
+        ("DELETE", "Transfer-Encoding: chunked\r\n", "400 "),
+        ("POST", "Content-Length: 1048577\r\n", "413 "),
+        ("POST", "Content-Length: 5x\r\n", "400 "),
+        ("POST", "Content-Length: 1000000\r\n", "503 "),
+        ("GET", "Content-Length: 0\r\n", "200 "),
+    ] {
+        let said = ask(method, headers, "").await;
+        assert!(said.starts_with(expected), "{method} {headers}: {said}");
+    }
 }

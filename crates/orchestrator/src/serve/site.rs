@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use aqueduct_core::Result;
 use aqueduct_net::Secret;
-use aqueduct_net::server::{Mounted, Mounts, Pages, Server, ServerMeter, ServerStats, StreamStats};
+use aqueduct_net::server::{
+    Mounted, Mounts, Pages, Refusal, RequestHead, Server, ServerMeter, ServerStats, StreamStats,
+};
 use aqueduct_primitives::Budget;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -76,10 +78,11 @@ struct Shown {
 
 #[async_trait]
 impl Pages for Shown {
+    fn admit(&self, head: &RequestHead) -> Result<(), Refusal> {
+        if self.access.allows(&head.method, &head.headers) { Ok(()) } else { Err(wants_token()) }
+    }
+
     async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
-        if !self.access.allows(request.method(), request.headers()) {
-            return wants_token();
-        }
         match (request.uri().path(), request.method()) {
             ("/metrics", &Method::GET) => {
                 let streams = self.mounts.stream_stats();
@@ -121,11 +124,9 @@ impl Access {
     }
 }
 
-fn wants_token() -> Response<Bytes> {
-    let body = json!({ "error": "this needs the server's token: Authorization: Bearer TOKEN" }).to_string();
-    let mut refused = page(StatusCode::UNAUTHORIZED, "application/json", Bytes::from(body + "\n"));
-    refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    refused
+fn wants_token() -> Refusal {
+    let text = json!({ "error": "this needs the server's token: Authorization: Bearer TOKEN" }).to_string();
+    Refusal { text, ..Refusal::unauthorized() }.json()
 }
 
 fn stream_value((name, stats): &(String, StreamStats)) -> Value {
