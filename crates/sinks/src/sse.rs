@@ -4,12 +4,14 @@
 //! for each client, the text of a few rows. Who reads too slowly is dealt with as `slow_client` says; the others do not
 //! wait for it longer than `put_timeout`. Where no server runs, rows go nowhere.
 
+mod ids;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::{
-    Batch, ComponentInfo, Context, Durable, Factory, Guarantee, Keeper, MemoryNeed, Origin, Output, Part,
-    Planning, Problem, Reject, RejectedItem, Result, Serving, Sink, SinkConfig, units,
+    Batch, ComponentInfo, Context, Factory, Guarantee, MemoryNeed, Origin, Output, Part, Planning, Problem,
+    Reject, RejectedItem, Result, Serving, Sink, SinkConfig, units,
 };
 use aqueduct_formats::write::{TextCompression, WriteFormat};
 use aqueduct_net::Secret;
@@ -21,7 +23,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+
+use self::ids::{Ids, Start};
 
 /// Rows are turned into text until there is so much of it.
 const TEXT_BYTES: usize = 64 << 10;
@@ -33,8 +36,6 @@ const ROW: &str = "row";
 
 /// Of a row that is rejected, so much is kept.
 const MAX_RAW_BYTES: usize = 4 << 10;
-
-const NEXT_ID: &str = "next_id";
 
 /// The component.
 pub static FACTORY: Factory<Config> = Factory::new(ComponentInfo {
@@ -157,7 +158,7 @@ impl Default for Config {
 }
 
 impl Config {
-    fn stream_options(&self, first_id: u64) -> EventStreamOptions {
+    fn stream_options(&self, start: Start) -> EventStreamOptions {
         EventStreamOptions {
             max_clients: self.max_clients,
             queue: self.queue,
@@ -179,7 +180,8 @@ impl Config {
                 First::Word(FirstWord::None) => Replay::None,
                 First::Events(n) => Replay::Latest(n),
             },
-            first_id,
+            first_id: start.first_id,
+            n_uncommitted: start.n_uncommitted,
             ..EventStreamOptions::default()
         }
     }
@@ -244,7 +246,7 @@ impl SinkConfig for Config {
     }
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
-        let options = self.stream_options(1);
+        let options = self.stream_options(Start::default());
         let text = ByteCount::kib(256);
         MemoryNeed::between(
             options.min_memory().saturating_add(text),
@@ -253,13 +255,13 @@ impl SinkConfig for Config {
     }
 
     async fn open(self: Box<Self>, _: SchemaRef, cx: &Context) -> Result<Box<dyn Sink>> {
-        let first_id = cx.durable().and_then(Durable::kept).map_or(1, next_id);
+        let (ids, start) = Ids::open(cx).await?;
         // The step of a flow in the short form has no name of its own.
         let own_name = if cx.step() == "sink" { cx.flow_name() } else { cx.step() };
         let name = self.name.as_deref().unwrap_or(own_name);
-        let stream = EventStream::new(name, self.stream_options(first_id), cx.share().clone())?;
+        let stream = EventStream::new(name, self.stream_options(start), cx.share().clone())?;
         let mounted = stream.mount(&cx.shared(Mounts::default), &format!("/streams/{name}"))?;
-        let served = Arc::new(Served { stream, _mounted: mounted });
+        let served = Arc::new(Served { stream, ids, _mounted: mounted });
         if let Some(durable) = cx.durable() {
             durable.register(Arc::clone(&served) as _);
         }
@@ -267,13 +269,10 @@ impl SinkConfig for Config {
     }
 }
 
-fn next_id(kept: &Value) -> u64 {
-    kept.get(NEXT_ID).and_then(Value::as_u64).unwrap_or(1)
-}
-
 /// A stream that clients can come to. Its end is told when all its rows are committed; until then, to drop it is to hang up.
 struct Served {
     stream: EventStream,
+    ids: Ids,
     _mounted: Mounted,
 }
 
@@ -287,7 +286,7 @@ impl Drop for Served {
 #[async_trait]
 impl Keeper for Served {
     async fn keep(&self) -> Result<Option<Value>> {
-        Ok(Some(json!({ NEXT_ID: self.stream.next_id() })))
+        self.ids.keep(self.stream.next_id()).await.map(Some)
     }
 
     fn committed(&self, is_last: bool) {
@@ -356,6 +355,7 @@ impl Sse {
         let names = self.names(rows)?;
         let name = |at: usize| names.as_ref().map_or(ROW, |names| names[at].as_str());
         let events = lines.iter().enumerate().map(|(at, data)| Event { name: name(at), data });
+        self.served.ids.reach(self.served.stream.next_id() + lines.len() as u64).await?;
         let mut rejected = Vec::new();
         self.served.stream.send_all(events, |at| rejected.push(at), |_| {}).await?;
         self.cx.metrics().bytes.add_len(text.len());

@@ -3,6 +3,7 @@
 //! Order: events as they are sent, with increasing numbers. Memory: the ring, and for each client [`CLIENT_BYTES`] and what
 //! the kernel may hold for it, reserved when it comes in. Who comes when there is no more of it is answered 503.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub struct EventStreamOptions {
     pub kept_bytes: ByteCount,
     /// The number of the first event.
     pub first_id: u64,
+    /// So many numbers before it may have been of events that count no more: who names one is told `restart`.
+    pub n_uncommitted: u64,
 }
 
 /// What becomes of a client that is slow.
@@ -115,6 +118,7 @@ impl Default for EventStreamOptions {
             replay: Replay::Latest(1),
             kept_bytes: ByteCount::mib(3),
             first_id: 1,
+            n_uncommitted: 0,
         }
     }
 }
@@ -454,9 +458,14 @@ impl Shared {
                 Replay::Latest(n) => Start::At(next.saturating_sub(n)),
                 Replay::None => Start::At(next),
             },
-            Some(last) if last >= next => Start::Anew { last },
+            Some(last) if last >= next || self.uncommitted().contains(&last) => Start::Anew { last },
             Some(last) => Start::After { last },
         })
+    }
+
+    /// Numbers that events of earlier runs may have had, and that count no more.
+    fn uncommitted(&self) -> Range<u64> {
+        self.first_id.saturating_sub(self.options.n_uncommitted)..self.first_id
     }
 
     /// A client's place, and what it is told before it gets events.
@@ -466,9 +475,11 @@ impl Shared {
         match start {
             Start::At(_) => {}
             Start::After { last } => {
-                // What was dropped since it asked is lost to it, too.
-                if last + 1 < reader.first_id() {
-                    lagged(last + 1, reader.first_id() - 1, &mut first);
+                // What was dropped since it asked is lost to it, too. What was never committed is not.
+                let is_first = reader.first_id() <= self.first_id;
+                let next = if is_first { self.uncommitted().start } else { reader.first_id() };
+                if last + 1 < next {
+                    lagged(last + 1, next - 1, &mut first);
                 }
             }
             Start::Anew { last } => {

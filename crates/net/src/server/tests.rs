@@ -63,3 +63,27 @@ fn a_stream_is_told_of_as_long_as_it_is_mounted() {
     drop(mounted);
     assert!(mounts.stream_stats().is_empty());
 }
+
+// Contract "sse": after a crash what was not committed is sent again, after a `restart` event
+#[tokio::test]
+async fn who_has_what_was_never_committed_is_told_restart_however_late_it_comes() {
+    // Events up to 399 were committed, and others sent when the process was killed.
+    let options = EventStreamOptions { first_id: 1000, n_uncommitted: 600, ..EventStreamOptions::default() };
+    let stream = stream(options);
+    for _ in 0..50 {
+        stream.send(Event { name: "row", data: b"{}" }).await.unwrap();
+    }
+    let told = |last: &str| {
+        let (reader, first) = stream.shared.enter(stream.shared.start(Some(last)).unwrap());
+        let first = String::from_utf8(first).unwrap();
+        (reader.first_id(), first.split_once('\n').unwrap().1.to_owned())
+    };
+    assert_eq!(told("399"), (1000, String::new()));
+    assert_eq!(told("1010"), (1011, String::new()));
+    let lagged = "event: lagged\ndata: {\"from\":301,\"to\":399}\n\n";
+    assert_eq!(told("300"), (1000, lagged.to_owned()));
+    for last in ["400", "500", "999", "1050"] {
+        let restart = format!("event: restart\ndata: {{\"last\":{last},\"next\":1050}}\n\n");
+        assert_eq!(told(last), (1000, restart));
+    }
+}
