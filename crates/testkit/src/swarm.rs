@@ -36,6 +36,8 @@ pub struct Swarm {
     pub n_stalled: usize,
     /// Clients that come again each second, with the number of their last event.
     pub n_restless: usize,
+    /// The event after which they all ask to begin: what one misses from there on is counted, from its first event on.
+    pub after: Option<u64>,
 }
 
 /// What the clients that read have seen.
@@ -77,13 +79,13 @@ impl Swarm {
         let swarm = Arc::new(self.clone());
         let mut stalled = Vec::new();
         for _ in 0..self.n_stalled {
-            stalled.push(self.ask(None).await?);
+            stalled.push(self.ask(self.after).await?);
         }
         let mut clients = Vec::new();
         for n in 0..self.n_healthy + self.n_restless {
-            let first = self.ask(None).await?;
+            let first = self.ask(self.after).await?;
             let stay = (n >= self.n_healthy).then_some(STAY);
-            let seen = Arc::new(Mutex::new(Seen::default()));
+            let seen = Arc::new(Mutex::new(Seen { last: self.after, ..Seen::default() }));
             clients.push(tasks.spawn(fly(Arc::clone(&swarm), first, stay, last_id, seen)));
         }
         Ok(Flying { clients, _stalled: stalled })
