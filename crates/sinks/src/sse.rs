@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::{
-    Batch, ComponentInfo, Context, Factory, Guarantee, MemoryNeed, Origin, Output, Part, Planning, Problem,
-    Reject, RejectedItem, Result, Serving, Sink, SinkConfig, units,
+    Batch, ComponentInfo, Context, Factory, Guarantee, Keeper, MemoryNeed, Origin, Output, Part, Planning,
+    Problem, Reject, RejectedItem, Result, Serving, Sink, SinkConfig, units,
 };
 use aqueduct_formats::write::{TextCompression, WriteFormat};
 use aqueduct_net::Secret;
@@ -23,6 +23,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 
 use self::ids::{Ids, Start};
 

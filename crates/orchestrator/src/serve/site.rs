@@ -11,7 +11,7 @@ use aqueduct_primitives::Budget;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::api::{Api, page};
@@ -239,6 +239,8 @@ mod tests {
     use crate::serve::tests::shown_only;
     use std::collections::BTreeSet;
     use std::path::Path;
+
+    use http::HeaderValue;
 
     const DASHBOARD: &str = include_str!("../../../../examples/monitoring/dashboard.json");
     const ALERTS: &str = include_str!("../../../../examples/monitoring/alerts.yaml");
