@@ -3,6 +3,7 @@
 
 pub(crate) mod kills;
 pub(crate) mod ladder;
+mod swarm;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(crate) struct Args {
     state: Option<PathBuf>,
     #[command(flatten)]
     ladder: ladder::Options,
+    #[command(flatten)]
+    swarm: swarm::Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,6 +47,8 @@ enum What {
     Ladder,
     /// The binary killed, at random and at each system call that changes the disk
     Kills,
+    /// Thousands of clients of a stream, slow, restless and broken ones among them; once
+    Swarm,
 }
 
 /// What was shown so far.
@@ -80,6 +85,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if args.what == Some(What::Kills) {
         return kills::run(workspace, &bench, args.state.as_deref(), args.minutes);
+    }
+    if args.what == Some(What::Swarm) {
+        return swarm::run(workspace, &bench, &args.swarm);
     }
     let path = args.state.clone().unwrap_or_else(|| workspace.cache().join("soak.json"));
     let mut shown = Shown::read(&path)?;

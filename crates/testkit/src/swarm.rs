@@ -18,8 +18,6 @@ use tokio::time::{Instant, sleep_until};
 const RECEIVE_BUFFER_BYTES: usize = 8 << 10;
 /// How long a restless client stays.
 const STAY: Duration = Duration::from_secs(1);
-/// How long a client goes on that misses its last event.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 const READ_BYTES: usize = 4 << 10;
 
@@ -38,6 +36,10 @@ pub struct Swarm {
     pub n_restless: usize,
     /// The event after which they all ask to begin: what one misses from there on is counted, from its first event on.
     pub after: Option<u64>,
+    /// Connections that begin a request and never end it.
+    pub n_half_open: usize,
+    /// How long a client goes on that misses its last event.
+    pub give_up_after: Duration,
 }
 
 /// What the clients that read have seen.
@@ -66,8 +68,8 @@ impl Tally {
 /// Clients that are connected.
 pub struct Flying {
     clients: Vec<aqueduct_primitives::Task<Seen>>,
-    /// They are connected as long as these are open.
-    _stalled: Vec<TcpStream>,
+    /// Those that never read are connected as long as these are open.
+    _silent: Vec<TcpStream>,
 }
 
 impl Swarm {
@@ -77,9 +79,9 @@ impl Swarm {
     /// One of them could not connect.
     pub async fn start(&self, last_id: u64, tasks: &Tasks) -> io::Result<Flying> {
         let swarm = Arc::new(self.clone());
-        let mut stalled = Vec::new();
+        let mut silent = Vec::new();
         for _ in 0..self.n_stalled {
-            stalled.push(self.ask(self.after).await?);
+            silent.push(self.ask(self.after).await?);
         }
         let mut clients = Vec::new();
         for n in 0..self.n_healthy + self.n_restless {
@@ -88,11 +90,25 @@ impl Swarm {
             let seen = Arc::new(Mutex::new(Seen { last: self.after, ..Seen::default() }));
             clients.push(tasks.spawn(fly(Arc::clone(&swarm), first, stay, last_id, seen)));
         }
-        Ok(Flying { clients, _stalled: stalled })
+        for _ in 0..self.n_half_open {
+            let mut stream = self.connect().await?;
+            // One too many is sent away before it has said anything.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: loc").await;
+            silent.push(stream);
+        }
+        Ok(Flying { clients, _silent: silent })
     }
 
     /// A connection that has sent its request.
     async fn ask(&self, last: Option<u64>) -> io::Result<TcpStream> {
+        let mut stream = self.connect().await?;
+        let last = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
+        let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n", self.path);
+        stream.write_all(request.as_bytes()).await?;
+        Ok(stream)
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         socket.set_nonblocking(true)?;
@@ -104,11 +120,8 @@ impl Swarm {
             }
             _ => {}
         }
-        let mut stream = TcpStream::from_std(socket.into())?;
+        let stream = TcpStream::from_std(socket.into())?;
         stream.writable().await?;
-        let last = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
-        let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n", self.path);
-        stream.write_all(request.as_bytes()).await?;
         Ok(stream)
     }
 }
@@ -156,7 +169,7 @@ async fn fly(
     last_id: u64,
     seen: Arc<Mutex<Seen>>,
 ) -> Seen {
-    let give_up = Instant::now() + DEADLINE;
+    let give_up = Instant::now() + swarm.give_up_after;
     let mut stream = first;
     loop {
         let leave = stay.map_or(give_up, |stay| (Instant::now() + stay).min(give_up));

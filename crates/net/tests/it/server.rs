@@ -103,6 +103,8 @@ async fn of_500_clients_those_that_read_miss_nothing_though_others_stall_and_com
         n_stalled: 50,
         n_restless: 50,
         after: Some(0),
+        n_half_open: 0,
+        give_up_after: Duration::from_secs(60),
     };
     let n_events = 30;
     let tasks = Tasks::default();
