@@ -11,6 +11,7 @@ pub(crate) mod memory_ladder;
 mod ndjson_parquet;
 mod peers;
 mod sort_dedup;
+mod sse;
 mod stac;
 mod stac_items;
 
@@ -66,6 +67,8 @@ enum Name {
     SortDedup,
     /// 100,000 items of STAC from NDJSON to stac-geoparquet, beside rustac and stac-geoparquet
     Stac,
+    /// Events to 1,000 and 5,000 subscribers, some of them stalled, beside nginx with nchan
+    Sse,
 }
 
 /// Runs one bench.
@@ -81,6 +84,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Name::IdleRss => idle_rss::run(&bench)?,
         Name::SortDedup => sort_dedup::run(&bench, args.bytes)?,
         Name::Stac => stac::run(&bench)?,
+        Name::Sse => sse::run(workspace, &bench)?,
     };
     judge(&promises)
 }

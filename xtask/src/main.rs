@@ -5,6 +5,7 @@ mod ci;
 mod corpus;
 mod docs;
 mod layers;
+mod live;
 mod measure;
 mod new;
 mod page;

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         n_stalled: next(&mut words, "STALLED")?,
         n_restless: next(&mut words, "RESTLESS")?,
         n_half_open: next(&mut words, "HALF_OPEN")?,
-        after: None,
+        after: Some(0),
         give_up_after: Duration::ZERO,
     };
     let last_id = next(&mut words, "LAST_ID")?;

@@ -1,7 +1,7 @@
 //! A swarm of clients of an event stream: some read, some never do, some come and go.
 //!
 //! Each client that reads checks that it misses no number, also over the moments when it was away. An event that holds
-//! `"at_us":N`, microseconds since 1970, tells how long it took.
+//! `"at_us":N`, microseconds since 1970, tells those that are always there how long it took.
 
 use std::io;
 use std::net::SocketAddr;
@@ -87,11 +87,12 @@ impl Swarm {
         for n in 0..self.n_healthy + self.n_restless {
             let first = self.ask(self.after).await?;
             let stay = (n >= self.n_healthy).then_some(STAY);
-            let seen = Arc::new(Mutex::new(Seen { last: self.after, ..Seen::default() }));
+            let seen = Seen { last: self.after, is_timed: stay.is_none(), ..Seen::default() };
+            let seen = Arc::new(Mutex::new(seen));
             clients.push(tasks.spawn(fly(Arc::clone(&swarm), first, stay, last_id, seen)));
         }
         for _ in 0..self.n_half_open {
-            let mut stream = self.connect().await?;
+            let mut stream = connect(self.address, Some(RECEIVE_BUFFER_BYTES)).await?;
             // One too many is sent away before it has said anything.
             let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: loc").await;
             silent.push(stream);
@@ -101,29 +102,38 @@ impl Swarm {
 
     /// A connection that has sent its request.
     async fn ask(&self, last: Option<u64>) -> io::Result<TcpStream> {
-        let mut stream = self.connect().await?;
+        let mut stream = connect(self.address, Some(RECEIVE_BUFFER_BYTES)).await?;
         let last = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
         let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n", self.path);
         stream.write_all(request.as_bytes()).await?;
         Ok(stream)
     }
+}
 
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-        socket.set_nonblocking(true)?;
-        match socket.connect(&self.address.into()) {
-            Err(error)
-                if error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(IN_PROGRESS) =>
-            {
-                return Err(error);
-            }
-            _ => {}
-        }
-        let stream = TcpStream::from_std(socket.into())?;
-        stream.writable().await?;
-        Ok(stream)
+/// A connection; the kernel holds no more than so much for who does not read from it.
+///
+/// # Errors
+/// There is none to be had.
+pub async fn connect(address: SocketAddr, receive_buffer_bytes: Option<usize>) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(n_bytes) = receive_buffer_bytes {
+        socket.set_recv_buffer_size(n_bytes)?;
     }
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error)
+            if error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(IN_PROGRESS) =>
+        {
+            return Err(error);
+        }
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    Ok(stream)
 }
 
 /// `EINPROGRESS`, of which the standard library knows no name.
@@ -154,6 +164,8 @@ impl Flying {
 #[derive(Clone, Default)]
 struct Seen {
     last: Option<u64>,
+    /// Who was away has events later than they came.
+    is_timed: bool,
     is_complete: bool,
     n_events: u64,
     n_missed: u64,
@@ -236,7 +248,9 @@ impl Seen {
         if line.starts_with("data: ") {
             let sent =
                 line.split("\"at_us\":").nth(1).map(|rest| rest.split([',', '}']).next().unwrap_or(""));
-            if let Some(sent) = sent.and_then(|sent| sent.trim().parse::<u64>().ok()) {
+            if let Some(sent) =
+                sent.filter(|_| self.is_timed).and_then(|sent| sent.trim().parse::<u64>().ok())
+            {
                 self.latencies_us.push(now_us().saturating_sub(sent));
             }
             self.is_complete |= self.last.is_some_and(|last| last >= last_id);

@@ -1,26 +1,19 @@
-//! The clients, in two processes: one alone would be what is measured.
+//! Who connects, and what they have seen.
 
 use std::fmt;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-
-use crate::process::{cargo, check};
-use crate::workspace::{PROFILE, Workspace};
 
 /// Who connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Clients {
+pub(super) struct Swarm {
     pub(super) n_healthy: u64,
     pub(super) n_stalled: u64,
     pub(super) n_restless: u64,
     pub(super) n_half_open: u64,
 }
 
-impl Clients {
+impl Swarm {
     /// So many clients, a tenth of them stalled and a tenth restless; and so many connections beside them.
     pub(super) fn of(n_clients: u64, n_half_open: u64) -> Self {
         let tenth = n_clients / 10;
@@ -30,6 +23,14 @@ impl Clients {
     /// Those that read.
     pub(super) fn n_reading(&self) -> u64 {
         self.n_healthy + self.n_restless
+    }
+
+    /// What the program of the clients is told.
+    pub(super) fn args(&self, address: &str, last_id: u64, seconds: u64) -> Vec<String> {
+        let Self { n_healthy, n_stalled, n_restless, n_half_open } = self;
+        let numbers = [*n_healthy, *n_stalled, *n_restless, *n_half_open, last_id, seconds];
+        let words = [address.to_owned(), "/streams/swarm".to_owned()];
+        words.into_iter().chain(numbers.map(|number| number.to_string())).collect()
     }
 
     /// One for each process.
@@ -44,7 +45,7 @@ impl Clients {
     }
 }
 
-impl fmt::Display for Clients {
+impl fmt::Display for Swarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { n_healthy, n_stalled, n_restless, n_half_open } = self;
         write!(
@@ -55,20 +56,10 @@ impl fmt::Display for Clients {
     }
 }
 
-/// Builds the program of the clients, and says where it lies.
-///
-/// # Errors
-/// It does not compile.
-pub(super) fn program(workspace: &Workspace) -> Result<PathBuf> {
-    let what = ["build", "--profile", PROFILE, "--package", "aqueduct-testkit", "--example", "swarm"];
-    check(cargo(workspace.root()).args(what))?;
-    Ok(workspace.target().join(PROFILE).join("examples/swarm"))
-}
-
 /// What clients that read have seen.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Seen {
-    /// Clients that had the last event.
+    /// Swarm that had the last event.
     pub(super) n_complete: u64,
     pub(super) n_events: u64,
     pub(super) n_missed: u64,
@@ -90,77 +81,13 @@ impl Seen {
     }
 }
 
-/// A process of clients. Dropping it ends it.
-pub(super) struct Flock {
-    child: Child,
-    says: BufReader<ChildStdout>,
-}
-
-impl Flock {
-    /// Starts one; its clients go on for half a minute longer than rows come.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub(super) fn start(
-        program: &Path,
-        address: &str,
-        part: Clients,
-        last_id: u64,
-        seconds: u64,
-    ) -> Result<Self> {
-        let Clients { n_healthy, n_stalled, n_restless, n_half_open } = part;
-        let numbers = [n_healthy, n_stalled, n_restless, n_half_open, last_id, seconds + CONNECTING + 30];
-        let mut command = Command::new(program);
-        command.args([address, "/streams/swarm"]).args(numbers.map(|number| number.to_string()));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let says = BufReader::new(child.stdout.take().context("the clients have no output")?);
-        Ok(Self { child, says })
-    }
-
-    /// Waits until its clients are connected.
-    ///
-    /// # Errors
-    /// One could not connect.
-    pub(super) fn wait_until_ready(&mut self) -> Result<()> {
-        let line = self.line()?;
-        ensure!(line.trim() == "ready", "the clients could not all connect: {line}");
-        Ok(())
-    }
-
-    /// What they have seen, once all have had the last event or gave up.
-    ///
-    /// # Errors
-    /// The process failed.
-    pub(super) fn seen(mut self) -> Result<Seen> {
-        let line = self.line()?;
-        serde_json::from_str(&line).with_context(|| format!("the clients said `{}`", line.trim()))
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.says.read_line(&mut line)?;
-        Ok(line)
-    }
-}
-
-impl Drop for Flock {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Seconds that thousands of clients may take to connect.
-const CONNECTING: u64 = 30;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn two_processes_have_all_clients() {
-        let all = Clients::of(1001, 7);
+        let all = Swarm::of(1001, 7);
         assert_eq!((all.n_healthy, all.n_stalled, all.n_restless, all.n_reading()), (801, 100, 100, 901));
         let [a, b] = all.halves();
         assert_eq!((a.n_healthy + b.n_healthy, a.n_half_open + b.n_half_open), (801, 7));

@@ -1,18 +1,16 @@
 //! The binary, serving a stream of what it is given on its standard input.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::MEMORY_MB;
 use crate::bench::Bench;
 
-/// How long the run may take to listen, and to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to listen, and to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -22,25 +20,29 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most of a page that is read.
 const MAX_PAGE_BYTES: u64 = 1 << 20;
 
-/// How long rows are, as JSON.
-const ROW_BYTES: usize = 200;
+/// An address of this machine that was free a moment ago; who finds it taken says so and ends.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn free_address() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
 
-/// A run that serves the stream `swarm`. Dropping it ends it.
-pub(super) struct Server {
+/// A run that serves. Dropping it ends it.
+pub(crate) struct Server {
     child: Child,
     input: Option<ChildStdin>,
     address: String,
 }
 
 impl Server {
-    /// Starts one for so many clients, and waits until it serves.
+    /// Starts this flow, and waits until it serves.
     ///
     /// # Errors
     /// It does not.
-    pub(super) fn start(bench: &Bench, n_clients: u64) -> Result<Self> {
-        // Free a moment ago; if it is not any more, the run says so and ends.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-        let (mut command, _) = bench.flow("swarm", &flow(n_clients))?;
+    pub(crate) fn start(bench: &Bench, name: &str, flow: &str) -> Result<Self> {
+        let address = free_address()?;
+        let (mut command, _) = bench.flow(name, flow)?;
         command.args(["--listen", &address]).stdin(Stdio::piped());
         let mut child = command.spawn()?;
         let input = child.stdin.take();
@@ -57,31 +59,26 @@ impl Server {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Gives it a row, with the time.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub(super) fn give(&mut self, n: u64) -> Result<()> {
-        let input = self.input.as_mut().context("the run has its last row")?;
-        input.write_all(row(n, SystemTime::now()).as_bytes()).context("the run has ended")
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
-    /// What is resident now.
+    /// Gives it rows.
     ///
     /// # Errors
     /// It has ended.
-    pub(super) fn rss_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = fs::read_to_string(&path).context("the run has ended")?;
-        rss_of(&status).with_context(|| format!("{path}: no VmRSS"))
+    pub(crate) fn give(&mut self, rows: &str) -> Result<()> {
+        let input = self.input.as_mut().context("the run has its last row")?;
+        input.write_all(rows.as_bytes()).context("the run has ended")
     }
 
     /// Clients cut off so far; nothing if the server did not say in time.
-    pub(super) fn n_evicted(&self) -> Option<u64> {
+    pub(crate) fn n_evicted(&self) -> Option<u64> {
         let page = self.page("/metrics").filter(|page| page.starts_with("HTTP/1.1 200"))?;
         Some(evictions(&page))
     }
@@ -90,7 +87,7 @@ impl Server {
     ///
     /// # Errors
     /// It failed, or does not end.
-    pub(super) fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         self.input = None;
         let started = Instant::now();
         loop {
@@ -121,29 +118,6 @@ impl Drop for Server {
     }
 }
 
-/// Clients that come again are there twice for a moment.
-fn flow(n_clients: u64) -> String {
-    let max_clients = n_clients + n_clients / 5 + 16;
-    format!(
-        "name: swarm\nmemory: {MEMORY_MB}MB\n\
-         source: {{ stdin: {{ format: ndjson, schema: {{ n: int64, at_us: int64, text: string }} }} }}\n\
-         sink: {{ sse: {{ max_clients: {max_clients}, replay: none }} }}\n"
-    )
-}
-
-fn row(n: u64, now: SystemTime) -> String {
-    let at_us = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    let head = format!("{{\"n\":{n},\"at_us\":{at_us},\"text\":\"");
-    let text = "x".repeat(ROW_BYTES.saturating_sub(head.len() + 2));
-    format!("{head}{text}\"}}\n")
-}
-
-/// proc(5): in units of 1024 bytes.
-fn rss_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-}
-
 fn evictions(metrics: &str) -> u64 {
     let lines = metrics.lines().filter(|line| line.starts_with("aqueduct_stream_evictions"));
     lines.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum()
@@ -154,15 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_has_its_length_and_the_time() {
-        let row = row(7, UNIX_EPOCH + Duration::from_secs(1));
-        assert_eq!(row.len(), ROW_BYTES + 1);
-        assert!(row.starts_with("{\"n\":7,\"at_us\":1000000,\"text\":\"xxx") && row.ends_with("x\"}\n"));
-    }
-
-    #[test]
-    fn what_the_system_and_the_server_say_is_read() {
-        assert_eq!(rss_of("Name:\ta\nVmRSS:\t   2 kB\n"), Some(2048));
+    fn evictions_of_all_reasons_count() {
         let metrics = "# TYPE aqueduct_stream_evictions counter\n\
                        aqueduct_stream_evictions_total{stream=\"s\",reason=\"slow\"} 3\n\
                        aqueduct_stream_evictions_total{stream=\"s\",reason=\"age\"} 1\n\
