@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::limits::ServerLimits;
 use super::mounts::{Mounts, Pages};
 use super::refusal::Refusal;
 use super::socket::Socket;
+use super::unread::{Ticket, Unread};
 
 /// Before the next try when a connection could not be taken: no file is free, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -50,6 +51,16 @@ impl Shared {
             waking.spawn(async move { ring.wake_here().await });
         }
     }
+
+    /// Where there is no place, that of a connection whose request has not come.
+    fn memory_of_a_place(&self) -> Option<Reservation> {
+        let (limits, counts) = (&self.limits, &self.counts);
+        let n_for_health = counts.n_for_health.load(Relaxed);
+        let n_others = counts.n_open.load(Relaxed).saturating_sub(n_for_health);
+        let is_full = n_others >= limits.max_connections || counts.unread.len() >= limits.max_unread;
+        let free = if is_full { None } else { self.budget.try_reserve(CONNECTION_BYTES).ok() };
+        free.or_else(|| counts.unread.push_out_oldest())
+    }
 }
 
 /// Numbers of connections.
@@ -58,7 +69,8 @@ pub(super) struct Counts {
     pub(super) n_open: AtomicUsize,
     /// Those of them that found no place but one for asking whether the server is well.
     pub(super) n_for_health: AtomicUsize,
-    pub(super) n_unread: AtomicUsize,
+    /// Those of them whose request has not come.
+    pub(super) unread: Unread,
     pub(super) n_streams: AtomicUsize,
     pub(super) n_accepted: AtomicU64,
     pub(super) n_full: AtomicU64,
@@ -130,49 +142,50 @@ pub(super) struct Admission {
     shared: Arc<Shared>,
     peer: Option<IpAddr>,
     is_for_health: bool,
-    is_unread: AtomicBool,
     is_stream: bool,
+    /// Until its request has come.
+    ticket: Option<Ticket>,
     memory: Option<Reservation>,
 }
 
 impl Admission {
     fn of(shared: &Arc<Shared>, peer: Option<IpAddr>) -> Option<Self> {
-        let (limits, counts) = (&shared.limits, &shared.counts);
-        let n_for_health = counts.n_for_health.load(Relaxed);
-        let n_others = counts.n_open.load(Relaxed).saturating_sub(n_for_health);
-        let memory = shared.budget.try_reserve(CONNECTION_BYTES).ok();
-        let is_for_health = n_others >= limits.max_connections
-            || counts.n_unread.load(Relaxed) >= limits.max_unread
-            || memory.is_none();
-        if is_for_health && n_for_health >= limits.reserved_for_health {
+        let counts = &shared.counts;
+        let peer = peer.filter(|peer| !peer.is_loopback());
+        let mut by_address = shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let n_of_peer = peer.and_then(|peer| by_address.get(&peer)).map_or(0, |n| *n);
+        if n_of_peer >= shared.limits.max_per_address {
             return None;
         }
-        let peer = peer.filter(|peer| !peer.is_loopback());
+        let memory = shared.memory_of_a_place();
+        let is_for_health = memory.is_none();
+        if is_for_health && counts.n_for_health.load(Relaxed) >= shared.limits.reserved_for_health {
+            return None;
+        }
         if let Some(peer) = peer {
-            let mut by_address = shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-            let n = by_address.entry(peer).or_default();
-            if *n >= limits.max_per_address {
-                return None;
-            }
-            *n += 1;
+            by_address.insert(peer, n_of_peer + 1);
         }
         counts.n_open.fetch_add(1, Relaxed);
         counts.n_for_health.fetch_add(usize::from(is_for_health), Relaxed);
-        counts.n_unread.fetch_add(1, Relaxed);
-        let is_unread = AtomicBool::new(true);
-        Some(Self { shared: Arc::clone(shared), peer, is_for_health, is_unread, is_stream: false, memory })
+        let ticket = memory.map(|memory| counts.unread.enter(memory));
+        Some(Self { shared: Arc::clone(shared), peer, is_for_health, is_stream: false, ticket, memory: None })
+    }
+
+    /// Cancelled when its place is another's: its request took too long to come, and somebody else had none.
+    pub(super) fn given_up(&self) -> CancellationToken {
+        self.ticket.as_ref().map(|ticket| ticket.given_up.clone()).unwrap_or_default()
+    }
+
+    /// Its request has come; whether it still has its place.
+    pub(super) fn has_asked(&mut self) -> bool {
+        let Some(ticket) = self.ticket.take() else { return true };
+        self.memory = self.shared.counts.unread.leave(&ticket);
+        self.memory.is_some()
     }
 
     /// Whether all places are taken, and this one is for asking whether the server is well.
     pub(super) fn is_for_health(&self) -> bool {
         self.is_for_health
-    }
-
-    /// Its request has come.
-    pub(super) fn has_asked(&self) {
-        if self.is_unread.swap(false, Relaxed) {
-            self.shared.counts.n_unread.fetch_sub(1, Relaxed);
-        }
     }
 
     /// It is a stream from now on, whose memory is the stream's.
@@ -189,8 +202,10 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.has_asked();
         let counts = &self.shared.counts;
+        if let Some(ticket) = &self.ticket {
+            counts.unread.leave(ticket);
+        }
         counts.n_open.fetch_sub(1, Relaxed);
         counts.n_for_health.fetch_sub(usize::from(self.is_for_health), Relaxed);
         if self.is_stream {

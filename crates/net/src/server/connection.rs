@@ -46,11 +46,10 @@ pub(super) async fn serve(
     mut admission: Admission,
 ) {
     // Each part lies on the heap by itself: a stream that lasts for days holds nothing of what came before it.
-    let answer = match Box::pin(decide(&socket, peer, &shared, &admission)).await {
+    let answer = match Box::pin(decide(&socket, peer, &shared, &mut admission)).await {
         Some(answer) => answer,
         None => return,
     };
-    admission.has_asked();
     match answer {
         Answer::Stream(subscriber) => {
             admission.is_stream();
@@ -73,9 +72,21 @@ async fn decide(
     socket: &Socket,
     peer: Option<IpAddr>,
     shared: &Shared,
-    admission: &Admission,
+    admission: &mut Admission,
 ) -> Option<Answer> {
-    let read = match timeout(shared.limits.head_timeout, head::read(socket, peer, &shared.limits)).await {
+    let given_up = admission.given_up();
+    let read = tokio::select! {
+        biased;
+        () = given_up.cancelled() => {
+            shared.counts.timed_out();
+            return None;
+        }
+        read = timeout(shared.limits.head_timeout, head::read(socket, peer, &shared.limits)) => read,
+    };
+    if !admission.has_asked() {
+        return None;
+    }
+    let read = match read {
         Ok(Ok(read)) => read,
         Ok(Err(NoHead::Refused(refusal))) => return Some(Answer::Refused(refusal)),
         Ok(Err(NoHead::Gone)) => return None,

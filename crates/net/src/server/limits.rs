@@ -14,7 +14,8 @@ pub struct ServerLimits {
     pub max_per_address: usize,
     /// Beside those, so many that ask for `/healthz` only: it must answer when all others are taken.
     pub reserved_for_health: usize,
-    /// Connections at once whose request has not come whole. With more, somebody sends none; they are answered 503.
+    /// Connections at once whose request has not come whole. For one more, the one that has waited longest is closed: as where there is no
+    /// memory, or no connection left.
     pub max_unread: usize,
     /// How long the head of a request may take.
     pub head_timeout: Duration,

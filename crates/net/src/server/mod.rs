@@ -39,6 +39,7 @@ mod socket;
 mod subscriber;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -107,7 +108,7 @@ impl ServerMeter {
         let counts = &self.counts;
         ServerStats {
             n_connections: counts.n_open.load(Relaxed),
-            n_unread: counts.n_unread.load(Relaxed),
+            n_unread: counts.unread.len(),
             n_streams: counts.n_streams.load(Relaxed),
             n_accepted: counts.n_accepted.load(Relaxed),
             n_full: counts.n_full.load(Relaxed),

@@ -308,18 +308,40 @@ async fn a_stream_that_is_to_wait_loses_nothing_for_a_slow_reader() -> io::Resul
 
 // reliability.md 60
 #[tokio::test]
-async fn places_for_asking_whether_it_is_well_are_counted_where_memory_is_short_too() {
-    let limits = ServerLimits { reserved_for_health: 3, ..ServerLimits::default() };
-    let live = Live::with_memory(options(), limits, ByteCount::kib(8));
-    let mut clients = Vec::new();
+async fn places_for_asking_whether_it_is_well_are_counted_by_themselves() {
+    let limits = ServerLimits { max_connections: 2, reserved_for_health: 3, ..ServerLimits::default() };
+    let live = Live::with_memory(options(), limits, ByteCount::mib(8));
+    let streams = [live.ask("").await, live.ask("").await];
+    live.until("both are there", |live| live.stream.stats().n_clients == 2).await;
+    let mut others = Vec::new();
     for _ in 0..10 {
-        clients.push(TcpStream::connect(live.address()).await.unwrap());
+        others.push(TcpStream::connect(live.address()).await.unwrap());
     }
-    live.until("all came", |live| live.server.stats().n_accepted == 10).await;
+    live.until("all came", |live| live.server.stats().n_accepted == 2 + 10).await;
     let stats = live.server.stats();
-    assert_eq!((stats.n_connections, stats.n_full), (2 + 3, 5));
-    drop(clients);
+    assert_eq!((stats.n_connections, stats.n_full), (2 + 3, 7));
+    drop((streams, others));
     live.until("all are gone", |live| live.server.stats().n_connections == 0).await;
+}
+
+// T10: where there are no more places, or no memory for one.
+#[tokio::test]
+async fn who_never_asks_keeps_nobody_out() {
+    let few = ServerLimits { max_unread: 2, ..ServerLimits::default() };
+    for (limits, memory) in [(few, ByteCount::mib(8)), (ServerLimits::default(), ByteCount::kib(8))] {
+        let live = Live::with_memory(options(), limits, memory);
+        let mut silent = Vec::new();
+        for _ in 0..10 {
+            let mut client = TcpStream::connect(live.address()).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: loc").await.unwrap();
+            silent.push(client);
+        }
+        live.until("the first ones are gone", |live| live.server.stats().n_timed_out == 8).await;
+        let _client = live.ask("").await;
+        live.until("it is there", |live| live.stream.stats().n_clients == 1).await;
+        let stats = live.server.stats();
+        assert_eq!((stats.n_full, stats.n_timed_out, stats.n_unread), (0, 9, 1));
+    }
 }
 
 /// Says how many bytes came, to who is not called `stranger`.

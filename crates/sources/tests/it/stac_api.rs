@@ -78,6 +78,10 @@ fn in_order(items: Vec<Value>) -> PageOf {
 }
 
 fn answer(server: &str, style: Style, request: &Request, pages: &PageOf) -> Answer {
+    Answer::ok(page(server, style, request, pages).to_string())
+}
+
+fn page(server: &str, style: Style, request: &Request, pages: &PageOf) -> Value {
     let question = Question::of(request);
     let (items, next) = pages(&question);
     let mut links = vec![json!({"rel": "root", "href": "http://nowhere.invalid/"})];
@@ -97,7 +101,7 @@ fn answer(server: &str, style: Style, request: &Request, pages: &PageOf) -> Answ
             }
         }
     }));
-    Answer::ok(json!({"type": "FeatureCollection", "features": items, "links": links}).to_string())
+    json!({"type": "FeatureCollection", "features": items, "links": links})
 }
 
 async fn api(style: Style, pages: PageOf) -> Server {
@@ -364,6 +368,26 @@ async fn items_on_two_pages_come_once_and_empty_pages_are_passed() {
     let server = api(Style::Link, odd).await;
     let given = Run::new().all(&json!({"url": server.url("/")})).await.unwrap();
     assert_eq!((given.ids, given.n_duplicate), (ids(0..20), 3));
+}
+
+// reliability 25
+#[tokio::test]
+async fn totals_that_lie_change_nothing() {
+    for total in [json!(0), json!(5), json!(1_000_000), json!(-1), json!("many"), json!(null)] {
+        let server = api(Style::Link, in_order(items(20))).await;
+        let (at, pages, lie) = (server.url(""), in_order(items(20)), total.clone());
+        server.route("/search", move |request| {
+            let mut page = page(&at, Style::Link, request, &pages);
+            page["numberMatched"] = lie.clone();
+            page["numberReturned"] = lie.clone();
+            page["context"] = json!({"matched": lie, "returned": lie, "limit": lie});
+            Answer::ok(page.to_string())
+        });
+        for schema in ["sample", "union"] {
+            let given = Run::new().all(&json!({"url": server.url("/"), "schema": schema})).await.unwrap();
+            assert_eq!((given.ids, given.n_duplicate), (ids(0..20), 0), "{total}, {schema}");
+        }
+    }
 }
 
 #[tokio::test]
