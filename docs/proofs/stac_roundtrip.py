@@ -186,7 +186,7 @@ def written(binary, path, folder):
     """Runs the flow; what was rejected by row, and why it failed."""
     is_table = path.suffix == ".parquet"
     more = "" if is_table else ", infer_rows: all"
-    flow = FLOW.format(path=json.dumps(str(path)), format="parquet" if is_table else "stac", more=more)
+    flow = FLOW.format(path=json.dumps(str(path)), format="stac", more=more)
     (folder / "flow.yaml").write_text(flow)
     ended = subprocess.run([binary, "run", "flow.yaml", "-q"], cwd=folder, capture_output=True, text=True)
     rejected = {}
@@ -247,7 +247,7 @@ def compared(name, read, path, output, kept, tally):
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("binary")
-    args.add_argument("folders", nargs="+", type=Path)
+    args.add_argument("folders", nargs="+", type=lambda folder: Path(folder).resolve())
     args.add_argument("--schema", action="append", default=[])
     args.add_argument("--refers-to", action="append", default=[], help="a schema that one of these refers to")
     args.add_argument("--check", action="append", default=[])

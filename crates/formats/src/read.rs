@@ -10,7 +10,7 @@ use futures::StreamExt;
 
 use crate::binary::decode_binary;
 use crate::columnar::{decode_columnar, infer_columnar};
-use crate::stac::with_instants;
+use crate::stac::in_layout;
 use crate::text::{Inference, decode_text, infer_text};
 use crate::unpack::Unpacker;
 use crate::{
@@ -221,7 +221,7 @@ pub async fn look_at_file(
         if let Some(format) = columnar_format(&file, name, options).await? {
             let columns = infer_columnar(file, format, tasks).await?;
             let is_stac = options.format.named() == Some(Format::Stac);
-            return Ok(Inference::of_columns(if is_stac { with_instants(&columns) } else { columns }));
+            return Ok(Inference::of_columns(if is_stac { in_layout(&columns) } else { columns }));
         }
         let unpacker = Unpacker::of_file(&file, 0, name, compression(options), limits, tasks).await?;
         infer_text(unpacker, name, options, tasks).await

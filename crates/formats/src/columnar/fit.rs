@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::origin::with_origin;
+use crate::stac::fit_boxes;
 use crate::text::{fill_column, type_name};
 use crate::{DecodeSpec, Decoded, NewFields, RowReject, output_schema, without_hints};
 
@@ -143,6 +144,10 @@ fn fit_column(column: &ArrayRef, hinted: &Field, to: &DataType) -> Result<Fitted
     }
     if column.data_type().is_string() && !to.is_string() {
         return parse_column(column, hinted);
+    }
+    if let Some((boxes, bad)) = fit_boxes(column, to).map_err(unfit)? {
+        let shown = |row| format!("found {}, expected a box of 4 or 6 numbers", shown(column, row));
+        return Ok(Fitted { column: boxes, bad: bad.into_iter().map(|row| (row, shown(row))).collect() });
     }
     let from = column.data_type().clone();
     let options = CastOptions { safe: true, ..CastOptions::default() };

@@ -26,8 +26,8 @@ pub(crate) const TIMES: [&str; 8] = [
 /// The property that is a geometry.
 pub(super) const PROJ_GEOMETRY: &str = "proj:geometry";
 
-const BBOX_2D: [&str; 4] = ["xmin", "ymin", "xmax", "ymax"];
-const BBOX_3D: [&str; 6] = ["xmin", "ymin", "zmin", "xmax", "ymax", "zmax"];
+pub(super) const BBOX_2D: [&str; 4] = ["xmin", "ymin", "xmax", "ymax"];
+pub(super) const BBOX_3D: [&str; 6] = ["xmin", "ymin", "zmin", "xmax", "ymax", "zmax"];
 
 /// The fields that a link has, where no item had one.
 const LINK: [&str; 4] = ["href", "rel", "type", "title"];
@@ -65,13 +65,16 @@ fn read_as(field: &FieldRef) -> Option<ReadAs> {
     }
 }
 
-/// The columns of a file that has rows already, their instants in microseconds where nothing is lost by it.
-pub(crate) fn with_instants(columns: &Schema) -> SchemaRef {
+/// The columns of a file that has rows already, in the layout: instants in microseconds where nothing is lost by it, boxes as structs.
+pub(crate) fn in_layout(columns: &Schema) -> SchemaRef {
     let fields = columns.fields().iter().map(|field| match field.data_type() {
         DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond, Some(_)) => {
             Arc::new(field.as_ref().clone().with_data_type(timestamp()))
         }
-        _ => Arc::clone(field),
+        _ => match super::boxes::read_as(field) {
+            Some(data_type) => Arc::new(field.as_ref().clone().with_data_type(data_type)),
+            None => Arc::clone(field),
+        },
     });
     Arc::new(Schema::new(fields.collect::<Fields>()))
 }

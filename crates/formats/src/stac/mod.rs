@@ -30,8 +30,10 @@
 //! # Files
 //! An item; a list of items; objects one after the other, a line each where the file's name says `ndjson`; or a
 //! FeatureCollection, whose `features` are read as they come, wherever they stand in it. What else a collection
-//! holds are no rows; [`Envelope`] keeps it, for pages of an API. Parquet and Arrow are read as they are.
+//! holds are no rows; [`Envelope`] keeps it, for pages of an API. Parquet and Arrow are read as they are, but that
+//! instants have microseconds, and that `bbox` is laid out as above where it is a list, or its fields are in another order.
 
+mod boxes;
 mod columns;
 mod envelope;
 mod item;
@@ -41,7 +43,8 @@ mod tests;
 
 pub use envelope::{Envelope, MAX_ENVELOPE};
 
-pub(crate) use columns::{with_hints, with_instants};
+pub(crate) use boxes::fit_boxes;
+pub(crate) use columns::{in_layout, with_hints};
 
 pub(crate) use item::{ItemPlan, fill_item};
 pub(crate) use seen::Items;

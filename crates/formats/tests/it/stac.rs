@@ -6,8 +6,10 @@ use aqueduct_formats::write::TextCompression;
 use aqueduct_formats::{DecodedLimits, infer_file, timestamp};
 use aqueduct_primitives::{Budget, ByteCount};
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray, TimestampMillisecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, Float32Array, ListArray, RecordBatch, StringArray, StructArray,
+    TimestampMillisecondArray,
 };
+use arrow::datatypes::{DataType, Field, Float64Type};
 use serde_json::{Value, json};
 
 use crate::support::{Member, MemoryFile, Reader, options, packed, zip};
@@ -91,6 +93,41 @@ async fn parquet_is_read_as_it_is_with_instants_in_microseconds() {
         assert_eq!((times.value(0), times.len()), (1_500_000, 2));
         let read = reader.stream_then_file(&parquet(), batch.schema()).await;
         assert!(read.error.is_none() && read.n_rows() == 2, "{name}: {:?}", read.error);
+    }
+}
+
+/// Boxes as rustac and earlier versions of stac-geoparquet write them.
+#[tokio::test]
+async fn boxes_of_parquet_are_laid_out_as_items_have_them() {
+    let side = |numbers: [f32; 3]| -> ArrayRef { Arc::new(Float32Array::from(numbers.to_vec())) };
+    let fields =
+        [("xmax", [3., 3., 3.]), ("xmin", [1., 1., 1.]), ("ymax", [4., 4., 4.]), ("ymin", [2., 2., 2.])];
+    let sides =
+        fields.map(|(name, numbers)| (Arc::new(Field::new(name, DataType::Float32, true)), side(numbers)));
+    let in_order: ArrayRef = Arc::new(StructArray::from(sides.to_vec()));
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>([
+        Some([1., 2., 3., 4.].map(Some).to_vec()),
+        None,
+        Some([1., 2., 0., 3., 4., 9.].map(Some).to_vec()),
+        Some(vec![Some(1.)]),
+    ]));
+    let flat = json!({"xmin": 1.0, "ymin": 2.0, "xmax": 3.0, "ymax": 4.0});
+    let level = json!({"xmin": 1.0, "ymin": 2.0, "zmin": null, "xmax": 3.0, "ymax": 4.0, "zmax": null});
+    let high = json!({"xmin": 1.0, "ymin": 2.0, "zmin": 0.0, "xmax": 3.0, "ymax": 4.0, "zmax": 9.0});
+    for (boxes, expected, n_bad) in [
+        (in_order, vec![flat.clone(), flat.clone(), flat.clone()], 0),
+        (lists, vec![level, Value::Null, high], 1),
+    ] {
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["a"; boxes.len()]));
+        let rows = RecordBatch::try_from_iter([("id", ids), ("bbox", boxes)]).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        let file = MemoryFile::new(writer.into_inner().unwrap());
+        let outcome = Reader::new("a.parquet", json!({"format": "stac"})).file(file).await;
+        assert!(outcome.error.is_none() && outcome.rejects.len() == n_bad, "{:?}", outcome.error);
+        let read: Vec<_> = outcome.rows().iter().map(|row| row["bbox"].clone()).collect();
+        assert_eq!(read, expected);
+        assert!(outcome.rejects.iter().all(|reject| reject.message.contains("a box of 4 or 6 numbers")));
     }
 }
 
