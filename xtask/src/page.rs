@@ -37,7 +37,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// The browser is missing or does not start, or the page is not as it should be.
-fn check(workspace: &Workspace, binary: &Path) -> Result<()> {
+pub(crate) fn check(workspace: &Workspace, binary: &Path) -> Result<()> {
     let binary = binary.canonicalize().with_context(|| format!("{}: no such program", binary.display()))?;
     browser::install()?;
     let folder = workspace.target().join("page");

@@ -48,6 +48,8 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
 pub struct MemoryNeed {
     /// With less it cannot work.
     pub min: ByteCount,
+    /// So much it gets, as far as there is, before others get more than their `min`: it decides what it can do, not how quick it is.
+    pub first: ByteCount,
     /// With more it gets no better.
     pub want: ByteCount,
 }
@@ -55,7 +57,13 @@ pub struct MemoryNeed {
 impl MemoryNeed {
     /// Between so much and so much.
     pub const fn between(min: ByteCount, want: ByteCount) -> Self {
-        Self { min, want }
+        Self { min, first: min, want }
+    }
+
+    /// So much before others get more than they must have.
+    #[must_use]
+    pub const fn at_first(self, first: ByteCount) -> Self {
+        Self { first, ..self }
     }
 }
 

@@ -115,6 +115,8 @@ fn default_max_record_bytes() -> ByteCount {
 
 /// The reserve of a document: with less, even a small one does not fit.
 const MIN_OF_DOCUMENT: ByteCount = ByteCount::mib(16);
+/// Before other steps get more than they must have: what documents can be read at all depends on it.
+const FIRST_FOR_DOCUMENTS: ByteCount = ByteCount::mib(48);
 /// A larger one takes no more than this.
 const MAX_OF_DOCUMENT: ByteCount = ByteCount::mib(1024);
 /// Texts of sections are offsets of 32 bits.
@@ -143,8 +145,8 @@ impl SourceConfig for Config {
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
         let n_documents = self.n_documents(planning.max_concurrency) as u64;
-        let MemoryNeed { min, want } = need_of_document();
-        MemoryNeed::between(min, want.saturating_mul(n_documents))
+        let MemoryNeed { min, want, .. } = need_of_document();
+        MemoryNeed::between(min, want.saturating_mul(n_documents)).at_first(FIRST_FOR_DOCUMENTS)
     }
 
     fn is_replayable(&self) -> bool {

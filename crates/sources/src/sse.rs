@@ -177,7 +177,7 @@ impl SourceConfig for Config {
     }
 
     fn memory(&self, _planning: &Planning) -> MemoryNeed {
-        let MemoryNeed { min, want } = memory_need();
+        let MemoryNeed { min, want, .. } = memory_need();
         let of = |bytes: ByteCount| bytes.saturating_mul(2).saturating_add(GIVEN_BYTES);
         MemoryNeed::between(of(min), of(want))
     }

@@ -121,7 +121,8 @@ impl SourceConfig for Config {
     }
 
     fn memory(&self, planning: &Planning) -> MemoryNeed {
-        let MemoryNeed { min, want } = need_of_files(self.window.unwrap_or(planning.max_concurrency), false);
+        let MemoryNeed { min, want, .. } =
+            need_of_files(self.window.unwrap_or(planning.max_concurrency), false);
         MemoryNeed::between(min.saturating_add(CRAWL_BYTES), want.saturating_add(CRAWL_BYTES))
     }
 

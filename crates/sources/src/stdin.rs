@@ -92,7 +92,7 @@ impl SourceConfig for Config {
     }
 
     fn memory(&self, _planning: &Planning) -> MemoryNeed {
-        let MemoryNeed { min, want } = memory_need();
+        let MemoryNeed { min, want, .. } = memory_need();
         MemoryNeed::between(min.saturating_mul(2), want.saturating_mul(2))
     }
 

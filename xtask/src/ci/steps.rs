@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::deny;
 use crate::process::{cargo, check, command};
 use crate::workspace::{PROFILE, Workspace};
-use crate::{docs, layers, text};
+use crate::{docs, layers, page, text};
 
 /// One step.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(super) const STEPS: &[Step] = &[
     step("docs", |workspace, _| docs::check(workspace, &built(workspace)?)),
     step("ladder", |workspace, _| crate::soak::ladder::ci(workspace, &built(workspace)?)),
     step("kills", |workspace, _| crate::soak::kills::ci(workspace, &built(workspace)?)),
+    step("page", |workspace, _| page::check(workspace, &built(workspace)?)),
     Step { name: "accept", needs_accept: true, run: accept },
 ];
 

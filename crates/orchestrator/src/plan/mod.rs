@@ -163,7 +163,7 @@ fn lease_together(flow: &Flow, steps: &mut [MemoryNeed]) {
         flow.execution.spill_threshold_mb.map_or(flow.memory.percent(PERCENT_SPILL), ByteCount::mb);
     let each = ByteCount::new(together.get() / n_leases);
     for place in (0..steps.len()).filter(|place| leases[*place].is_some()) {
-        let MemoryNeed { min, want } = std::mem::take(&mut steps[place]);
+        let MemoryNeed { min, want, .. } = std::mem::take(&mut steps[place]);
         let first = &mut steps[first_of_lease(&leases, place)];
         first.min = first.min.max(min);
         first.want = first.want.max(want.min(each));
@@ -225,12 +225,14 @@ fn divide(
     let more_in_flight = at_best.saturating_sub(needs.in_flight).min(rest);
     rest = rest.saturating_sub(more_in_flight);
     let mut shares: Vec<ByteCount> = needs.steps.iter().map(|need| need.min).collect();
-    for is_global in [true, false] {
-        let wish = |(need, lease): (&MemoryNeed, &Option<usize>)| match lease.is_some() == is_global {
-            true => need.want.saturating_sub(need.min),
-            false => ByteCount::ZERO,
-        };
-        let wishes: Vec<ByteCount> = needs.steps.iter().zip(leases).map(wish).collect();
+    let first = |need: &MemoryNeed, _: &Option<usize>| need.first.min(need.want);
+    let of_leases = |need: &MemoryNeed, lease: &Option<usize>| lease.map_or(ByteCount::ZERO, |_| need.want);
+    let of_all = |need: &MemoryNeed, _: &Option<usize>| need.want;
+    let rounds: [&dyn Fn(&MemoryNeed, &Option<usize>) -> ByteCount; 3] = [&first, &of_leases, &of_all];
+    for wish in rounds {
+        let has = needs.steps.iter().zip(leases).zip(&shares);
+        let wishes: Vec<ByteCount> =
+            has.map(|((need, lease), share)| wish(need, lease).saturating_sub(*share)).collect();
         for (share, more) in shares.iter_mut().zip(shared_out(rest, &wishes)) {
             *share = share.saturating_add(more);
             rest = rest.saturating_sub(more);

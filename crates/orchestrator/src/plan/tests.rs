@@ -1,9 +1,10 @@
 //! What memory becomes.
 
+use aqueduct_core::MemoryNeed;
 use aqueduct_primitives::ByteCount;
 
 use crate::flow::fake::load_yaml;
-use crate::plan::{Plan, plan, shared_out};
+use crate::plan::{Needs, Plan, divide, plan, shared_out};
 
 fn planned(memory: &str, stages: &str) -> Result<Plan, String> {
     planned_with(memory, stages, "")
@@ -64,6 +65,18 @@ fn equal_parts_for_all_but_nobody_gets_more_than_they_wish() {
     assert_eq!(shared_out(ByteCount::mb(90), &mb(&[30, 10, 20])), mb(&[30, 10, 20]));
     assert_eq!(shared_out(ByteCount::ZERO, &mb(&[30, 0])), mb(&[0, 0]));
     assert_eq!(shared_out(ByteCount::mb(1), &[]), []);
+}
+
+// S4.6
+#[test]
+fn what_a_step_can_do_at_all_comes_before_what_makes_others_quicker() {
+    let mb = ByteCount::mb;
+    let steps =
+        vec![MemoryNeed::between(mb(16), mb(1000)).at_first(mb(40)), MemoryNeed::between(mb(4), mb(100))];
+    let needs = Needs { batch_bytes: mb(1), in_flight: mb(4), record_room: ByteCount::ZERO, steps };
+    let divided = |memory| divide(memory, &needs, ByteCount::ZERO, &[None, None]);
+    assert_eq!(divided(mb(64)), (mb(16), vec![mb(42), mb(6)]));
+    assert_eq!(divided(mb(32)), (mb(8), vec![mb(20), mb(4)]));
 }
 
 // S0.4

@@ -24,14 +24,14 @@ const BATCH_PART: u64 = 8;
 
 /// The reserve of one file: with less it cannot be read, with more it is read no faster.
 pub(crate) fn need_of_file() -> MemoryNeed {
-    let MemoryNeed { min, want } = memory_need();
+    let MemoryNeed { min, want, .. } = memory_need();
     MemoryNeed::between(min.saturating_mul(DECODER_PART), want.saturating_mul(DECODER_PART))
 }
 
 /// What the planner must keep for a step that reads so many files at once, and for the keys of earlier ones if it reads new
 /// ones only.
 pub(crate) fn need_of_files(n_files: usize, is_incremental: bool) -> MemoryNeed {
-    let MemoryNeed { min, want } = need_of_file();
+    let MemoryNeed { min, want, .. } = need_of_file();
     let (min_keys, max_keys) = if is_incremental { need_of_keys() } else { Default::default() };
     let want = want.saturating_mul(n_files.max(1) as u64).saturating_add(max_keys);
     MemoryNeed::between(min.saturating_add(min_keys), want)
@@ -54,7 +54,7 @@ impl Division {
 
     /// First smaller reserves, then fewer files.
     pub(crate) fn by(need: MemoryNeed, share: ByteCount, n_files: usize) -> Self {
-        let MemoryNeed { min, want } = need;
+        let MemoryNeed { min, want, .. } = need;
         let n_files = n_files.max(1);
         let per_file = ByteCount::new(share.get() / n_files as u64).clamp(min, want);
         let n_fit = usize::try_from(share.get() / per_file.get().max(1)).unwrap_or(usize::MAX);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn blocks_get_smaller_before_files_get_fewer() {
-        let MemoryNeed { min, want } = need_of_file();
+        let MemoryNeed { min, want, .. } = need_of_file();
         let of = |share: ByteCount| Division::of(share, 10);
         assert_eq!(of(want.saturating_mul(20)), Division { n_files: 10, per_file: want });
         assert_eq!(of(min.saturating_mul(10)), Division { n_files: 10, per_file: min });
