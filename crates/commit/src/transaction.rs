@@ -210,6 +210,11 @@ impl Transaction {
         &self.kept_without
     }
 
+    /// Whether it makes its rows public at its end alone.
+    pub fn waits_for_end(&self) -> bool {
+        self.outputs.iter().any(|output| output.dataset.waits_for_end())
+    }
+
     /// Where the sink of a target writes its parts, each under its name or any other. On the output's file system.
     pub fn stage_dir(&self, target: usize) -> Option<&Path> {
         self.outputs.get(target).map(|output| output.parts_dir.as_path())

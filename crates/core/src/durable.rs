@@ -18,6 +18,7 @@ use crate::Result;
 pub struct Durable {
     kept: Option<Value>,
     fallback: Option<Value>,
+    counts_at_end: bool,
     dir: PathBuf,
     run_dir: PathBuf,
     keeper: OnceLock<Arc<dyn Keeper>>,
@@ -33,23 +34,34 @@ pub trait Keeper: Send + Sync {
     /// It cannot be made durable. The run fails, and nothing of this commit counts.
     async fn keep(&self) -> Result<Option<Value>>;
 
-    /// Told after each commit: all rows so far are public, and what [`Keeper::keep`] gave counts. `is_last`: no row of this
-    /// run follows. It is not called for a commit that failed.
-    fn committed(&self, is_last: bool) {
+    /// Told after each commit: what [`Keeper::keep`] gave counts, and the rows of all seals before that are public, unless the
+    /// run [counts at its end](Durable::counts_at_end) and this is not it. `is_last`: no row of this run follows. It is not
+    /// called for a commit that failed. Rows stand until it returns.
+    ///
+    /// # Errors
+    /// What is to follow from the commit cannot be done. The run fails, and the commit stands.
+    async fn committed(&self, is_last: bool) -> Result<()> {
         let _ = is_last;
+        Ok(())
     }
 }
 
 impl Durable {
     /// With what the last commit kept; nothing is made on the disk.
     pub fn new(kept: Option<Value>, dir: PathBuf, run_dir: PathBuf) -> Self {
-        Self { kept, fallback: None, dir, run_dir, keeper: OnceLock::new() }
+        Self { kept, fallback: None, counts_at_end: false, dir, run_dir, keeper: OnceLock::new() }
     }
 
     /// With what counts again if the run never sees its end.
     #[must_use]
     pub fn with_fallback(self, fallback: Option<Value>) -> Self {
         Self { fallback, ..self }
+    }
+
+    /// For a run that makes its rows public at its end alone.
+    #[must_use]
+    pub fn counting_at_end(self, counts_at_end: bool) -> Self {
+        Self { counts_at_end, ..self }
     }
 
     /// What the step's last commit kept, in this or an earlier run of the flow.
@@ -61,6 +73,12 @@ impl Durable {
     /// or begins without what was kept. Files that it names stay until the run is complete.
     pub fn fallback(&self) -> Option<&Value> {
         self.fallback.as_ref()
+    }
+
+    /// Whether commits before the run's end are for this run alone: it goes on from them, but their rows are public, and count,
+    /// with the last one only.
+    pub fn counts_at_end(&self) -> bool {
+        self.counts_at_end
     }
 
     /// A folder of the step's own that outlives the run. Who writes there makes it.

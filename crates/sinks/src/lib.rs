@@ -17,6 +17,7 @@ mod options;
 pub mod parquet;
 mod part;
 mod partition;
+mod scratch_file;
 mod single;
 mod sound_items;
 pub mod sse;

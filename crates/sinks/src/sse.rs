@@ -3,19 +3,28 @@
 //! Order: as the rows come, numbered on from run to run. Memory: the ring of past events, a few KiB and the kernel's buffer
 //! for each client, the text of a few rows. Who reads too slowly is dealt with as `slow_client` says; the others do not
 //! wait for it longer than `put_timeout`. Where no server runs, rows go nowhere.
+//!
+//! With `announce: committed`, rows wait on the disk for the commit that has them. After a crash nothing was seen that was not
+//! committed, and what was committed last goes out again under the same numbers: who names the last event it had gets each
+//! row once. Where nothing is ever committed, rows go out at once.
 
+mod folder;
+mod frames;
 mod ids;
+mod kept;
+mod outbox;
+mod served;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::{
-    Batch, ComponentInfo, Context, Factory, Guarantee, Keeper, MemoryNeed, Origin, Output, Part, Planning,
+    Batch, ComponentInfo, Context, Durable, Factory, Guarantee, MemoryNeed, Origin, Output, Part, Planning,
     Problem, Reject, RejectedItem, Result, Serving, Sink, SinkConfig, units,
 };
 use aqueduct_formats::write::{TextCompression, WriteFormat};
 use aqueduct_net::Secret;
-use aqueduct_net::server::{Event, EventStream, EventStreamOptions, Mounted, Mounts, Replay, SlowClient};
+use aqueduct_net::server::{Event, EventStream, EventStreamOptions, Mounts, Replay, SlowClient};
 use aqueduct_primitives::ByteCount;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -23,9 +32,11 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
+use self::folder::Folder;
 use self::ids::{Ids, Start};
+use self::outbox::{Outbox, Writing};
+use self::served::{Left, Served};
 
 /// Rows are turned into text until there is so much of it.
 const TEXT_BYTES: usize = 64 << 10;
@@ -131,7 +142,8 @@ enum Announce {
     /// At once. After a crash, what was not committed goes out again.
     #[default]
     Now,
-    /// When it is committed.
+    /// When it is committed; until then it waits on the disk, and takes from `execution.spill.max_bytes`. After a crash
+    /// what the last commit had goes out again under the same numbers.
     Committed,
 }
 
@@ -159,6 +171,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What events take that wait for their commit.
+    fn outbox_memory(&self) -> ByteCount {
+        match self.announce {
+            Announce::Now => ByteCount::ZERO,
+            Announce::Committed => Outbox::memory(self.queue_bytes),
+        }
+    }
+
     fn stream_options(&self, start: Start) -> EventStreamOptions {
         EventStreamOptions {
             max_clients: self.max_clients,
@@ -217,11 +237,6 @@ impl SinkConfig for Config {
         let is_site =
             |site: &String| site == "*" || site.starts_with("http://") || site.starts_with("https://");
         wrong(!self.cors.iter().all(is_site), "/cors", "expected sites such as https://example.org, or *");
-        wrong(
-            self.announce == Announce::Committed,
-            "/announce",
-            "`committed` is not built yet; leave it out",
-        );
         problems
     }
 
@@ -249,51 +264,37 @@ impl SinkConfig for Config {
     fn memory(&self, planning: &Planning) -> MemoryNeed {
         let options = self.stream_options(Start::default());
         let text = ByteCount::kib(256);
+        let waiting = self.outbox_memory();
         MemoryNeed::between(
-            options.min_memory().saturating_add(text),
-            options.max_memory().saturating_add(text.max(planning.batch_bytes)),
+            options.min_memory().saturating_add(text).saturating_add(waiting),
+            options.max_memory().saturating_add(text.max(planning.batch_bytes)).saturating_add(waiting),
         )
     }
 
     async fn open(self: Box<Self>, _: SchemaRef, cx: &Context) -> Result<Box<dyn Sink>> {
         let (ids, start) = Ids::open(cx).await?;
+        let waits = self.announce == Announce::Committed;
+        let outbox = match Folder::of(cx) {
+            Some(folder) => {
+                let memory = cx.share().try_reserve(self.outbox_memory())?;
+                Some(Outbox::open(cx, folder, memory).await?)
+            }
+            None => None,
+        };
+        let (left, start) = Left::find(cx, outbox.as_ref(), start, waits).await?;
         // The step of a flow in the short form has no name of its own.
         let own_name = if cx.step() == "sink" { cx.flow_name() } else { cx.step() };
         let name = self.name.as_deref().unwrap_or(own_name);
         let stream = EventStream::new(name, self.stream_options(start), cx.share().clone())?;
         let mounted = stream.mount(&cx.shared(Mounts::default), &format!("/streams/{name}"))?;
-        let served = Arc::new(Served { stream, ids, _mounted: mounted });
+        let counts_at_end = cx.durable().is_some_and(Durable::counts_at_end);
+        let served = Arc::new(Served { stream, ids, outbox, waits, counts_at_end, _mounted: mounted });
+        served.begin(left).await?;
         if let Some(durable) = cx.durable() {
             durable.register(Arc::clone(&served) as _);
         }
-        Ok(Box::new(Sse { cx: cx.clone(), served, event_column: self.event_column, has_all: false }))
-    }
-}
-
-/// A stream that clients can come to. Its end is told when all its rows are committed; until then, to drop it is to hang up.
-struct Served {
-    stream: EventStream,
-    ids: Ids,
-    _mounted: Mounted,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.stream.break_off();
-    }
-}
-
-/// Keeps the number of the next event: later runs go on from there.
-#[async_trait]
-impl Keeper for Served {
-    async fn keep(&self) -> Result<Option<Value>> {
-        self.ids.keep(self.stream.next_id()).await.map(Some)
-    }
-
-    fn committed(&self, is_last: bool) {
-        if is_last {
-            self.stream.end();
-        }
+        let (cx, event_column) = (cx.clone(), self.event_column);
+        Ok(Box::new(Sse { cx, served, event_column, writing: None, has_all: false }))
     }
 }
 
@@ -302,6 +303,8 @@ struct Sse {
     /// Where a run commits, its commits have it too.
     served: Arc<Served>,
     event_column: Option<String>,
+    /// What waits for a seal.
+    writing: Option<Writing>,
     /// All rows so far are sealed: dropped now, it has seen the end.
     has_all: bool,
 }
@@ -321,12 +324,19 @@ impl Sink for Sse {
     }
 
     async fn seal(&mut self) -> Result<Vec<Part>> {
+        if let (Some(outbox), Some(writing)) = (&self.served.outbox, self.writing.take()) {
+            outbox.seal(writing).await?;
+        }
         self.has_all = true;
         Ok(Vec::new())
     }
 
     async fn abort(mut self: Box<Self>) {
         self.has_all = false;
+        if let (Some(outbox), Some(writing)) = (&self.served.outbox, self.writing.take()) {
+            // The next opening removes it otherwise.
+            let _ = outbox.discard(writing).await;
+        }
     }
 }
 
@@ -347,7 +357,7 @@ fn rows_at_once(records: &RecordBatch) -> usize {
 }
 
 impl Sse {
-    async fn send(&self, rows: &RecordBatch) -> Result<()> {
+    async fn send(&mut self, rows: &RecordBatch) -> Result<()> {
         let format = WriteFormat::Ndjson(TextCompression::None);
         let mut encoder = format.encoder(rows.schema(), Vec::new(), ByteCount::ZERO)?;
         encoder.write(rows)?;
@@ -356,9 +366,18 @@ impl Sse {
         let names = self.names(rows)?;
         let name = |at: usize| names.as_ref().map_or(ROW, |names| names[at].as_str());
         let events = lines.iter().enumerate().map(|(at, data)| Event { name: name(at), data });
-        self.served.ids.reach(self.served.stream.next_id() + lines.len() as u64).await?;
         let mut rejected = Vec::new();
-        self.served.stream.send_all(events, |at| rejected.push(at), |_| {}).await?;
+        let served = &self.served;
+        match served.outbox.as_ref().filter(|_| served.waits) {
+            Some(outbox) => {
+                let (frames, n_events) = framed(events, served.stream.max_event_bytes(), &mut rejected);
+                self.writing = Some(outbox.write(self.writing.take(), frames, n_events).await?);
+            }
+            None => {
+                served.ids.reach(served.stream.next_id() + lines.len() as u64).await?;
+                served.stream.send_all(events, |at| rejected.push(at), |_| {}).await?;
+            }
+        }
         self.cx.metrics().bytes.add_len(text.len());
         rejected.into_iter().try_for_each(|at| self.reject(lines[at]))
     }
@@ -392,4 +411,23 @@ impl Sse {
             raw: data[..data.len().min(MAX_RAW_BYTES)].to_vec(),
         })
     }
+}
+
+/// Events that are to wait, and how many; the places of those that no client could be sent, whatever their number.
+fn framed<'e>(
+    events: impl Iterator<Item = Event<'e>>,
+    max_event_bytes: usize,
+    rejected: &mut Vec<usize>,
+) -> (Vec<u8>, u64) {
+    let (mut frames, mut n_events, mut sent) = (Vec::new(), 0, Vec::new());
+    for (at, event) in events.enumerate() {
+        sent.clear();
+        event.encode(Some(u64::MAX), &mut sent);
+        if sent.len() <= max_event_bytes && frames::add(&event, &mut frames) {
+            n_events += 1;
+        } else {
+            rejected.push(at);
+        }
+    }
+    (frames, n_events)
 }

@@ -165,7 +165,8 @@ impl Commits {
         let (transaction, places) = (self.transaction.as_ref()?, self.places.as_ref()?);
         let run_dir = places.runs.join(&self.run_id).join(step);
         let durable = Durable::new(transaction.kept().get(step).cloned(), places.steps.join(step), run_dir);
-        Some(durable.with_fallback(transaction.kept_without().get(step).cloned()))
+        let durable = durable.with_fallback(transaction.kept_without().get(step).cloned());
+        Some(durable.counting_at_end(transaction.waits_for_end()))
     }
 
     /// Makes parts durable and public, by step, with all that belongs to them.

@@ -35,7 +35,7 @@ impl Committing<'_> {
     ///
     /// # Errors
     /// A step has panicked, too much was rejected, rows were lost on their way, or something cannot be made durable:
-    /// nothing is committed.
+    /// nothing is committed. Or it is, and a step cannot do what follows from it.
     pub(super) async fn commit(
         &mut self,
         parts: Vec<(usize, Vec<Part>)>,
@@ -60,18 +60,20 @@ impl Committing<'_> {
         };
         self.commits.commit(parts, epoch, end).await?;
         self.rejects.are_public();
-        self.tell(end);
-        Ok(())
+        self.tell(end).await
     }
 
     /// Tells steps that what they keep is committed. One that panics then changes nothing of it: the next commit, or the end
     /// of the run, finds that.
-    fn tell(&self, end: End) {
+    async fn tell(&self, end: End) -> Result<()> {
         for (name, durable) in self.durables() {
-            if let Some(keeper) = durable.keeper() {
-                let _ = self.panics.guard(name).call(|| keeper.committed(end == End::Finish));
-            }
+            let Some(keeper) = durable.keeper() else { continue };
+            let told = self.panics.guard(name).wait(keeper.committed(end == End::Finish)).await;
+            told.unwrap_or(Ok(())).map_err(|error| {
+                error.with("step", name).with("state", "committed before it: what was written stands")
+            })?;
         }
+        Ok(())
     }
 
     /// What steps keep by, with their names.

@@ -3,10 +3,10 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
-use aqueduct_core::{Error, FsFile, Result, Scratch, retained_bytes};
+use aqueduct_core::{Error, Result, retained_bytes};
 use aqueduct_primitives::{ByteCount, Reservation};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
@@ -19,6 +19,7 @@ use super::{by, take};
 use crate::ledger::Ledger;
 use crate::part::{OpenPart, PartMaker};
 use crate::partition::By;
+use crate::scratch_file::{self, ScratchFile};
 use crate::staged_file::{Place, Syncs};
 
 /// Buckets of one level. More split faster and hold more buffers.
@@ -97,7 +98,7 @@ impl Overflow {
 impl Bucket {
     fn create(maker: &PartMaker, name: &str, records: &RecordBatch) -> Result<Self> {
         let (place, file) = Place::create(maker.fs(), maker.scratch_path(&format!("{name}.tmp")))?;
-        let file = ScratchFile { file, scratch: maker.scratch().clone(), taken: Reservation::empty() };
+        let file = ScratchFile::new(file, maker.scratch().clone());
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let writer = IpcWriteOptions::default()
             .try_with_compression(Some(CompressionType::LZ4_FRAME))
@@ -120,7 +121,7 @@ impl Bucket {
         self.writer.finish().map_err(|error| at(path, error))?;
         let file = self.writer.into_inner().map_err(|error| at(path, error))?;
         let file = file.into_inner().map_err(|error| at(path, error.into_error().into()))?;
-        let on_disk = OnDisk { place: self.place, _taken: file.taken };
+        let on_disk = OnDisk { place: self.place, _taken: file.close() };
         let path = on_disk.place.path();
         let file = File::open(path).map_err(|error| Error::io("read", path.display(), error))?;
         let reader = StreamReader::try_new(BufReader::with_capacity(BUFFER_BYTES, file), None);
@@ -143,25 +144,6 @@ impl OnDisk {
 
     fn remove(self) -> Result<()> {
         self.place.remove()
-    }
-}
-
-/// A file whose bytes are taken from the disk's room before they are written.
-struct ScratchFile {
-    file: Box<dyn FsFile>,
-    scratch: Scratch,
-    taken: Reservation,
-}
-
-impl Write for ScratchFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.scratch.take(ByteCount::of(bytes.len())).map_err(io::Error::other)?;
-        self.taken.merge(room);
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }
 
@@ -291,10 +273,7 @@ impl Alone {
 
 fn at(path: &Path, error: ArrowError) -> Error {
     match error {
-        ArrowError::IoError(_, error) => match error.downcast::<Error>() {
-            Ok(no_room) => no_room.with("path", path.display()),
-            Err(error) => Error::io("keep waiting rows", path.display(), error),
-        },
+        ArrowError::IoError(_, error) => scratch_file::failed("keep waiting rows", path, error),
         other => by::failed(other).with("path", path.display()),
     }
 }

@@ -6,17 +6,18 @@
 //! event, unless the process was killed: then with the next block.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use aqueduct_core::{Context, Durable, Error, Fs, Result};
-use serde_json::{Value, json};
+use aqueduct_core::{Context, Fs, Result};
+
+use super::folder::Folder;
+use super::kept::Kept;
 
 /// Numbers that are taken at once: each time the disk is waited for.
 const BLOCK: u64 = 1 << 20;
 
-const NEXT_ID: &str = "next_id";
+const NUMBERING: &str = "number events";
 
 /// Where the numbers of a run begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +29,8 @@ pub(super) struct Start {
 
 /// The numbers of a stream, and the end of the block that they come from.
 pub(super) struct Ids {
-    cx: Context,
     /// Nothing where nothing is kept.
-    dir: Option<PathBuf>,
+    folder: Option<Folder>,
     end: AtomicU64,
 }
 
@@ -40,6 +40,15 @@ impl Start {
         let committed = kept.unwrap_or(1);
         let first_id = taken.unwrap_or(committed).max(committed);
         Self { first_id, n_uncommitted: first_id - committed }
+    }
+
+    /// Where so many committed events have their numbers yet to be given, or are given them again. If numbers after theirs
+    /// are gone, they get new ones.
+    pub(super) fn with_again(self, n_events: u64) -> Self {
+        match self.n_uncommitted {
+            0 => Self { first_id: self.first_id.saturating_sub(n_events).max(1), ..self },
+            _ => self,
+        }
     }
 }
 
@@ -52,47 +61,31 @@ impl Default for Start {
 impl Ids {
     /// Goes on where earlier runs ended, however they did.
     pub(super) async fn open(cx: &Context) -> Result<(Self, Start)> {
-        let kept = cx.durable().and_then(Durable::kept).and_then(|kept| kept.get(NEXT_ID)?.as_u64());
-        let dir = cx.durable().map(|durable| durable.dir().clone());
-        let taken = match &dir {
-            Some(dir) => in_folder(cx, dir, |fs, dir| last_end(fs, dir)).await?,
+        let kept = Kept::of(cx).map(|kept| kept.next_id);
+        let folder = Folder::of(cx);
+        let taken = match &folder {
+            Some(folder) => folder.work(NUMBERING, last_end).await?,
             None => None,
         };
         let start = Start::after(kept, taken);
-        let end = AtomicU64::new(taken.unwrap_or(start.first_id));
-        Ok((Self { cx: cx.clone(), dir, end }, start))
+        let end = AtomicU64::new(taken.unwrap_or_default());
+        Ok((Self { folder, end }, start))
     }
 
     /// To be called before an event goes out whose number is below this. One call at a time.
     pub(super) async fn reach(&self, id: u64) -> Result<()> {
-        if id <= self.end.load(Relaxed) { Ok(()) } else { self.set(id.saturating_add(BLOCK)).await }
+        if id <= self.end.load(Relaxed) { Ok(()) } else { self.end_at(id.saturating_add(BLOCK)).await }
     }
 
-    /// What a commit keeps where this is the next number: the rest of the block is given back. One call at a time.
-    pub(super) async fn keep(&self, next_id: u64) -> Result<Value> {
-        self.set(next_id).await?;
-        Ok(json!({ NEXT_ID: next_id }))
-    }
-
-    /// Numbers from here on are nobody's. One call at a time.
-    async fn set(&self, end: u64) -> Result<()> {
+    /// Numbers from here on are nobody's: what is left of a block is given back. One call at a time.
+    pub(super) async fn end_at(&self, end: u64) -> Result<()> {
         let before = self.end.load(Relaxed);
-        if let Some(dir) = self.dir.as_ref().filter(|_| before != end) {
-            in_folder(&self.cx, dir, move |fs, dir| put_end(fs, dir, before, end)).await?;
+        if let Some(folder) = self.folder.as_ref().filter(|_| before != end) {
+            folder.work(NUMBERING, move |fs, dir| put_end(fs, dir, before, end)).await?;
         }
         self.end.store(end, Relaxed);
         Ok(())
     }
-}
-
-async fn in_folder<T: Send + 'static>(
-    cx: &Context,
-    dir: &Path,
-    work: impl FnOnce(&dyn Fs, &Path) -> io::Result<T> + Send + 'static,
-) -> Result<T> {
-    let (fs, path) = (Arc::clone(cx.fs()), dir.to_owned());
-    let done = cx.tasks().block(move || work(&*fs, &path)).await?;
-    done.map_err(|error| Error::io("number events", dir.display(), error))
 }
 
 /// The furthest end that a file is named by.
