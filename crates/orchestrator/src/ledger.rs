@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aqueduct_core::{Error, Fs, Result};
 
-use crate::report::Report;
+use crate::report::{Report, Status};
 
 /// More runs than this are forgotten, the oldest first.
 const MAX_KEPT_RUNS: usize = 1000;
@@ -53,6 +53,19 @@ impl<'a> Ledger<'a> {
     /// Every run, the oldest first. What cannot be read is left out.
     pub(crate) fn runs(&self) -> Result<Vec<Report>> {
         Ok(self.files()?.iter().filter_map(|path| self.read(path)).collect())
+    }
+
+    /// How the flow, or this entry of its matrix, ended the last time that it ended by itself. Of a run that goes on, its
+    /// end before counts.
+    pub(crate) fn status_before(&self, report: &Report) -> Result<Option<Status>> {
+        let is_its = |earlier: &Report| {
+            earlier.flow == report.flow
+                && earlier.entry == report.entry
+                && earlier.status != Status::Interrupted
+        };
+        let files = self.files()?;
+        let earlier = files.iter().rev().filter_map(|path| self.read(path)).find(is_its);
+        Ok(earlier.map(|earlier| earlier.status))
     }
 
     /// The run whose name begins so, if exactly one does.

@@ -1,6 +1,8 @@
 //! Everything that is said beside data: standard error, one line each, secrets masked, never through a bar.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,9 +37,45 @@ pub(crate) enum Verbosity {
 /// Standard error, shared by log lines, progress and messages. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Console {
-    masks: Arc<Mutex<Masks>>,
+    masks: Arc<Mutex<AllMasks>>,
     stderr: Stderr,
     heard: Option<Heard>,
+}
+
+/// What must not be shown: of the process itself, and of each run as long as it is under way.
+#[derive(Default)]
+struct AllMasks {
+    all: Masks,
+    lasting: Masks,
+    held: BTreeMap<u64, Masks>,
+    n_made: u64,
+}
+
+impl AllMasks {
+    fn put_together(&mut self) {
+        self.all = self.held.values().fold(self.lasting.clone(), |all, masks| all.and(masks));
+    }
+}
+
+/// Values that are not shown as long as this is there.
+#[derive(Default)]
+pub(crate) struct HeldMasks {
+    of: Option<(Arc<Mutex<AllMasks>>, u64)>,
+}
+
+impl fmt::Debug for HeldMasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldMasks").finish_non_exhaustive()
+    }
+}
+
+impl Drop for HeldMasks {
+    fn drop(&mut self) {
+        let Some((masks, place)) = self.of.take() else { return };
+        let mut masks = masks.lock().unwrap_or_else(PoisonError::into_inner);
+        masks.held.remove(&place);
+        masks.put_together();
+    }
 }
 
 /// What was said for people through one console, secrets masked; the first of it.
@@ -65,7 +103,18 @@ impl Console {
     /// Values that must not be shown from now on.
     pub(crate) fn add_masks(&self, masks: &Masks) {
         let mut all = self.lock();
-        *all = all.and(masks);
+        all.lasting = all.lasting.and(masks);
+        all.put_together();
+    }
+
+    /// Values that must not be shown while something is under way that may tell them.
+    pub(crate) fn hold_masks(&self, masks: &Masks) -> HeldMasks {
+        let mut all = self.lock();
+        let place = all.n_made;
+        all.n_made += 1;
+        all.held.insert(place, masks.clone());
+        all.put_together();
+        HeldMasks { of: Some((Arc::clone(&self.masks), place)) }
     }
 
     /// The same console, whose lines are also heard; log lines are not.
@@ -91,7 +140,7 @@ impl Console {
 
     /// The text with every secret masked.
     pub(crate) fn masked(&self, text: &str) -> String {
-        self.lock().mask(text)
+        self.lock().all.mask(text)
     }
 
     /// Writes one line. A standard error that is closed, full or read by nobody changes nothing.
@@ -110,7 +159,7 @@ impl Console {
         let console = self.clone();
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| match console.masks.try_lock() {
-            Ok(masks) => console.stderr.write(masks.mask(&format!("{panic}\n{}", backtrace()))),
+            Ok(masks) => console.stderr.write(masks.all.mask(&format!("{panic}\n{}", backtrace()))),
             // It may be this thread that holds it.
             Err(_) => usual(panic),
         }));
@@ -121,7 +170,7 @@ impl Console {
         self.stderr.close();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Masks> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, AllMasks> {
         self.masks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

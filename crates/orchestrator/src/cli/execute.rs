@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempts::Attempts;
 use super::begin::Asked;
+use super::notify::Notifier;
 use super::{Program, exit};
 use crate::flow::Flow;
 use crate::ledger::Ledger;
@@ -57,11 +58,17 @@ pub(super) async fn carry_out(
     let Ready { attempt, lock } = ready;
     say_how_it_writes(&attempt.flow);
     let state_dir = attempt.flow.state_dir.clone();
+    let notifier = Notifier::of(&attempt.flow);
     let ended = Box::pin(carry_on(program, attempt, attempts, options, progress)).await;
-    drop(lock);
     let report = masked(ended.report, &program.console);
+    let before = || Ledger::new(&StdFs, &state_dir).status_before(&report).ok()?;
+    let news = notifier.and_then(|notifier| Some((notifier.event(&report, before)?, notifier)));
+    drop(lock);
     let code = say_how_it_ended(program, &report, ended.failure.as_ref());
     keep(program, &StdFs, &state_dir, &report);
+    if let Some((event, notifier)) = news {
+        notifier.tell(event, &report).await;
+    }
     Executed { code, report: Some(report) }
 }
 

@@ -1,6 +1,7 @@
 //! The flows of a folder, as a server starts them.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use aqueduct_commit::Start;
 use aqueduct_core::StdFs;
@@ -15,6 +16,7 @@ use super::listen::open_sinks;
 use super::{Program, exit};
 use crate::flow::{Flow, RunIdentity, Schedule, SecretMode, Settings, load};
 use crate::ledger::Ledger;
+use crate::logging::HeldMasks;
 use crate::plan::plan;
 use crate::progress::ProgressKind;
 use crate::report::{Report, Status};
@@ -168,8 +170,8 @@ impl Flows for FolderFlows {
         Ok(wanted)
     }
 
-    fn accept(&self, wanted: &Wanted) {
-        self.program.console.add_masks(&wanted.masks);
+    fn accept(&self, wanted: &Wanted) -> HeldMasks {
+        self.program.console.hold_masks(&wanted.masks)
     }
 
     async fn run(
@@ -183,13 +185,16 @@ impl Flows for FolderFlows {
         let (console, heard) = self.program.console.overheard();
         let program =
             Program { console, registry: self.program.registry.clone(), log_format: self.program.log_format };
+        // All that tells of the run is over when this returns.
+        let hidden = Mutex::new(Vec::new());
         let reload = |run| {
             // The file may have been edited since it was admitted.
             let flows = self.load(request, run, SecretMode::Read, admitted).map_err(|refused| {
                 program.say_error(&refused.to_string());
                 exit::WRONG
             })?;
-            flows.iter().for_each(|flow| program.console.add_masks(&flow.masks));
+            let held = flows.iter().map(|flow| program.console.hold_masks(&flow.masks));
+            hidden.lock().unwrap_or_else(PoisonError::into_inner).extend(held);
             Ok(flows)
         };
         let mut outcome = Outcome { status: JobStatus::Done, error: None, reports: Vec::new() };
@@ -339,7 +344,23 @@ mod tests {
         let wanted = house.flows.check(&StartRequest { set, ..request() }).unwrap();
         let console = &house.flows.program.console;
         assert_eq!(console.masked("hunter2-hunter2"), "hunter2-hunter2");
-        house.flows.accept(&wanted);
+        let accepted = house.flows.accept(&wanted);
         assert_eq!(console.masked("hunter2-hunter2"), "***");
+        drop(accepted);
+        assert_eq!(console.masked("hunter2-hunter2"), "hunter2-hunter2");
+    }
+
+    // T11: masks of runs that have ended do not pile up
+    #[tokio::test]
+    async fn what_a_run_hides_is_hidden_in_what_it_tells_and_let_go_after_it() {
+        let text = format!("{ONE}sink: {{ parquet: {{ path: \"${{PASSWORD}}/out\" }} }}\n");
+        let house = House::with(false, &[("one.yaml", text)]);
+        let set = [("PASSWORD".to_owned(), "hunter2-hunter2".to_owned())].into();
+        let request = StartRequest { set, ..request() };
+        let (run, admitted) = (RunIdentity::default(), (ByteCount::mb(500), false));
+        let ended = house.flows.run(run, &request, admitted, RunOptions::default()).await;
+        let told = serde_json::to_string(&ended.reports).unwrap() + &ended.error.unwrap_or_default();
+        assert!(!told.contains("hunter2"), "{told}");
+        assert_eq!(house.flows.program.console.masked("hunter2-hunter2"), "hunter2-hunter2");
     }
 }

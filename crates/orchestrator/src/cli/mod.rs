@@ -9,6 +9,7 @@ mod demo;
 mod execute;
 mod folder_flows;
 mod listen;
+mod notify;
 mod preview;
 mod replay;
 mod run;

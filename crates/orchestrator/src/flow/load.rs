@@ -17,7 +17,7 @@ use crate::flow::substitute::{fill, variables};
 use crate::flow::values::Values;
 use crate::flow::{
     Flow, FlowError, FlowErrors, FlowOptions, Places, RunIdentity, Settings, Span, Step, StepPlace, check,
-    closed, hosts, identity, later, modes, outputs, read, rereads, scalar, types, yaml,
+    closed, hosts, identity, modes, outputs, read, rereads, scalar, types, yaml,
 };
 use crate::plan::default_memory;
 
@@ -177,7 +177,6 @@ impl Loader<'_> {
         let mut mistakes = Vec::new();
         let masks = masks_of(&file, &values);
         let hosts = hosts::named(&file);
-        later::take(&mut file, &mut mistakes);
         let raw = graph::read(&mut file, self.registry, &mut mistakes);
         let identity = identity::of(&raw);
         let options = self.options(&mut file, &mut mistakes);
@@ -245,6 +244,7 @@ impl Loader<'_> {
             ("http", options.http.requests.validate()),
             ("storage", options.storage.validate()),
             ("state", options.state_problems()),
+            ("notify", options.notify.iter().flat_map(|notify| notify.problems()).collect()),
         ] {
             mistakes.extend(problems.into_iter().map(|problem| {
                 let (at, path) = places.find(&at(key, &problem.pointer));
@@ -299,6 +299,7 @@ impl Loader<'_> {
             memory: self.settings.memory.or(options.memory).unwrap_or_else(default_memory),
             execution: options.execution,
             schedule,
+            notify: options.notify,
             commit: options.commit,
             http: options.http.requests,
             storage: options.storage,

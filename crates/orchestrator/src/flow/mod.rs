@@ -12,13 +12,13 @@ pub(crate) mod fake;
 mod graph;
 mod hosts;
 mod identity;
-mod later;
 mod load;
 mod masks;
 mod matrix;
 mod merges;
 mod modes;
 mod node;
+mod notify;
 mod options;
 mod outputs;
 mod read;
@@ -52,9 +52,11 @@ pub(crate) use document::read_document;
 pub use error::{FlowError, FlowErrors};
 pub(crate) use error::{did_you_mean, list as list_of};
 pub use load::load;
+pub(crate) use masks::HIDDEN;
 pub use masks::Masks;
 pub(crate) use node::Places;
 pub use node::Span;
+pub(crate) use notify::{Event, Notify};
 pub(crate) use options::{BesideOptions, FlowOptions, closed};
 pub use options::{Commit, Execution, Expected, FlowTest, MaxRejected, OnError, Spill};
 pub(crate) use read::{Head, head_of};
@@ -98,6 +100,8 @@ pub struct Flow {
     pub commit: Commit,
     /// When it runs again, if it does.
     pub(crate) schedule: Option<Schedule>,
+    /// Who is told how its runs end.
+    pub(crate) notify: Option<Notify>,
     /// Defaults of every request.
     pub http: HttpOptions,
     /// Credentials and endpoints of object stores.
@@ -207,6 +211,7 @@ impl Flow {
             base_dir: self.base_dir.clone(),
             state_dir: self.state_dir.clone(),
             state_store: self.state_store.clone(),
+            notify: self.notify.clone(),
             memory: self.memory,
             execution: self.execution.clone(),
             commit: self.commit.clone(),

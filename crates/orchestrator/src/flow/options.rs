@@ -14,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::flow::notify::Notify;
 use crate::flow::schedule::Schedule;
 
 /// The keys of a flow beside `source`, `stages`, `sink` and their long forms.
@@ -58,6 +59,8 @@ pub(crate) struct FlowOptions {
     /// The zone whose clock `cron` goes by, such as Europe/Paris. Times without a zone are read as UTC.
     #[schemars(with = "Option<String>")]
     pub(crate) timezone: Timezone,
+    /// Who is told how runs end: the report is posted.
+    pub(crate) notify: Option<Notify>,
     /// How object stores are reached, by prefix: {"s3://lake": {region: eu-west-1}}. The longest prefix wins.
     pub(crate) storage: StorageOptions,
     /// The flow's own tests, run by `aqueduct test`.

@@ -13,6 +13,9 @@ const MIN_EVERY: Duration = Duration::from_secs(1);
 /// Of turns that were missed no more are counted one by one: a machine may have slept for a year.
 const MAX_COUNTED: u64 = 10_000;
 
+const NO_CLOCK: &str = "it is the zone whose clock `cron` goes by, and there is no `cron`; leave it out. Times without a \
+    zone are read as UTC; for others give the zone in a column's type: timestamp('%Y-%m-%d %H:%M', 'Europe/Paris')";
+
 /// When the turns of a flow are due.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Schedule {
@@ -38,6 +41,7 @@ impl Schedule {
     /// What is wrong with the keys.
     pub(super) fn of(every: Option<Duration>, cron: Option<&str>, zone: Tz) -> Result<Option<Self>, Problem> {
         match (every, cron) {
+            (_, None) if !matches!(zone, Tz::UTC | Tz::Etc__UTC) => Err(Problem::at("/timezone", NO_CLOCK)),
             (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(Problem::at("/cron", "`every` stands here, too; expected one of them")),
             (Some(every), None) if every < MIN_EVERY => {
@@ -113,6 +117,7 @@ fn following(cron: &Cron, zone: Tz, after: DateTime<Utc>) -> Option<DateTime<Utc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::fake::load_yaml;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -172,5 +177,33 @@ mod tests {
         assert!(told(None, Some("* * * * * *")).contains("expected minute, hour"));
         assert!(told(Some(Duration::ZERO), None).contains("a second or more"));
         assert!(told(Some(Duration::from_secs(9)), Some("* * * * *")).contains("one of them"));
+    }
+
+    const FLOW: &str = "name: x\nsource: { files: { paths: [a] } }\nsink: { discard: {} }\n";
+
+    // contract "Steps": `timezone` says whose clock `cron` goes by
+    #[test]
+    fn a_flow_has_at_most_one_schedule() {
+        let schedule =
+            |lines: &str| load_yaml(&format!("{FLOW}{lines}\n")).map(|mut flows| flows.remove(0).schedule);
+        assert_eq!(schedule("every: 5m").unwrap().unwrap().text(), "every 5m");
+        let cron = schedule("cron: '30 6 * * *'\ntimezone: Europe/Paris").unwrap().unwrap();
+        assert_eq!(cron.text(), "cron 30 6 * * * (Europe/Paris)");
+        assert!(
+            schedule("timezone: UTC").unwrap().is_none() && schedule("timezone: Etc/UTC").unwrap().is_none()
+        );
+        for (lines, told) in [
+            ("every: 0s", "flow.yaml:4:8: every: expected a second or more"),
+            ("cron: often", "flow.yaml:4:7: cron: `often`: "),
+            ("every: 5m\ncron: '0 1 * * *'", "flow.yaml:5:7: cron: `every` stands here, too"),
+            ("cron: '0 1 * * *'\ntimezone: Mars/Base", "flow.yaml:5:11: timezone: "),
+            ("timezone: Europe/Paris", "flow.yaml:4:11: timezone: it is the zone whose clock `cron` goes by"),
+            ("every: 5m\ntimezone: Europe/Paris", "flow.yaml:5:11: timezone: it is the zone"),
+            ("cron: null\ntimezone: Europe/Paris", "flow.yaml:5:11: timezone: it is the zone"),
+            ("timezone: [UTC]", "flow.yaml:4:11: timezone: found a list"),
+        ] {
+            let errors = schedule(lines).unwrap_err();
+            assert!(errors.starts_with(told), "{errors}");
+        }
     }
 }

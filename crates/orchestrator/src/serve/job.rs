@@ -1,5 +1,6 @@
 //! One run of a server: what was asked for, how far it is, how it ended.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, RunRecord, StartRequest, Wanted};
+use crate::flow::{HIDDEN, Masks};
+use crate::logging::HeldMasks;
 use crate::progress;
 use crate::report::{Report, Status, timestamp};
 use crate::run::{Live, Role, SeesLive};
@@ -82,6 +85,10 @@ pub(crate) struct Job {
 struct State {
     status: JobStatus,
     wanted: Wanted,
+    /// The values that were given for it, as they are shown and kept when it has ended.
+    shown_set: BTreeMap<String, String>,
+    /// What is not shown of it until it has ended.
+    hidden: HeldMasks,
     /// Its place in the queue.
     ticket: Option<u64>,
     is_cancelled: bool,
@@ -117,6 +124,8 @@ impl Job {
     pub(crate) fn new(id: String, request: StartRequest, asked: DateTime<Utc>, wanted: Wanted) -> Self {
         let state = State {
             status: JobStatus::Waiting,
+            shown_set: masked(&request.set, &wanted.masks),
+            hidden: HeldMasks::default(),
             wanted,
             ticket: None,
             is_cancelled: false,
@@ -138,6 +147,10 @@ impl Job {
         let job = Self::new(record.id.clone(), record.request.clone(), record.asked, Wanted::default());
         {
             let mut state = job.lock();
+            if !record.status.has_ended() {
+                // What of it is secret is known when its flow is read.
+                state.shown_set.values_mut().for_each(|value| HIDDEN.clone_into(value));
+            }
             state.status = record.status;
             state.is_cancelled = record.is_cancelled;
             state.started = record.started;
@@ -179,7 +192,18 @@ impl Job {
     /// It waits here, for so much.
     pub(crate) fn queued(&self, wanted: Wanted, ticket: u64) {
         let mut state = self.lock();
+        state.shown_set = masked(&self.request.set, &wanted.masks);
         (state.status, state.wanted, state.ticket) = (JobStatus::Waiting, wanted, Some(ticket));
+    }
+
+    /// This is not shown until it has ended.
+    pub(crate) fn hides(&self, hidden: HeldMasks) {
+        self.lock().hidden = hidden;
+    }
+
+    /// The values that were given for it, without those that are secret.
+    pub(crate) fn shown_set(&self) -> BTreeMap<String, String> {
+        self.lock().shown_set.clone()
     }
 
     /// Its place in the queue, while it waits.
@@ -214,6 +238,7 @@ impl Job {
             state.last = Counts::of(&outcome.reports);
             state.before = state.metered();
             (state.live, state.ticket) = (None, None);
+            state.hidden = HeldMasks::default();
         }
         self.changes.send_replace(outcome.status);
     }
@@ -254,7 +279,9 @@ impl Job {
         write(&match ended {
             None => left,
             Some(Outcome { status, error, reports }) => {
-                RunRecord { status, finished: Some(now), error, reports, ..left }
+                // It is not begun again: nobody needs what is secret of it.
+                let request = StartRequest { set: self.shown_set(), ..left.request };
+                RunRecord { request, status, finished: Some(now), error, reports, ..left }
             }
         })
     }
@@ -301,6 +328,11 @@ impl Job {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Values without what must not be shown; the variables of a secret name are known to the masks.
+fn masked(set: &BTreeMap<String, String>, masks: &Masks) -> BTreeMap<String, String> {
+    set.iter().map(|(name, value)| (name.clone(), masks.mask(value))).collect()
 }
 
 impl SeesLive for Job {

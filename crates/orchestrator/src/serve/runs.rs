@@ -18,6 +18,7 @@ use super::admission::{Admission, Admitted, Ticket};
 use super::metrics::FlowLabels;
 use super::{Counts, Job, JobStatus, MAX_KEPT_RUNS, Records, StartRequest};
 use crate::flow::{Masks, RunIdentity, Schedule};
+use crate::logging::HeldMasks;
 use crate::process_memory::{self, ProcessMemory};
 use crate::report::Report;
 use crate::run::RunOptions;
@@ -49,8 +50,11 @@ pub(crate) trait Flows: Send + Sync {
     /// There is no such flow, or something is wrong with it or with what was asked.
     fn check(&self, request: &StartRequest) -> std::result::Result<Wanted, Refused>;
 
-    /// The run is not refused any more: from here on it is shown, without what must not be.
-    fn accept(&self, _: &Wanted) {}
+    /// The run is not refused any more: from here on it is shown, and as long as what is given back is there, without what
+    /// must not be.
+    fn accept(&self, _: &Wanted) -> HeldMasks {
+        HeldMasks::default()
+    }
 
     /// Carries a run out, as the name that it has, within the memory that it was admitted with; `goes_on` if an earlier server
     /// began it.
@@ -258,7 +262,7 @@ impl Runs {
             }
             match inner.check(&job.request).await {
                 Ok(wanted) => {
-                    inner.flows.accept(&wanted);
+                    job.hides(inner.flows.accept(&wanted));
                     let ticket = inner.queue(&job, wanted);
                     let work = Arc::clone(inner).carry_out(Arc::clone(&job), ticket, goes_on);
                     inner.spawn(&mut inner.lock(), &job, work);
@@ -341,7 +345,7 @@ impl Runs {
     /// All that is known of a run: how far it is, or its final report.
     pub(crate) async fn detail(&self, job: &Job) -> Value {
         let mut detail = self.summary(job);
-        detail["set"] = json!(job.request.set);
+        detail["set"] = json!(job.shown_set());
         detail["can_cancel"] = json!(self.starts_runs() && !job.status().has_ended());
         if let Some(progress) = job.progress() {
             detail["progress"] = progress;
@@ -494,12 +498,13 @@ impl Inner {
         if board.jobs.iter().filter(waits).count() >= self.limits.max_waiting {
             return Err(Refused::Full { n: self.limits.max_waiting });
         }
-        self.flows.accept(&wanted);
+        let hidden = self.flows.accept(&wanted);
         let mut asked = self.clock.now();
         while board.jobs.iter().any(|job| job.id == run_id(asked)) {
             asked += chrono::TimeDelta::nanoseconds(1);
         }
         let job = Arc::new(Job::new(run_id(asked), request, asked, wanted.clone()));
+        job.hides(hidden);
         board.jobs.push(Arc::clone(&job));
         let work = Arc::clone(self).begin(Arc::clone(&job), wanted, told);
         self.spawn(&mut board, &job, work);

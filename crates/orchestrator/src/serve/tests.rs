@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use aqueduct_core::{StdFs, SystemClock};
@@ -47,7 +48,9 @@ impl Flows for Fake {
             "wrong" => Err(Refused::Wrong("flow.yaml:1:1: sink: missing".into())),
             name => {
                 let mb = request.set.get("mb").and_then(|mb| mb.parse().ok()).unwrap_or(10);
-                Ok(Wanted { memory: ByteCount::mb(mb), locks: vec![name.to_owned()], ..Wanted::default() })
+                let secrets: BTreeSet<_> = request.set.get("password").cloned().into_iter().collect();
+                let (memory, locks) = (ByteCount::mb(mb), vec![name.to_owned()]);
+                Ok(Wanted { memory, locks, masks: secrets.into() })
             }
         }
     }
@@ -196,6 +199,34 @@ async fn the_next_server_goes_on_with_what_had_not_ended() {
 }
 
 // The thread that answers requests has a runtime of its own, which is gone before the runs are.
+// T11: what was given for a run and is secret is shown by no later server, and not kept longer than it takes
+#[tokio::test]
+async fn secret_values_of_a_run_that_has_ended_are_not_there_any_more() {
+    let house = House::new();
+    let runs = house.serve(Limits::default()).await;
+    let mut secret = request("a", 1);
+    secret.set.insert("password".to_owned(), "hunter2-hunter2".to_owned());
+    let (ends, goes_on) =
+        (runs.start(secret.clone()).await.unwrap(), StartRequest { flow: "b".into(), ..secret });
+    house.flows.gate.add_permits(1);
+    stands_at(&ends, JobStatus::Done).await;
+    let goes_on = runs.start(goes_on).await.unwrap();
+    stands_at(&goes_on, JobStatus::Running).await;
+    runs.close().await;
+    let kept = |id: &str| {
+        std::fs::read_to_string(house.state.path().join("serve").join(format!("{id}.json"))).unwrap()
+    };
+    assert!(!kept(&ends.id).contains("hunter2"), "{}", kept(&ends.id));
+    assert!(kept(&goes_on.id).contains("hunter2"), "the next server needs it");
+
+    let runs = house.serve(Limits::default()).await;
+    for id in [&ends.id, &goes_on.id] {
+        let job = runs.job(id).unwrap();
+        assert_eq!(runs.detail(&job).await["set"], serde_json::json!({ "mb": "1", "password": "***" }));
+    }
+    runs.close().await;
+}
+
 #[tokio::test]
 async fn a_run_is_carried_out_where_the_runs_were_opened_wherever_it_is_asked_for() {
     let house = House::new();
