@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use aqueduct::core::{Fs, StdFs};
 use rustix::process::{Pid, Signal, kill_process};
@@ -131,8 +131,21 @@ impl Job {
 
 /// Starts a program; its standard output goes to the test.
 pub(crate) fn start(mut command: Command) -> Running {
+    command.stdin(Stdio::null());
+    spawn(command)
+}
+
+/// Starts a program whose standard input the test writes.
+pub(crate) fn start_fed(mut command: Command) -> (Running, ChildStdin) {
+    command.stdin(Stdio::piped());
+    let mut running = spawn(command);
+    let input = running.child.as_mut().and_then(|child| child.stdin.take()).unwrap();
+    (running, input)
+}
+
+fn spawn(mut command: Command) -> Running {
     let stderr = tempfile::tempfile().unwrap();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone().unwrap());
+    command.stdout(Stdio::piped()).stderr(stderr.try_clone().unwrap());
     let mut child = command.spawn().unwrap();
     let lines = child.stdout.take().map(BufReader::new);
     Running { child: Some(child), lines, stderr }

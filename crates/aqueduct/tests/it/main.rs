@@ -19,6 +19,7 @@ mod inputs;
 mod interrupted;
 mod job;
 mod limited;
+mod live;
 mod memory;
 mod mistakes;
 mod object_stores;

@@ -67,7 +67,7 @@ pub(super) async fn carry_out(
     let code = say_how_it_ended(program, &report, ended.failure.as_ref());
     keep(program, &StdFs, &state_dir, &report);
     if let Some((event, notifier)) = news {
-        notifier.tell(event, &report).await;
+        notifier.tell(event, &report, &program.console).await;
     }
     Executed { code, report: Some(report) }
 }

@@ -1,13 +1,17 @@
 //! Tells whoever wants to know how a run ended.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_core::{Error, ErrorKind, Result};
-use aqueduct_net::{Fetcher, HttpOptions, Location, Secret, StorageOptions, Trust};
+use aqueduct_net::{Fetcher, HttpOptions, Location, Secret, StorageOptions, Trust, masked_url};
 use aqueduct_primitives::Tasks;
+use url::Url;
 
 use crate::flow::{Event, Flow, Masks, Notify};
+use crate::logging::Console;
 use crate::report::{Report, Status};
 
 /// A request is made again so often after a failure that may pass.
@@ -57,15 +61,16 @@ impl Notifier {
     }
 
     /// Posts a report, from which secrets are gone. That nobody takes it is a warning.
-    pub(super) async fn tell(&self, event: Event, report: &Report) {
+    pub(super) async fn tell(&self, event: Event, report: &Report, console: &Console) {
+        let _hidden = console.hold_masks(&self.masks());
         let posted = tokio::time::timeout(ALL_TRIES, self.post(event, report)).await;
         let late = |_| {
-            Err(Error::new(ErrorKind::Io, "notify", "nobody took it in time")
-                .with("limit_s", ALL_TRIES.as_secs()))
+            let error = Error::new(ErrorKind::Io, "notify", "nobody took it in time");
+            Err(error.with("limit_s", ALL_TRIES.as_secs()))
         };
         if let Err(error) = posted.unwrap_or_else(late) {
-            let error = self.without_path(&error.chain());
-            tracing::warn!(event = event.word(), error, "nobody was told how the run ended");
+            let (event, host, error) = (event.word(), self.host(), console.masked(&error.chain()));
+            tracing::warn!(event, host, error, "nobody was told how the run ended");
         }
     }
 
@@ -74,7 +79,7 @@ impl Notifier {
         let http = HttpOptions { headers: [header].into(), ..self.http.clone() };
         let tasks = Tasks::default();
         let fetcher = Fetcher::new(http, StorageOptions::default(), tasks.clone())?;
-        let at = Location::parse(&self.notify.url, std::path::Path::new("."))?;
+        let at = Location::parse(&self.notify.url, Path::new("."))?;
         let text = serde_json::to_vec(report)
             .map_err(|error| Error::bug("notify", "a report has no JSON").with_source(error))?;
         let answered = fetcher.ask(&at, Trust::Flow, text.into(), &Arc::default()).await;
@@ -83,12 +88,14 @@ impl Notifier {
         answered.map(drop)
     }
 
-    /// The text without what may be the secret of the URL.
-    fn without_path(&self, text: &str) -> String {
-        let Ok(url) = url::Url::parse(&self.notify.url) else { return text.to_owned() };
-        let path = url.path().trim_start_matches('/').to_owned();
-        let query = url.query().unwrap_or_default().to_owned();
-        Masks::from(std::collections::BTreeSet::from([path, query])).mask(text)
+    /// The path of such a URL is often its only secret: it is not shown.
+    fn masks(&self) -> Masks {
+        let parsed = Url::parse(&self.notify.url).map(|url| masked_url(&url));
+        parsed.into_iter().chain([self.notify.url.clone()]).collect::<BTreeSet<_>>().into()
+    }
+
+    fn host(&self) -> String {
+        Url::parse(&self.notify.url).ok().and_then(|url| Some(url.host_str()?.to_owned())).unwrap_or_default()
     }
 }
 
@@ -179,8 +186,8 @@ mod tests {
             }
             unreachable!()
         };
-        let report = report(Status::Failed);
-        let (asked, ()) = tokio::join!(serve, notifier.tell(Event::Failed, &report));
+        let (report, console) = (report(Status::Failed), Console::default());
+        let (asked, ()) = tokio::join!(serve, notifier.tell(Event::Failed, &report, &console));
         let (head, body) = asked.split_once("\r\n\r\n").unwrap();
         assert!(
             head.starts_with("POST /hook ") && head.to_lowercase().contains("\r\naqueduct-event: failed"),
@@ -200,7 +207,10 @@ mod tests {
         };
         let report = report(Status::Failed);
         let (_, posted) = tokio::join!(serve, notifier.post(Event::Failed, &report));
-        let told = notifier.without_path(&posted.unwrap_err().chain());
+        let console = Console::default();
+        let hidden = console.hold_masks(&notifier.masks());
+        let told = console.masked(&posted.unwrap_err().chain());
+        drop(hidden);
         assert!(told.contains("404") && !told.contains("hunter2"), "{told}");
     }
 }

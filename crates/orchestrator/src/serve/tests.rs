@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use aqueduct_core::{StdFs, SystemClock};
+use aqueduct_core::{Fs, StdFs, SystemClock};
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -214,7 +214,8 @@ async fn secret_values_of_a_run_that_has_ended_are_not_there_any_more() {
     stands_at(&goes_on, JobStatus::Running).await;
     runs.close().await;
     let kept = |id: &str| {
-        std::fs::read_to_string(house.state.path().join("serve").join(format!("{id}.json"))).unwrap()
+        let path = house.state.path().join("serve").join(format!("{id}.json"));
+        String::from_utf8(StdFs.read(&path, 1 << 20).unwrap()).unwrap()
     };
     assert!(!kept(&ends.id).contains("hunter2"), "{}", kept(&ends.id));
     assert!(kept(&goes_on.id).contains("hunter2"), "the next server needs it");
