@@ -38,7 +38,7 @@ pub use self::{
         Crossing, Cut, Events, Level, Next, Reader, Ring, RingClosed, RingLimits, RingStats, Runs, SlowReader,
     },
     tap::tap,
-    tasks::{Task, TaskError, Tasks, panic_message},
+    tasks::{Owed, Task, TaskError, Tasks, panic_message},
     throttle::{Throttle, throttle},
     window::{Window, WindowLimit, window, window_ordered},
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +19,8 @@ use crate::ReserveError;
 #[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
+    /// Of those, the ones that clear up.
+    owed: TaskTracker,
     cancel: CancellationToken,
     compute: Arc<Semaphore>,
 }
@@ -43,6 +45,7 @@ impl Tasks {
     pub fn new(n_compute: usize) -> Self {
         Self {
             tracker: TaskTracker::new(),
+            owed: TaskTracker::new(),
             cancel: CancellationToken::new(),
             compute: Arc::new(Semaphore::new(n_compute.max(1))),
         }
@@ -61,6 +64,20 @@ impl Tasks {
     /// Starts a task on the current runtime.
     pub fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Task<T> {
         Task::new(self.tracker.spawn(future))
+    }
+
+    /// Starts a task that is not aborted when its handle goes, because it must undo what it has begun: delete a file on a
+    /// server, say. It learns by a token of its own that nobody needs its result any more, clears up, and ends within a bound
+    /// that it sets itself. [`Tasks::join`] waits for it, and so does [`Tasks::join_owed`].
+    pub fn spawn_owed<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Owed<T> {
+        Owed(self.tracker.spawn(self.owed.track_future(future)))
+    }
+
+    /// Waits until every task of [`Tasks::spawn_owed`] has ended: what they clear up with can be closed then.
+    pub async fn join_owed(&self) {
+        self.owed.close();
+        self.owed.wait().await;
+        self.owed.reopen();
     }
 
     /// Runs a closure that computes on the blocking pool, in turn.
@@ -163,16 +180,32 @@ impl<T> Future for Task<T> {
     type Output = Result<T, TaskError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.handle).poll(cx).map_err(|error| match error.try_into_panic() {
-            Ok(panic) => TaskError::Panicked(panic_message(&*panic)),
-            Err(_) => TaskError::Cancelled,
-        })
+        Pin::new(&mut self.handle).poll(cx).map_err(ended_without)
+    }
+}
+
+fn ended_without(error: JoinError) -> TaskError {
+    match error.try_into_panic() {
+        Ok(panic) => TaskError::Panicked(panic_message(&*panic)),
+        Err(_) => TaskError::Cancelled,
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.abort.abort();
+    }
+}
+
+/// A running task that is seen through. Awaiting it gives its result; dropping it changes nothing.
+#[derive(Debug)]
+pub struct Owed<T>(JoinHandle<T>);
+
+impl<T> Future for Owed<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_err(ended_without)
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) async fn drive(prepared: Prepared, options: RunOptions) -> (Vec<Outpu
     let failure = failure.err();
     committing.rejects.leave();
     let published = committing.commits.close(failure.is_none()).await;
+    // Who clears up on a server still needs the client.
+    run.tasks.join_owed().await;
     if let Some(fetcher) = run.services.get::<Fetcher>() {
         fetcher.close().await;
     }

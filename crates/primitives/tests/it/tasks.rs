@@ -25,6 +25,28 @@ async fn a_dropped_handle_aborts_its_task() {
     assert_eq!((census.alive(), tasks.n_running()), (0, 0));
 }
 
+// S4.3: what was begun elsewhere is undone although nobody waits for it.
+#[tokio::test]
+async fn an_owed_task_goes_on_without_its_handle_and_is_joined() {
+    let tasks = Tasks::default();
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let is_undone = Arc::new(AtomicBool::new(false));
+    let undone = Arc::clone(&is_undone);
+    drop(tasks.spawn_owed(async move {
+        let _ = gone.await;
+        undone.store(true, SeqCst);
+    }));
+    let_all_run().await;
+    assert_eq!((tasks.n_running(), is_undone.load(SeqCst)), (1, false));
+    go.send(()).unwrap();
+    soon(tasks.join_owed()).await;
+    assert!(is_undone.load(SeqCst));
+    soon(tasks.join()).await;
+    let panicked = tasks.spawn_owed(async { panic!("row {}", 7) });
+    assert_eq!(soon(panicked).await, Err::<u8, _>(TaskError::Panicked("row 7".into())));
+    assert_eq!(soon(tasks.spawn_owed(async { 7 })).await, Ok(7));
+}
+
 // S0.8: what went wrong in a task is a value for its owner.
 #[tokio::test]
 async fn a_task_says_how_it_ended() {
