@@ -1,9 +1,14 @@
 //! What a step counts while it runs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// A step has so many counters of its own at most: more would be names made of data.
+const MAX_OWN: usize = 100;
+/// What their names begin with where all counters stand together.
+const OWN: &str = "own.";
 
 /// A counter that many tasks add to.
 #[derive(Debug, Default)]
@@ -57,6 +62,8 @@ pub struct StepMetrics {
     pub spilled_raw_bytes: Counter,
     /// Times that spilled rows were merged and spilled again.
     pub spill_merges: Counter,
+    /// What only steps of its kind count, by name.
+    own: Mutex<BTreeMap<String, u64>>,
     busy_nanos: AtomicU64,
     in_flight: Arc<AtomicU64>,
 }
@@ -84,15 +91,42 @@ impl StepMetrics {
         self.in_flight.load(Relaxed)
     }
 
+    /// Counts something that only steps of its kind do: questions asked of a service, say. The report tells it by this name;
+    /// more than a hundred names are not kept.
+    pub fn count(&self, name: &str, n: u64) {
+        let mut own = self.lock_own();
+        if let Some(sum) = own.get_mut(name) {
+            *sum += n;
+        } else if own.len() < MAX_OWN {
+            own.insert(name.to_owned(), n);
+        }
+    }
+
+    /// What was counted by [`StepMetrics::count`] so far, by name.
+    pub fn own(&self) -> BTreeMap<String, u64> {
+        self.lock_own().clone()
+    }
+
+    fn lock_own(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was counted so far, by name.
     pub fn snapshot(&self) -> BTreeMap<String, u64> {
-        self.named().into_iter().map(|(name, counter)| (name.to_owned(), counter.get())).collect()
+        let named = self.named().into_iter().map(|(name, counter)| (name.to_owned(), counter.get()));
+        let own = self.own().into_iter().map(|(name, n)| (format!("{OWN}{name}"), n));
+        named.chain(own).collect()
     }
 
     /// Goes on from what was counted before. Names that are not known are left out.
     pub fn add_all(&self, counted: &BTreeMap<String, u64>) {
         for (name, counter) in self.named() {
             counter.add(counted.get(name).copied().unwrap_or_default());
+        }
+        for (name, n) in counted {
+            if let Some(name) = name.strip_prefix(OWN) {
+                self.count(name, *n);
+            }
         }
     }
 
@@ -129,5 +163,23 @@ impl StepMetrics {
     /// Time spent computing so far, over all tasks.
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_nanos.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_its_own_go_on_in_another_process() {
+        let before = StepMetrics::default();
+        before.count("requests", 2);
+        before.count("requests", 3);
+        before.rows_out.add(7);
+        let after = StepMetrics::default();
+        after.add_all(&before.snapshot());
+        after.count("requests", 1);
+        assert_eq!(after.own(), BTreeMap::from([("requests".to_owned(), 6)]));
+        assert_eq!(after.rows_out.get(), 7);
     }
 }

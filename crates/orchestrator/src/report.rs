@@ -129,6 +129,9 @@ pub struct StepReport {
     /// Times that spilled rows were merged and spilled again; the last merge, whose rows go on, is not counted.
     #[serde(default)]
     pub spill_merges: u64,
+    /// What only steps of this kind count, by name: of `extract`, `questions`, `uploads` and the like.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// One output of a run.

@@ -301,5 +301,6 @@ fn step_report(step: &LiveStep) -> StepReport {
         spilled_bytes: metrics.spilled_bytes.get(),
         spilled_raw_bytes: metrics.spilled_raw_bytes.get(),
         spill_merges: metrics.spill_merges.get(),
+        counts: metrics.own(),
     }
 }
