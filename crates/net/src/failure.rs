@@ -57,6 +57,20 @@ pub(crate) fn timed_out_in_answer(url: &Url, limit: Duration) -> Failure {
     later(url, format!("timed out: the answer did not end within `read_timeout`, {limit}"))
 }
 
+/// A call did not end in time.
+pub(crate) fn timed_out_calling(url: &Url, limit: Duration) -> Failure {
+    let timed_out = TimedOut { limit };
+    at(url, ErrorKind::Io, timed_out.to_string()).with_source(timed_out).retry_later().into()
+}
+
+/// The cause of an error of [`Fetcher::call`](crate::Fetcher::call): it took longer than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("timed out: no whole answer within {}", humantime::format_duration(*.limit))]
+pub struct TimedOut {
+    /// It may take so long.
+    pub limit: Duration,
+}
+
 /// No connection was made in time.
 pub(crate) fn timed_out_connecting(url: &Url, limit: Duration, error: reqwest::Error) -> Failure {
     let limit = humantime::format_duration(limit);
@@ -133,7 +147,7 @@ pub(crate) fn may_pass(error: &Error) -> bool {
 }
 
 /// The wait of a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date. Junk counts as none.
-fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));

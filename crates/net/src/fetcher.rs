@@ -18,8 +18,8 @@ use crate::objects::Object;
 use crate::request::{Answer, Ask, drain};
 use crate::store::Stores;
 use crate::{
-    Backoff, HttpOptions, Known, Listed, Listener, Location, StorageOptions, Trust, body, http_ranges, list,
-    local, masked_url, range,
+    Backoff, Call, HttpOptions, Known, Listed, Listener, Location, Reply, StorageOptions, Trust, body,
+    http_ranges, list, local, masked_url, range,
 };
 
 /// Reads local files, HTTP URLs and objects. Cheap to clone; clones share connections, limits and the end.
@@ -155,6 +155,24 @@ impl Fetcher {
             Location::Http(url) => self.get_http(Ask::post(url, from, question), metrics).await,
             _ => Err(Error::bug("ask", "only HTTP servers are asked questions").with("url", at)),
         }
+    }
+
+    /// Makes a request once, and reads its answer whole, whatever its status. It may change something on the server: whether it
+    /// is made again is the caller's affair. No redirect is followed.
+    ///
+    /// # Errors
+    /// There was no answer, it broke off, did not end in time or is too long. [`Error::retry`] says whether it may pass.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; whether the server has done what was asked is not known then.
+    pub async fn call(&self, call: &Call) -> Result<Reply> {
+        self.check_open()?;
+        self.inner.call(call).await.map_err(|failure| failure.error)
+    }
+
+    /// The options that it was made with.
+    pub fn options(&self) -> &HttpOptions {
+        &self.inner.http
     }
 
     /// Gets ready to listen to a stream of events. Once it has been open, it is asked for again `reconnects` times without

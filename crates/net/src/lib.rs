@@ -32,6 +32,7 @@
 mod address;
 mod auth;
 mod body;
+mod call;
 mod clients;
 mod failure;
 mod fetched;
@@ -57,7 +58,8 @@ mod validator;
 mod web;
 
 pub use address::Trust;
-pub use failure::does_no_ranges;
+pub use call::{Call, Reply};
+pub use failure::{TimedOut, does_no_ranges};
 pub use fetched::{ContentEncoding, Fetched, Known, Meta, Ranged};
 pub use fetcher::Fetcher;
 pub use list::Listed;

@@ -38,8 +38,12 @@ pub(crate) struct Ask {
     pub(crate) range: Option<String>,
     /// The value of `If-Range`.
     pub(crate) if_range: Option<String>,
+    /// Headers of this request alone.
+    pub(crate) headers: HeaderMap,
     /// What is sent along, as JSON.
     pub(crate) json: Option<Bytes>,
+    /// What is sent along, as its headers say: pieces, one after the other.
+    pub(crate) body: Vec<Bytes>,
     /// It asks for a stream of events, those behind this one; with an empty text for those that come.
     pub(crate) events_after: Option<String>,
     /// The answer is wanted only if there is another version than this.
@@ -54,7 +58,9 @@ impl Ask {
             method,
             range: None,
             if_range: None,
+            headers: HeaderMap::new(),
             json: None,
+            body: Vec::new(),
             events_after: None,
             unless: None,
         }
@@ -63,6 +69,11 @@ impl Ask {
     /// A question that takes more than a URL, and changes nothing where it is asked: it may be asked again.
     pub(crate) fn post(url: &Url, from: Trust, json: Bytes) -> Self {
         Self { json: Some(json), ..Self::new(url, from, Method::POST) }
+    }
+
+    /// Whether it gets the configured credentials there.
+    fn is_at_home(&self, url: &Url) -> bool {
+        self.configured_origin().is_some_and(|origin| same_origin(origin, url))
     }
 
     /// The origin that gets the configured credentials.
@@ -119,6 +130,17 @@ impl Inner {
     }
 
     async fn send_one(&self, ask: &Ask, url: &Url, is_first_hop: bool) -> Result<Response, Failure> {
+        let request = self.in_turn(ask, url, is_first_hop).await?;
+        self.send_in_turn(ask, url, request).await
+    }
+
+    /// A request whose turn has come at its host.
+    pub(crate) async fn in_turn(
+        &self,
+        ask: &Ask,
+        url: &Url,
+        is_first_hop: bool,
+    ) -> Result<RequestBuilder, Failure> {
         let guarded = self.is_guarded(ask, url, is_first_hop).await?;
         let client = self.web.clients.client(&self.http, guarded, &self.tasks).await?;
         if let (Some(rate), Some(host)) = (self.http.rate_limit, url.host_str()) {
@@ -128,12 +150,29 @@ impl Inner {
             };
             self.until_closed(turn).await?;
         }
-        let is_at_home = ask.configured_origin().is_some_and(|origin| same_origin(origin, url));
-        let request = client.request(ask.method.clone(), url.clone()).headers(self.headers(ask, is_at_home));
-        let request = match &ask.json {
-            Some(json) => request.header(header::CONTENT_TYPE, "application/json").body(json.clone()),
-            None => request,
-        };
+        let headers = self.headers(ask, ask.is_at_home(url));
+        let request = client.request(ask.method.clone(), url.clone()).headers(headers);
+        Ok(match (&ask.json, ask.body.as_slice()) {
+            (Some(json), _) => request.header(header::CONTENT_TYPE, "application/json").body(json.clone()),
+            (None, []) => request,
+            (None, [whole]) => request.body(whole.clone()),
+            (None, pieces) => {
+                let n_bytes: usize = pieces.iter().map(Bytes::len).sum();
+                let pieces = pieces.to_vec().into_iter().map(Ok::<_, std::io::Error>);
+                let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
+                request.header(header::CONTENT_LENGTH, n_bytes).body(body)
+            }
+        })
+    }
+
+    /// Sends it, with the credentials that belong to where it goes.
+    pub(crate) async fn send_in_turn(
+        &self,
+        ask: &Ask,
+        url: &Url,
+        request: RequestBuilder,
+    ) -> Result<Response, Failure> {
+        let is_at_home = ask.is_at_home(url);
         match self.http.auth.as_ref().filter(|_| is_at_home && url.username().is_empty()) {
             Some(auth) => match Grant::of(auth) {
                 Some(grant) => self.send_with_token(&grant, url, request).await,
@@ -152,6 +191,7 @@ impl Inner {
                 insert(&mut headers, name, value.expose());
             }
         }
+        headers.extend(ask.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         if let Some(range) = &ask.range {
             insert(&mut headers, "range", range);
         }

@@ -41,7 +41,9 @@ impl Backoff {
         self.first.saturating_mul(2u32.saturating_pow(n_failed.saturating_sub(1))).min(self.max)
     }
 
-    pub(crate) fn wait(&self, n_failed: u32, retry_after: Option<Duration>) -> Duration {
+    /// How long to wait after so many failures in a row, the first being 1: as long as the server asks for, or a time drawn
+    /// from nothing to the longest.
+    pub fn wait(&self, n_failed: u32, retry_after: Option<Duration>) -> Duration {
         match retry_after {
             Some(asked) => asked.min(self.max_retry_after),
             None => rand::random_range(Duration::ZERO..=self.ceiling(n_failed)),
