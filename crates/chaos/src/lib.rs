@@ -37,8 +37,8 @@ use tokio::task::JoinSet;
 pub use self::answer::{Answer, Body, Gate, Request};
 use self::answer::{Step, parse_head};
 
-/// A request's head and body are read up to this size; who sends more is hung up on.
-const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// What a request has at most, where nothing large is sent.
+pub const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// Large bodies are written in pieces of this size.
 const PIECE_BYTES: usize = 64 << 10;
@@ -59,13 +59,16 @@ type Route = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 pub struct Limits {
     /// Connections at once. Who comes when there are so many waits until one ends.
     pub max_connections: usize,
+    /// A request's head, and its body, are read up to this size; who sends more is hung up on.
+    pub max_request_bytes: usize,
     /// Whether [`Server::asked`] and [`Server::n_requests`] are to be answered: the server then keeps every request.
     pub keeps_requests: bool,
 }
 
 impl Limits {
     /// As many connections as any test opens, and every request kept.
-    const OF_TESTS: Self = Self { max_connections: 100_000, keeps_requests: true };
+    const OF_TESTS: Self =
+        Self { max_connections: 100_000, max_request_bytes: MAX_REQUEST_BYTES, keeps_requests: true };
 }
 
 /// A running server. Dropping it ends it and breaks its connections.
@@ -245,7 +248,7 @@ async fn read_request(
         if let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") {
             break at + 4;
         }
-        if received.len() > MAX_REQUEST_BYTES || stream.read_buf(received).await? == 0 {
+        if received.len() > shared.limits.max_request_bytes || stream.read_buf(received).await? == 0 {
             return Ok(None);
         }
     };
@@ -253,7 +256,7 @@ async fn read_request(
     let mut request = parse_head(&head);
     let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     while received.len() < length {
-        if length > MAX_REQUEST_BYTES || stream.read_buf(received).await? == 0 {
+        if length > shared.limits.max_request_bytes || stream.read_buf(received).await? == 0 {
             return Ok(None);
         }
     }
@@ -477,7 +480,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_when_there_are_too_many_waits_and_nothing_is_kept() {
-        let limits = Limits { max_connections: 1, keeps_requests: false };
+        let limits =
+            Limits { max_connections: 1, max_request_bytes: MAX_REQUEST_BYTES, keeps_requests: false };
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), limits).await.unwrap();
         let gate = Gate::closed();
         let waits = gate.clone();

@@ -5,9 +5,11 @@
 //! - [`faults`]: a disk that fails when it is told to, one in memory that is crashed at any operation, a clock that
 //!   stands still.
 //! - [`pdf`]: small documents, good and hostile.
+//! - [`ai_service`]: a stand-in for AI services that counts.
 //! - [`http`]: a scripted server that counts.
 //! - `s3`, with the feature of that name: a server that speaks S3, with faults.
 
+pub mod ai_service;
 pub mod faults;
 pub mod pdf;
 #[cfg(feature = "s3")]

@@ -43,7 +43,7 @@ async fn a_server_that_is_down_leaves_the_output_and_when_it_is_up_the_flow_runs
         "retries: 0",
     ]);
     assert_eq!((job.numbers("out.ndjson"), job.files(".")), (Some((0..10).collect()), before));
-    let limits = Limits { max_connections: 100, keeps_requests: true };
+    let limits = Limits { max_connections: 100, max_request_bytes: 1 << 20, keeps_requests: true };
     let server = loop {
         match Server::bind(address, limits).await {
             Ok(server) => break server,

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use aqueduct_chaos::{Answer, Body, Limits, Request, Server};
+use aqueduct_chaos::{Answer, Body, Limits, MAX_REQUEST_BYTES, Request, Server};
 use percent_encoding::percent_decode_str;
 
 use crate::flow::{FlowErrors, read_document};
@@ -56,7 +56,8 @@ impl Chaos {
     /// It cannot listen there.
     pub(crate) async fn serve(self, log: impl Fn(&str) + Send + Sync + 'static) -> Result<Server, String> {
         let address = self.script.listen.address().ok_or("the address was not checked")?;
-        let limits = Limits { max_connections: self.script.max_connections, keeps_requests: false };
+        let max_connections = self.script.max_connections;
+        let limits = Limits { max_connections, max_request_bytes: MAX_REQUEST_BYTES, keeps_requests: false };
         let server = Server::bind(address, limits)
             .await
             .map_err(|error| format!("cannot listen on {address}: {error}; choose another `listen`"))?;

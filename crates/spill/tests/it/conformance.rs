@@ -70,7 +70,15 @@ fn join(how: &'static str, rows: Vec<String>) -> Fixture {
     let on = json!(["letter"]);
     let options = json!({"with": "alphabet", "on": on, "how": how});
     let dropping = Ok((json!({"with": "alphabet", "on": on, "how": "anti"}), vec![letters(), alphabet()]));
-    Fixture { component: "join", variant: how, options, inputs: vec![letters(), alphabet()], rows, dropping }
+    Fixture {
+        component: "join",
+        variant: how,
+        options,
+        inputs: vec![letters(), alphabet()],
+        rows,
+        dropping,
+        asks_a_server: false,
+    }
 }
 
 fn alphabet() -> RecordBatch {
@@ -87,7 +95,7 @@ const N_ROWS: i64 = 40;
 
 fn over(input: RecordBatch, component: &'static str, options: Value, rows: Vec<String>) -> Fixture {
     let dropping = Err("every key has a row");
-    Fixture { component, variant: "", options, inputs: vec![input], rows, dropping }
+    Fixture { component, variant: "", options, inputs: vec![input], rows, dropping, asks_a_server: false }
 }
 
 fn letter(id: i64) -> char {

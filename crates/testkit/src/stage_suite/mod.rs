@@ -6,6 +6,8 @@
 //! ```ignore
 //! aqueduct_testkit::stage_suite!(aqueduct_transforms::ALL, fixtures);
 //! ```
+//!
+//! A third argument is a function that puts clients and pools into the context of every trial.
 
 mod cases;
 mod feed;
@@ -29,7 +31,10 @@ pub type Suite = crate::suite::Suite<dyn StageFactory, Fixture>;
 #[macro_export]
 macro_rules! stage_suite {
     ($components:expr, $fixtures:expr) => {
-        $crate::stage_cases!([$crate::conformance_tests] stage_suite, $components, $fixtures, |_| {};);
+        $crate::stage_suite!($components, $fixtures, |_| {});
+    };
+    ($components:expr, $fixtures:expr, $services:expr) => {
+        $crate::stage_cases!([$crate::conformance_tests] stage_suite, $components, $fixtures, $services;);
     };
 }
 
@@ -67,6 +72,8 @@ pub struct Fixture {
     pub rows: Vec<String>,
     /// Options under which no row of these inputs comes out; or why every row does.
     pub dropping: Result<(Value, Vec<RecordBatch>), &'static str>,
+    /// Whether it asks a server: time then passes as on the wall.
+    pub asks_a_server: bool,
 }
 
 row!(Fixture);
@@ -88,7 +95,8 @@ pub type Case<V> = fn(Trial) -> V;
 pub fn judge<V: Future<Output = Verdict> + 'static>(suite: Suite, case: &str, run: Case<V>) {
     let services = suite.services;
     suite.judge(case, |factory, fixture| {
-        on_runtime(Time::Still, move || run(Trial { factory, fixture, services }))
+        let time = if fixture.asks_a_server { Time::Real } else { Time::Still };
+        on_runtime(time, move || run(Trial { factory, fixture, services }))
     });
 }
 

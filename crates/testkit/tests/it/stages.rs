@@ -129,6 +129,7 @@ fn suite(fault: Fault) -> Suite {
         inputs: vec![numbers("n")],
         rows: (0..40).map(|n| n.to_string()).collect(),
         dropping: Ok((json!(dropping), vec![numbers("n")])),
+        asks_a_server: false,
     };
     Suite { components: ALL, fixtures: vec![fixture], services: |_| {}, file: file!() }
 }
