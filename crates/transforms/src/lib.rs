@@ -9,6 +9,8 @@ mod cast;
 mod columns;
 mod drop;
 mod explode;
+#[cfg(feature = "http")]
+mod extract;
 #[cfg(feature = "expr")]
 mod filter;
 mod flatten;
@@ -56,4 +58,6 @@ pub const ALL: &[&dyn StageFactory] = &[
     #[cfg(feature = "validate")]
     &validate::FACTORY,
     &update::FACTORY,
+    #[cfg(feature = "http")]
+    &extract::FACTORY,
 ];

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, St
 use arrow::datatypes::{DataType, Field, Int64Type};
 use serde_json::{Value, json};
 
-aqueduct_testkit::stage_suite!(aqueduct_transforms::ALL, fixtures);
+aqueduct_testkit::stage_suite!(aqueduct_transforms::ALL, fixtures, crate::asking::services);
 
 /// One row a fixture; a stage may have several.
 fn fixtures() -> Vec<Fixture> {
@@ -39,6 +39,12 @@ fn fixtures() -> Vec<Fixture> {
             json!({"set": {"id": "{id}", "both.key": "{key}-{id}"}, "remove": ["key"]}),
             each(|id| format!("{id}\t{{key: k{id}-{id}}}")),
         ),
+        #[cfg(feature = "http")]
+        extract("one after the other", json!(1)),
+        #[cfg(feature = "http")]
+        extract("several at once", json!(4)),
+        #[cfg(feature = "http")]
+        extract("as many as go", json!("adaptive")),
     ]
 }
 
@@ -51,7 +57,8 @@ const N_ROWS: i64 = 40;
 /// A stage that passes every row, over rows of an `id` and a `key`.
 pub(crate) fn keeping(component: &'static str, options: Value, rows: Vec<String>) -> Fixture {
     let dropping = Err("it passes every row");
-    Fixture { component, variant: "", options, inputs: vec![ids_and_keys()], rows, dropping }
+    let (variant, inputs, asks_a_server) = ("", vec![ids_and_keys()], false);
+    Fixture { component, variant, options, inputs, rows, dropping, asks_a_server }
 }
 
 /// As [`keeping`], with options under which no row passes.
@@ -107,6 +114,20 @@ fn explode() -> Fixture {
         dropping: Ok((json!("tags"), vec![lists(|_| 0..0)])),
         ..keeping("explode", json!("tags"), rows.collect())
     }
+}
+
+/// Each row's key is sent to a service, which answers with its prompt and how long the key is.
+#[cfg(feature = "http")]
+fn extract(variant: &'static str, concurrency: Value) -> Fixture {
+    let options = json!({
+        "service": "http", "url": crate::asking::service_url(), "section": "key", "prompt": "row {id}",
+        "concurrency": concurrency, "delay": "0s",
+    });
+    let answered = |id: i64| {
+        let n_bytes = format!("k{id}").len();
+        format!("{id}\tk{id}\trow {id} ({n_bytes} bytes)\tok\t\t")
+    };
+    Fixture { variant, asks_a_server: true, ..keeping("extract", options, each(answered)) }
 }
 
 /// Every other row has the key of the one before.
