@@ -1,5 +1,6 @@
 //! Calls to the service: each within its time, made again where that may help, and not while the service cools down.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -87,13 +88,15 @@ impl CallFailed {
     fn of_status(request: &Request, reply: &Reply) -> Self {
         let status = reply.status.as_u16();
         let said = one_line(&String::from_utf8_lossy(reply.body.get(..1000).unwrap_or(&reply.body)));
-        let Request { method, url, .. } = request;
+        // Without credentials that may stand in it.
+        let at = Location::parse(&request.url, Path::new("")).map(|at| at.to_string()).unwrap_or_default();
+        let method = &request.method;
         Self {
             status: Some(status),
             is_timeout: false,
             may_pass: matches!(status, 408 | 425 | 429) || reply.status.is_server_error(),
             retry_after: reply.retry_after(),
-            message: format!("{method} {url}: the service answered {status}: {said}"),
+            message: format!("{method} {at}: the service answered {status}: {said}"),
         }
     }
 
@@ -234,7 +237,7 @@ impl Caller {
         };
         Ok(Call {
             method: request.method.clone(),
-            at: Location::parse(&request.url, std::path::Path::new(""))?,
+            at: Location::parse(&request.url, Path::new(""))?,
             from: if request.is_named_by_service { Trust::Data { origin } } else { Trust::Flow },
             headers: request.headers.clone(),
             body: request.body.clone(),

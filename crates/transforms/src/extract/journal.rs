@@ -55,12 +55,18 @@ impl Journal {
     ) -> Result<(Self, Vec<RemoteFile>)> {
         let journal = Self { fs: Arc::clone(fs), dir: step_dir.join(FOLDER), tasks: tasks.clone() };
         let (this, above) = (journal.clone(), step_dir.parent().unwrap_or(step_dir).to_owned());
-        let leftovers = tasks.block(move || {
-            make_dir_durably(&*this.fs, &this.dir, &above)?;
-            this.leftovers()
-        });
-        let leftovers = leftovers.await??;
+        tasks.block(move || make_dir_durably(&*this.fs, &this.dir, &above)).await??;
+        let leftovers = journal.left().await?;
         Ok((journal, leftovers))
+    }
+
+    /// The files that are written down now.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) async fn left(&self) -> Result<Vec<RemoteFile>> {
+        let this = self.clone();
+        self.tasks.block(move || this.leftovers()).await?
     }
 
     fn leftovers(&self) -> Result<Vec<RemoteFile>> {

@@ -21,6 +21,8 @@ const MAX_FAILED_IN_A_ROW: usize = 3;
 pub(super) struct Remotes {
     pub(super) service: Box<dyn Service>,
     pub(super) caller: Caller,
+    /// Whose interface the service has, and where it is.
+    pub(super) place: (&'static str, String),
     pub(super) metrics: Arc<StepMetrics>,
     /// Nothing where a run leaves nothing behind.
     pub(super) journal: Option<Journal>,
@@ -86,33 +88,45 @@ impl Remotes {
     }
 
     /// Deletes what killed runs have left at the service.
-    pub(super) async fn delete_orphans(&self, orphans: Vec<RemoteFile>, (service, url): (&str, &str)) {
-        let mut n_failed = 0;
-        for orphan in &orphans {
-            if orphan.service != service || orphan.url != url {
+    pub(super) async fn delete_orphans(&self, orphans: Vec<RemoteFile>) {
+        let n_deleted = self.release_all(orphans).await;
+        if n_deleted > 0 {
+            self.metrics.count("orphans_deleted", n_deleted);
+            tracing::info!(n_deleted, "deleted files that an earlier run had left at the service");
+        }
+    }
+
+    /// Tries once more to delete what this run could not.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) async fn delete_rest(&self) -> Result<()> {
+        if let Some(journal) = &self.journal {
+            self.release_all(journal.left().await?).await;
+        }
+        Ok(())
+    }
+
+    /// How many could be deleted.
+    async fn release_all(&self, files: Vec<RemoteFile>) -> u64 {
+        let (mut n_failed, mut n_deleted) = (0, 0);
+        for file in &files {
+            if (file.service.as_str(), &file.url) != (self.place.0, &self.place.1) {
+                let (name, url) = (&file.name, &file.url);
                 tracing::warn!(
-                    name = orphan.name,
-                    url = orphan.url,
+                    name,
+                    url,
                     "an earlier run has left a file at another service, which is not asked here"
                 );
-                continue;
-            }
-            if self.release(orphan).await {
-                (n_failed, ()) = (0, self.metrics.count("orphans_deleted", 1));
-                tracing::info!(
-                    file = orphan.shown_name,
-                    "deleted a file that a killed run had left at the service"
-                );
-                continue;
-            }
-            n_failed += 1;
-            if n_failed == MAX_FAILED_IN_A_ROW {
-                tracing::warn!(
-                    n_left = orphans.len(),
-                    "files of earlier runs stay at the service; the next run tries again"
-                );
-                return;
+            } else if self.release(file).await {
+                (n_failed, n_deleted) = (0, n_deleted + 1);
+            } else {
+                n_failed += 1;
+                if n_failed == MAX_FAILED_IN_A_ROW {
+                    break;
+                }
             }
         }
+        n_deleted
     }
 }

@@ -44,8 +44,6 @@ pub(super) struct Shop {
     /// So many begin without a pause.
     pub(super) n_at_once: usize,
     pub(super) n_begun: AtomicUsize,
-    /// Whose interface the service has, and where it is.
-    pub(super) service: (&'static str, String),
 }
 
 /// How an attempt ended.
@@ -71,7 +69,7 @@ impl Shop {
         let outcome = self.answered(section, &stop).await;
         let elapsed_ms = begun.elapsed().as_millis();
         match &outcome {
-            Ok(Outcome::Answered(answer)) => tracing::info!(
+            Ok(Outcome::Answered(answer)) => tracing::debug!(
                 document = label.document,
                 nth_document = label.nth_document,
                 section = label.section,
@@ -205,14 +203,14 @@ impl Shop {
         let unique = format!("{:032x}", rand::random::<u128>());
         let shown_name = format!("{}_{}.{}", section.label.base_name(), &unique[..8], content.extension);
         let file = RemoteFile {
-            service: self.service.0.to_owned(),
-            url: self.service.1.clone(),
+            service: self.remotes.place.0.to_owned(),
+            url: self.remotes.place.1.clone(),
             name: format!("aq-{}", &unique[..24]),
             shown_name,
             id: None,
         };
         self.remotes.note(&file).await?;
-        tracing::info!(
+        tracing::debug!(
             bytes = content.bytes.len(),
             "Uploading section {} as {}",
             section.label.section,

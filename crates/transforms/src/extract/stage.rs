@@ -66,6 +66,7 @@ impl Stage for Extract {
                 }
             }
             drop(input);
+            work.shop.remotes.delete_rest().await?;
             work.tell(&cx);
             work.check_all_asked()?;
             if let Some(ended) = ended {
@@ -106,19 +107,19 @@ impl Extract {
             }
             None => None,
         };
-        let remotes = Remotes { service, caller, metrics: Arc::clone(cx.metrics()), journal };
-        let kind = config.service.name();
-        remotes.delete_orphans(orphans, (kind, &url)).await;
+        let salt = self.salt(&url);
+        let place = (config.service.name(), url);
+        let remotes = Remotes { service, caller, place, metrics: Arc::clone(cx.metrics()), journal };
+        remotes.delete_orphans(orphans).await;
         let shop = Shop {
             remotes,
             answers,
             allowance: Allowance::new(config.max_requests),
             tasks: cx.tasks().clone(),
-            salt: self.salt(&url),
+            salt,
             delay: config.delay,
             n_at_once,
             n_begun: AtomicUsize::new(0),
-            service: (kind, url),
         };
         let stop = CancellationToken::new();
         Ok(Work {

@@ -201,8 +201,7 @@ async fn whatever_the_service_does_files_are_deleted_and_rows_keep_their_order()
         let url = if kind == "openai" { service.openai_url() } else { service.url() };
         let names: Vec<String> = (0..30).map(|n| format!("s{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let more =
-            json!({"service": kind, "url": url, "concurrency": "adaptive", "timeout": "400ms", "retries": 5});
+        let more = json!({"service": kind, "url": url, "concurrency": "adaptive", "timeout": "400ms", "retries": 40});
         let found = asked(&room.cx(), options(&service, &more), sections(&names)).await.unwrap();
         let expected: Vec<String> = names.iter().enumerate().map(|(n, name)| ok(name, 5 + n)).collect();
         assert_eq!(found, expected, "seed {seed}");
@@ -346,7 +345,8 @@ async fn a_file_that_is_not_deleted_does_not_mask_the_answer_and_is_left_to_the_
     let more = json!({"service": "http", "url": server.url("")});
     let rows = asked(&cx, options(&service, &more), sections(&["a"])).await.unwrap();
     assert_eq!(rows, ["a: 42 | ok | -"]);
-    assert_eq!(cx.metrics().own()["deletes_failed"], 1);
+    // Once after the answer, once at the end.
+    assert_eq!(cx.metrics().own()["deletes_failed"], 2);
     assert_eq!(files_in(&room.step_dir().join("remote")), 1);
     server.route("*", |_| Answer::ok("{}"));
     let cx = room.cx();
