@@ -158,7 +158,7 @@ impl Inner {
             (None, [whole]) => request.body(whole.clone()),
             (None, pieces) => {
                 let n_bytes: usize = pieces.iter().map(Bytes::len).sum();
-                let pieces = pieces.to_vec().into_iter().map(Ok::<_, std::io::Error>);
+                let pieces = ask.body.clone().into_iter().map(Ok::<_, std::io::Error>);
                 let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
                 request.header(header::CONTENT_LENGTH, n_bytes).body(body)
             }

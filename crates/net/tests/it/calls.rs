@@ -29,7 +29,7 @@ fn call(method: Method, url: &str) -> Call {
 async fn it_sends_method_headers_and_pieces_and_gives_any_answer() {
     let server = Server::start().await;
     let url = server.route("/a", |_| Answer::new(503).header("Retry-After", 7).body("later"));
-    let pieces = ["one ", "two ", "three"].map(Bytes::from_static).to_vec();
+    let pieces = ["one ", "two ", "three"].map(Bytes::from).to_vec();
     let headers =
         HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
     let client = plain_client();

@@ -109,7 +109,7 @@ async fn asked(cx: &Context, options: Value, rows: Vec<RecordBatch>) -> Result<V
 fn told(rows: &RecordBatch) -> Vec<String> {
     let text = |name: &str, row: usize| {
         let column = rows.column_by_name(name).unwrap().as_string::<i32>();
-        column.is_valid(row).then(|| column.value(row)).unwrap_or("-").to_owned()
+        if column.is_valid(row) { column.value(row).to_owned() } else { "-".to_owned() }
     };
     let row = |row| {
         let [section, answer, status, error] =
