@@ -225,20 +225,39 @@ fn divide(
     let more_in_flight = at_best.saturating_sub(needs.in_flight).min(rest);
     rest = rest.saturating_sub(more_in_flight);
     let mut shares: Vec<ByteCount> = needs.steps.iter().map(|need| need.min).collect();
-    let first = |need: &MemoryNeed, _: &Option<usize>| need.first.min(need.want);
-    let of_leases = |need: &MemoryNeed, lease: &Option<usize>| lease.map_or(ByteCount::ZERO, |_| need.want);
-    let of_all = |need: &MemoryNeed, _: &Option<usize>| need.want;
-    let rounds: [&dyn Fn(&MemoryNeed, &Option<usize>) -> ByteCount; 3] = [&first, &of_leases, &of_all];
-    for wish in rounds {
+    for round in [Round::First, Round::Leases, Round::Rest] {
         let has = needs.steps.iter().zip(leases).zip(&shares);
-        let wishes: Vec<ByteCount> =
-            has.map(|((need, lease), share)| wish(need, lease).saturating_sub(*share)).collect();
+        let wishes: Vec<ByteCount> = has
+            .map(|((need, lease), share)| round.wish(need, lease.is_some()).saturating_sub(*share))
+            .collect();
         for (share, more) in shares.iter_mut().zip(shared_out(rest, &wishes)) {
             *share = share.saturating_add(more);
             rest = rest.saturating_sub(more);
         }
     }
     (needs.in_flight.saturating_add(more_in_flight).saturating_add(rest), shares)
+}
+
+/// In which order steps get more than they must have.
+#[derive(Clone, Copy)]
+enum Round {
+    /// What decides what a step can do.
+    First,
+    /// What global stages want.
+    Leases,
+    /// What all want.
+    Rest,
+}
+
+impl Round {
+    /// How much a step wants to have in all.
+    fn wish(self, need: &MemoryNeed, has_lease: bool) -> ByteCount {
+        match self {
+            Self::First => need.first.min(need.want),
+            Self::Leases if !has_lease => ByteCount::ZERO,
+            Self::Leases | Self::Rest => need.want,
+        }
+    }
 }
 
 /// Of what there is, equal parts for all, except that nobody gets more than they wish.
