@@ -124,9 +124,23 @@ impl Server {
     /// # Errors
     /// The address cannot be had: the error names it and says what to do.
     pub fn bind(listen: &Listen, limits: ServerLimits, budget: Budget) -> Result<Self> {
+        Self::bind_with(Mounts::default(), listen, limits, budget)
+    }
+
+    /// Listens, and has who asks for what is not there wait until all is mounted: until [`Mounts::set_starting`] says so.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn bind_starting(listen: &Listen, limits: ServerLimits, budget: Budget) -> Result<Self> {
+        let mounts = Mounts::default();
+        mounts.set_starting(true);
+        Self::bind_with(mounts, listen, limits, budget)
+    }
+
+    fn bind_with(mounts: Mounts, listen: &Listen, limits: ServerLimits, budget: Budget) -> Result<Self> {
         let bound = listen.bind()?;
         let address = bound.address();
-        let (mounts, counts) = (Mounts::default(), Arc::<Counts>::default());
+        let counts = Arc::<Counts>::default();
         let shared = Arc::new(Shared {
             limits: limits.within_process(),
             mounts: mounts.clone(),

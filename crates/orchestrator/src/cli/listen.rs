@@ -40,10 +40,9 @@ impl Listening {
         }
         let listen = asked.cloned().unwrap_or_default();
         let access = access(&listen, flows)?;
-        let server =
-            Server::bind(&listen, ServerLimits::default(), Budget::new("connections", CONNECTIONS_BYTES))?;
         // Its streams are there when the flow's steps are open.
-        server.mounts().set_starting(true);
+        let budget = Budget::new("connections", CONNECTIONS_BYTES);
+        let server = Server::bind_starting(&listen, ServerLimits::default(), budget)?;
         let memory = flows.iter().map(|flow| flow.memory).max().unwrap_or_default();
         let one = OneFlow {
             name: first.name.clone(),

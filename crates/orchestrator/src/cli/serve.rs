@@ -70,7 +70,7 @@ async fn serve_until(
     let Shares { connections, events, runs: memory } =
         Shares::of(arguments.memory.unwrap_or_else(default_memory))?;
     let limits = ServerLimits { hosts: arguments.host.clone(), ..ServerLimits::default() };
-    let server = Server::bind(&arguments.listen, limits, connections)?;
+    let server = Server::bind_starting(&arguments.listen, limits, connections)?;
     let mounts = server.mounts();
     let flows = FolderFlows {
         program: Program {
@@ -88,6 +88,7 @@ async fn serve_until(
     let limits = Limits { max_runs: arguments.max_runs.into(), ..Limits::default() };
     let runs = Runs::open(Arc::new(flows), Some(records), memory, limits, Arc::new(SystemClock)).await?;
     let site = Site::mount(&server, runs.clone(), program.console.clone(), access, events)?;
+    server.mounts().set_starting(false);
     tracing::info!(folder = %arguments.folder.display(), "serving at {}", url(server.address()));
 
     keep_starting(&runs, &SystemClock, stop).await;
