@@ -61,7 +61,7 @@ pub(crate) struct Config {
     /// one goes on. Default: no limit.
     pub(super) max_requests: Option<u64>,
     /// Whether answers are kept from run to run: the same section, prompt, model and options are asked about once. Without,
-    /// they are kept until the run is complete.
+    /// they are kept for as long as a run that has committed something goes on.
     #[serde(default = "yes")]
     pub(super) cache: bool,
     /// A pause before each section but the first ones.
@@ -253,6 +253,10 @@ impl Config {
         }
         if self.max_requests == Some(0) {
             wrong("/max_requests", "nothing could be asked; expected at least 1");
+        }
+        if self.max_requests.is_some() && !self.cache {
+            let message = "a run that has asked all it may goes on by the answers that are kept; expected `cache: true`";
+            wrong("/max_requests", message);
         }
         for (pointer, bytes) in
             [("/max_prompt_bytes", self.max_prompt_bytes), ("/max_answer_bytes", self.max_answer_bytes)]

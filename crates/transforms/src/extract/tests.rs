@@ -452,6 +452,9 @@ fn what_is_wrong_with_options_is_told_at_once() {
         "/answer/schema/a",
     ];
     assert_eq!(at, expected);
+    let never_done =
+        json!({"service": "http", "url": "http://x", "prompt": "?", "max_requests": 1, "cache": false});
+    assert_eq!(FACTORY.configure(never_done).err().unwrap()[0].pointer, "/max_requests");
     let rows = sections(&["a"]);
     let unfit = json!({"service": "http", "url": "http://x", "prompt": "{sektion}", "section": "index"});
     let problems = FACTORY.configure(unfit).unwrap().bind(&[rows[0].schema()]).err().unwrap();
