@@ -72,7 +72,7 @@ async fn an_answer_has_a_time_and_a_size() {
     let long = server.route("/long", |_| Answer::ok("x".repeat(101)));
     let error = plain_client().fetcher.call(&call(Method::GET, &long)).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::Limit, Retry::Never));
-    says(&error, &["longer than it may be", "limit_bytes: 100B", "/long"]);
+    says(&error, &["longer than it may be", "limit_bytes: 100", "/long"]);
 }
 
 // T2
