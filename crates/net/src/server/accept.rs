@@ -115,8 +115,10 @@ pub(super) async fn accept_all(listener: Listener, shared: Arc<Shared>, stop: Ca
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let admission = Admission::of(&shared, peer);
+        // Who sees it counted sees its place taken.
         shared.counts.n_accepted.fetch_add(1, Relaxed);
-        match Admission::of(&shared, peer) {
+        match admission {
             Some(admission) if socket.prepare().is_ok() => {
                 connections.spawn(connection::serve(socket, peer, Arc::clone(&shared), admission));
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aqueduct_net::Secret;
 use aqueduct_net::server::{
     Event, EventStream, EventStreamOptions, Mounted, Pages, Refusal, Replay, RequestHead, Server,
-    ServerLimits, SlowClient,
+    ServerLimits, ServerStats, SlowClient,
 };
 use aqueduct_primitives::{Budget, ByteCount, Tasks};
 use aqueduct_testkit::swarm::{Swarm, now_us};
@@ -187,7 +187,8 @@ async fn after_2000_connections_that_come_and_go_all_is_as_before() {
         let client = live.ask(if n % 2 == 0 { "" } else { "Last-Event-ID: junk\r\n" }).await;
         drop(client);
     }
-    live.until("all are gone", |live| live.server.stats().n_connections == 0).await;
+    let all_are_gone = |stats: ServerStats| stats.n_accepted == 2000 && stats.n_connections == 0;
+    live.until("all came and are gone", |live| all_are_gone(live.server.stats())).await;
     let stats = live.stream.stats();
     assert_eq!((stats.n_clients, stats.ring.n_readers, live.server.stats().n_unread), (0, 0, 0));
     assert_eq!(live.memory.free(), free);
