@@ -94,11 +94,15 @@ fn refuse(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// What an allocator has of the system beside what is in use: for alignment, and in gaps too small for what is asked. The limits below
+/// count that too.
+const GAPS: ByteCount = ByteCount::mib(8);
+
 /// No more memory, no files, no sockets, no processes (which holds for all but root), no core; and no life after the parent's.
 fn confine(limits: WorkerLimits) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let taken = taken()?;
-    let more = limits.memory.get();
+    let more = limits.memory.saturating_add(GAPS).get();
     limit(Resource::Data, taken.data.saturating_add(more))?;
     limit(Resource::As, taken.space.saturating_add(more))?;
     limit(Resource::Core, 0)?;

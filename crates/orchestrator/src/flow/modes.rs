@@ -17,6 +17,11 @@ pub(crate) struct OutputMode {
 }
 
 impl OutputMode {
+    /// Why rows of earlier runs would be lost, if they were replaced: this run gives what is new alone.
+    pub(crate) fn loses_earlier_rows(&self) -> Option<&str> {
+        self.because.as_deref().filter(|_| self.mode == Mode::Replace)
+    }
+
     /// For people: what becomes of what is there, and why.
     pub(crate) fn sentence(&self) -> String {
         let because = self.because.as_ref().map(|because| format!(", because {because}")).unwrap_or_default();
@@ -46,13 +51,20 @@ impl Flow {
         if self.adds_only && output.mode != Some(Mode::Merge) {
             return Some((output, OutputMode { mode: Mode::Append, because: Some(REPLAY.to_owned()) }));
         }
-        // One file is written anew with what came while the run was on; Parquet is refused, as for all that adds.
-        let adds = || output.path.extension().is_none_or(|suffix| suffix == "parquet") || !output.is_file;
-        let because = self.what_remembers(at).or_else(|| self.what_never_ends(at).filter(|_| adds()));
-        let mode = match (output.mode, because) {
-            (Some(mode), _) => OutputMode { mode, because: None },
-            (None, Some(because)) => OutputMode { mode: Mode::Append, because: Some(because) },
-            (None, None) => OutputMode { mode: Mode::Replace, because: None },
+        // One file is written anew: Parquet is refused, as for all that adds.
+        let is_written_anew =
+            output.is_file && output.path.extension().is_some_and(|suffix| suffix != "parquet");
+        let anew = |because| format!("one file cannot be added to ({because})");
+        let mode = match (output.mode, self.what_remembers(at), self.what_never_ends(at)) {
+            (Some(mode), _, _) => OutputMode { mode, because: None },
+            (None, Some(because), _) if is_written_anew => {
+                OutputMode { mode: Mode::Replace, because: Some(anew(because)) }
+            }
+            (None, Some(because), _) => OutputMode { mode: Mode::Append, because: Some(because) },
+            (None, None, Some(because)) if !is_written_anew => {
+                OutputMode { mode: Mode::Append, because: Some(because) }
+            }
+            (None, None, _) => OutputMode { mode: Mode::Replace, because: None },
         };
         Some((output, mode))
     }
@@ -145,6 +157,16 @@ mod tests {
         assert_eq!(of("out"), Ok((Mode::Append, true)));
         assert_eq!(of("out.ndjson"), Ok((Mode::Replace, false)));
         assert!(of("out.parquet").unwrap_err().contains("`source` never ends by itself"));
+    }
+
+    // one file of lines is written by the first run; the next refuses to replace it
+    #[test]
+    fn one_file_of_lines_behind_what_remembers_is_not_added_to_and_says_why() {
+        let text = "name: x\nsource: { files: { paths: [a] } }\nstages: [{ once: {} }]\nsink: { parquet: { path: out.ndjson } }\n";
+        let flow = load_yaml(text).unwrap().remove(0);
+        let (_, mode) = flow.output_of(flow.steps.len() - 1).unwrap();
+        assert_eq!(mode.mode, Mode::Replace);
+        assert!(mode.loses_earlier_rows().unwrap().contains("`once` lets pass only"));
     }
 
     #[test]

@@ -89,8 +89,11 @@ impl Commits {
         let Some(opening) = opening else { return Ok(commits) };
         commits.inputs = flow.inputs.clone();
         let (mut targets, mut is_chosen) = (Vec::<Target>::new(), Vec::new());
+        let mut losses = Vec::new();
         for at in 0..flow.steps.len() {
             if let Some((output, mode)) = flow.output_of(at) {
+                let loss = mode.loses_earlier_rows().filter(|_| opening.start != Start::FullRefresh);
+                losses.push(loss.map(str::to_owned));
                 let mode = if opening.start == Start::FullRefresh { Mode::Replace } else { mode.mode };
                 is_chosen.push(output.mode.is_some() || opening.start == Start::FullRefresh);
                 commits.target_of[at] = Some(targets.len());
@@ -117,6 +120,10 @@ impl Commits {
             .filter(|((_, mode), is_chosen)| **mode == Mode::Replace && !is_chosen);
         for ((target, _), _) in is_same {
             check_inputs(&transaction, target, &flow.inputs)?;
+        }
+        for (target, because) in losses.iter().enumerate().filter_map(|(at, loss)| Some((at, loss.as_ref()?)))
+        {
+            check_nothing_there(&transaction, target, because)?;
         }
         let stored = modes.into_iter().enumerate();
         commits.stored =
@@ -257,6 +264,15 @@ fn check_inputs(transaction: &Transaction, target: usize, now: &BTreeMap<String,
         Some(folder) => error.with("path", folder.display()),
         None => error,
     })
+}
+
+/// No rows of earlier runs are there, which a run that gives what is new alone would replace.
+fn check_nothing_there(transaction: &Transaction, target: usize, because: &str) -> Result<()> {
+    let Some(there) = transaction.previous(target).filter(|there| there.rows > 0) else { return Ok(()) };
+    let message = "the rows of earlier runs would be replaced with what is new alone; write to a folder, which is added to, or \
+                   choose `mode: replace` at the sink";
+    let error = Error::new(ErrorKind::Conflict, "replace output", message);
+    Err(error.with("because", because).with("rows", there.rows))
 }
 
 /// What earlier runs have written to a target, as far as one of this mode looks at it.
